@@ -1,0 +1,71 @@
+"""Every error that a user may meet, in one tree.
+
+    CurricleError                exit 2: a retry cannot cure it
+    ├── ConfigError              a configuration file, an override or a chain is wrong
+    ├── DataError                an input file is missing, damaged or contradicts itself
+    ├── CheckpointError          a checkpoint that was asked for is not there, or not whole
+    ├── StoreError               a store refuses, or holds something else than its manifest says
+    ├── PipelineError            a pipeline cannot be compiled, submitted or run
+    └── JobError                 a training job failed; carries the job's own exit code and reason
+        └── Interrupted          stopped on request; its state is saved (exit 128 + signal)
+
+A message says what was looked for, where, what was found and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class CurricleError(Exception):
+    """A problem that the user can act on. `exit_code` is what the process ends with."""
+
+    exit_code = 2
+
+
+class ConfigError(CurricleError):
+    """The configuration is wrong. `problems` holds all that were found, not only the first."""
+
+    def __init__(self, problems: str | list[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        if len(self.problems) == 1:
+            text = self.problems[0]
+        else:
+            text = f"{len(self.problems)} problems:\n" + "\n".join(f"  - {p}" for p in self.problems)
+        super().__init__(text)
+
+
+class DataError(CurricleError):
+    """An input file is missing, damaged or contradicts itself."""
+
+
+class CheckpointError(CurricleError):
+    """A checkpoint that was asked for is missing, incomplete or does not fit."""
+
+
+class StoreError(CurricleError):
+    """A store cannot be reached, refuses, or holds something else than its manifest says."""
+
+
+class PipelineError(CurricleError):
+    """A pipeline cannot be compiled, submitted or run."""
+
+
+class JobError(CurricleError):
+    """A training job failed.
+
+    Args:
+        message: what the job said of itself.
+        reason: one word from `launch.job.Reason` (for example ``oom_killed``).
+        exit_code: the failing process's own exit code (128 + signal for a signal).
+    """
+
+    def __init__(self, message: str, *, reason: str = "error", exit_code: int = 1):
+        super().__init__(message)
+        self.reason = reason
+        self.exit_code = exit_code
+
+
+class Interrupted(JobError):
+    """A job was asked to stop and has saved its state; the same command goes on from there."""
+
+    def __init__(self, message: str, *, signal: int = 15):
+        super().__init__(message, reason="interrupted", exit_code=128 + signal)

@@ -1,0 +1,1 @@
+"""NAICS: the 2,125 industry codes in hyperbolic space, and business text to code."""

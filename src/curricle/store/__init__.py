@@ -1,0 +1,82 @@
+"""Where artifacts live: one small protocol, opened by URI.
+
+Keys are `/`-separated and relative to the store's root. The seven verbs below are all that a store must do;
+publishing, verifying and fetching whole artifacts stand once, above the seam, in `store.manifest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from curricle.errors import StoreError
+
+
+class Entry(NamedTuple):
+    """One object of a store: its key, its size in bytes."""
+
+    key: str
+    size: int
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Seven verbs (`local` beside them answers without touching the store). All raise `StoreError` with the store's URI and the key in the message."""
+
+    uri: str
+
+    def write(self, key: str, data: bytes) -> None:
+        """Make `key` hold `data`, atomically: a reader sees the old or the new object, never a part."""
+
+    def read(self, key: str) -> bytes | None:
+        """The object's bytes, or None when there is no such object."""
+
+    def put(self, key: str, path: Path) -> None:
+        """Upload a local file, streaming, atomically."""
+
+    def get(self, key: str, path: Path) -> None:
+        """Download to a local file, streaming; the file appears only when it is whole."""
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Every object whose key starts with `prefix`, sorted by key."""
+
+    def delete(self, prefix: str) -> int:
+        """Delete every object at or under `prefix`, manifests first; the number deleted."""
+
+    def local(self, key: str) -> Path | None:
+        """The object's or folder's path when it already lies on this machine, else None (fetch it then)."""
+
+
+def open_store(uri: str) -> Store:
+    """Open the store behind a URI: ``minio://`` or ``s3://`` (bucket/prefix), ``file://`` or a plain folder.
+
+    Raises:
+        StoreError: the scheme is unknown.
+    """
+    scheme, sep, _ = uri.partition("://")
+    if not sep or scheme == "file":
+        from curricle.store.folder import FolderStore
+
+        return FolderStore(uri)
+    if scheme in ("minio", "s3"):
+        from curricle.store.minio import MinioStore
+
+        return MinioStore(uri)
+    raise StoreError(f"cannot open {uri!r}: scheme {scheme!r} is not one of file, minio, s3 (or a plain folder)")
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Cut an object's or prefix's URI into the (store URI, key) that address it: the last path segment is the key.
+
+    ``minio://bucket/a/b`` → (``minio://bucket/a``, ``b``); ``/data/a/b`` → (``/data/a``, ``b``).
+    """
+    head, sep, tail = uri.rstrip("/").rpartition("/")
+    if not sep:
+        return ".", uri
+    return (head or "/"), tail
+
+
+def join_uri(base: str, *parts: str) -> str:
+    """Append path segments to a URI or folder."""
+    return "/".join([base.rstrip("/"), *(p.strip("/") for p in parts if p)])

@@ -1,0 +1,58 @@
+"""The layout of a run in a store: every path and name of it, once.
+
+    <store_uri>/
+      data/<family>-<digest>/             prepared data, manifest.json last
+      sequential_01-02-03/                a run (its id)
+        plan.json                         the chain's plan
+        01_stage/                         a stage's place
+          stage.json                      what the worker reads: digest, effective config, start, parent, data
+          01_stage-epoch=05-val_loss=0.1234.ckpt/     best checkpoint so far, manifest.json last
+          last.ckpt/                      newest state, for resuming
+          manifest.json                   the stage is complete: digest, metrics, lineage, which checkpoint is best
+          failure.json                    why the last attempt failed, if it did
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+MANIFEST = "manifest.json"
+STAGE = "stage.json"
+PLAN = "plan.json"
+FAILURE = "failure.json"
+LAST = "last.ckpt"
+DATA = "data"
+
+WEIGHTS = "model.safetensors"
+STATE = "state.pt"
+CONFIG = "config.yaml"
+
+_CHECKPOINT = re.compile(r"^(?P<stage>.+)-epoch=(?P<epoch>\d+)-val_loss=(?P<loss>-?[0-9.]+(?:e[+-]?\d+)?|nan|-?inf)\.ckpt$", re.I)
+
+
+class CheckpointName(NamedTuple):
+    """What a checkpoint's name says."""
+
+    stage: str
+    epoch: int
+    val_loss: float
+
+
+def run_id(stages: list[str]) -> str:
+    """The run id of a chain: ``sequential_01-02-03`` for 01_stage, 02_stage, 03_stage.
+
+    Only the suffix ``_stage`` is cut, so that ``01_text`` and ``01_graph`` do not share a run.
+    """
+    return "sequential_" + "-".join(s.removesuffix("_stage") for s in stages)
+
+
+def checkpoint_name(stage: str, epoch: int, val_loss: float) -> str:
+    """``01_stage-epoch=05-val_loss=0.1234.ckpt``."""
+    return f"{stage}-epoch={epoch:02d}-val_loss={val_loss:.4f}.ckpt"
+
+
+def parse_checkpoint_name(name: str) -> CheckpointName | None:
+    """The parts of a checkpoint's name, or None when it is not one (``last.ckpt`` is not)."""
+    found = _CHECKPOINT.match(name)
+    return CheckpointName(found["stage"], int(found["epoch"]), float(found["loss"])) if found else None

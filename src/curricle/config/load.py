@@ -14,11 +14,13 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import yaml
 
 from curricle.errors import ConfigError
+
+C = TypeVar("C")
 
 DEFAULT = "default"
 COMMAND_LINE = "command line"
@@ -33,7 +35,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Loaded[C]:
+class Loaded(Generic[C]):
     """A configuration, and for every dotted leaf where its value came from."""
 
     config: C
@@ -151,7 +153,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def build[C](schema: type[C], layer: Layer) -> Loaded[C]:
+def build(schema: type[C], layer: Layer) -> Loaded[C]:
     """Make the schema's dataclass of a composed layer.
 
     Raises:
@@ -165,7 +167,7 @@ def build[C](schema: type[C], layer: Layer) -> Loaded[C]:
     return Loaded(config, {key: builder.origin(key) or DEFAULT for key in leaves})
 
 
-def from_tree[C](schema: type[C], tree: dict[str, Any]) -> C:
+def from_tree(schema: type[C], tree: dict[str, Any]) -> C:
     """The schema's dataclass of a plain tree (`to_tree`'s inverse)."""
     return build(schema, Layer(tree)).config
 

@@ -15,6 +15,7 @@ from curricle.config.load import COMMAND_LINE, DEFAULT, leaves
 from curricle.plan import ChainPlan
 
 console = Console(width=None if sys.stdout.isatty() else 140)
+HYPERPARAMETERS = ("training.", "data_loader.", "model.")
 STYLE = {"scratch": "cyan", "continued": "green", "reuse": "yellow", "skip": "dim"}
 
 
@@ -30,16 +31,22 @@ def plan_table(plan: ChainPlan, values: bool) -> None:
     console.print(table)
     if not values:
         return
+    before: dict[str, Any] = {}
     for stage in plan.stages:
         console.print(f"\n[bold]{stage.name}[/]  data {stage.data_uri}  place {stage.uri}", highlight=False)
         if stage.parent_uri:
             console.print(f"  parent {stage.parent_uri}", highlight=False)
         if stage.argv:
             console.print(f"  argv   python {' '.join(stage.argv)}", highlight=False)
-        for key, value in sorted(leaves(stage.config).items()):
+        values_now = leaves(stage.config)
+        for key, value in sorted(values_now.items()):
             origin = stage.origins.get(key, DEFAULT)
             style = "dim" if origin == DEFAULT else "bold green" if origin == COMMAND_LINE else "green"
-            console.print(f"  {key:<44} {_short(value):<36} [{style}]{origin}[/]", highlight=False)
+            change = ""
+            if key in before and key.startswith(HYPERPARAMETERS):
+                change = "  [dim]inherited[/]" if before[key] == value else f"  [yellow]overrides {_short(before[key])}[/]"
+            console.print(f"  {key:<44} {_short(value):<36} [{style}]{origin}[/]{change}", highlight=False, soft_wrap=True)
+        before = values_now
 
 
 def _short(value: Any) -> str:

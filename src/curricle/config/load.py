@@ -163,8 +163,7 @@ def build(schema: type[C], layer: Layer) -> Loaded[C]:
     config = builder.dataclass(schema, layer.tree, "")
     if builder.problems:
         raise ConfigError(builder.problems)
-    leaves = dict(_leaves(to_tree(config), ""))
-    return Loaded(config, {key: builder.origin(key) or DEFAULT for key in leaves})
+    return Loaded(config, {key: layer.origins.get(key, DEFAULT) for key in leaves(config)})
 
 
 def from_tree(schema: type[C], tree: dict[str, Any]) -> C:

@@ -40,6 +40,7 @@ _CHUNK = 1 << 20
 _RETRIES = Retry(
     total=5,
     read=2,
+    other=1,  # TLS that fails once fails again
     connect=2,  # with the time limit below, an endpoint where nobody answers is given up after about 8 s
     backoff_factor=0.3,
     backoff_max=8,
@@ -216,10 +217,12 @@ class MinioStore:
         prefix = check_delete(prefix, self.uri)
         keys = [entry.key for entry in self.list(prefix) if entry.key == prefix or entry.key.startswith(prefix + "/")]
         with self._errors("delete", prefix):
-            for keys_now in manifests_first(keys):
-                refused = list(self._client.remove_objects(self._bucket, [DeleteObject(self._root + key) for key in keys_now]))
-                if refused:
-                    raise StoreError(f"{self.uri}: could not delete {len(refused)} objects under {prefix!r}: {refused[0].name}: {refused[0].message}")
+            manifests, rest = manifests_first(keys)
+            for key in manifests:  # one by one: a server deletes the keys of one request in any order
+                self._client.remove_object(self._bucket, self._root + key)
+            refused = list(self._client.remove_objects(self._bucket, [DeleteObject(self._root + key) for key in rest]))
+            if refused:
+                raise StoreError(f"{self.uri}: could not delete {len(refused)} objects under {prefix!r}: {refused[0].name}: {refused[0].message}")
         return len(keys)
 
     def local(self, key: str) -> Path | None:

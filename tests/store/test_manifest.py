@@ -1,6 +1,8 @@
 """What a whole artifact promises, over every store."""
 
+import contextlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -86,10 +88,8 @@ def test_replacing_an_artifact_never_leaves_a_manifest_over_files_that_are_not_i
     (other / "model.safetensors").write_bytes(b"other")
     for changes in range(4):
         old = published(store, folder)
-        try:
+        with contextlib.suppress(Stopped):
             publish(Dying(store, changes), "run/01/best.ckpt", other, kind="checkpoint", digest="d2")
-        except Stopped:
-            pass
         manifest = read_manifest(store, "run/01/best.ckpt")
         assert manifest is None or manifest.digest == ("d1" if changes == 0 else "d2")
         if manifest is not None:
@@ -184,6 +184,30 @@ def test_publishing_a_folder_that_is_not_there_says_so(store: Store, tmp_path: P
     with pytest.raises(StoreError, match="there is no such folder"):
         published(store, tmp_path / "nowhere")
     assert list(store.list("")) == []
+
+
+def test_a_file_that_changes_while_it_is_published_makes_nothing_complete(store: Store, folder: Path):
+    class Growing(Dying):
+        def put(self, key, path):
+            self.store.put(key, path)
+            with open(path, "ab") as out:
+                out.write(b"more")
+
+    with pytest.raises(StoreError, match="changed while it was published"):
+        published(Growing(store, 99), folder)
+    assert read_manifest(store, "run/01/best.ckpt") is None
+
+
+def test_a_remembered_digest_is_forgotten_when_the_file_changes(tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    os.utime(path, (1e9, 1e9))
+    first = sha256_of(path)
+    assert sha256_of(path) == first
+    path.write_bytes(b"two")
+    assert sha256_of(path) != first
+    os.utime(path, (2e9, 2e9))
+    assert sha256_of(path) != first
 
 
 def test_a_store_that_is_not_there_is_named_with_nothing_in_it(tmp_path: Path):

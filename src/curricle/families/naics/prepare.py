@@ -153,6 +153,8 @@ def _code_rows(sources: Sources, texts: list[LabelledText], cold: frozenset[str]
             named[row.source].extend(row.targets)
     for i, code in enumerate(sources.titles):
         examples = entries.get(code) or [e for e in sources.illustrative.get(code, ()) if held_out.find(e) is None]
+        if code in cold:
+            examples = []
         yield {
             "code": code,
             "level": int(tree.level[i]),

@@ -12,7 +12,7 @@ from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.launch.job import Job, Launcher
 from curricle.plan import ChainPlan, StagePlan
 from curricle.steps.resolve import best_checkpoint
-from curricle.store import join_uri, layout, open_store
+from curricle.store import join_uri, layout, open_store, split_uri
 from curricle.store.manifest import Manifest, read_manifest, retire
 
 
@@ -50,7 +50,8 @@ def train_stage(
     if done and done.digest == stage.digest and plan.resume:
         return _outcome(stage, done)
     if not plan.resume:
-        retire(store, "")
+        parent, key = split_uri(stage.uri)
+        retire(open_store(parent), key)
     store.delete(layout.FAILURE)
     store.write(layout.STAGE, json.dumps(_spec(plan, stage, parent_uri), indent=1, sort_keys=True).encode())
     trainer = stage.config["training"]["trainer"]

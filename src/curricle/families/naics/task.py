@@ -82,6 +82,12 @@ def load_model(config: NaicsConfig, table: NaicsTable, device: torch.device) -> 
     return NaicsModel(encoder, NaicsHead(config.model, encoder.width, torch.from_numpy(table.level).to(device)).to(device))
 
 
+def distinct_texts(table: NaicsTable) -> list[str]:
+    """Every text that may be asked for while training: training and validation texts, and channels; each once, in a fixed order."""
+    channels = [text for name in CHANNELS for text in table.channels[name] if text]
+    return list(dict.fromkeys([*(t.text for t in table.split("train")), *(t.text for t in table.split("validation")), *channels]))
+
+
 class _Task:
     """What all objectives share: features of texts and channels, validation, weights."""
 
@@ -103,9 +109,7 @@ class _Task:
         if not self.validation:
             raise DataError(f"{context.data_dir} has no validation texts; a stage cannot choose its best checkpoint")
         self.texts = [t for t in self.table.split("train") if t.kind in config.curriculum.texts]
-        channel_texts = [c for name in CHANNELS for c in self.table.channels[name] if c]
-        trained = [t.text for t in self.table.split("train")]
-        self.distinct = list(dict.fromkeys([*trained, *(t.text for t in self.validation), *channel_texts]))
+        self.distinct = distinct_texts(self.table)
         self.number = {text: i for i, text in enumerate(self.distinct)}
         self.channels = np.array([[self.number.get(c, -1) if c else -1 for c in self.table.channels[name]] for name in CHANNELS]).T
         self.features: Tensor | None = None

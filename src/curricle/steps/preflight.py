@@ -30,7 +30,7 @@ def check_store(uri: str) -> list[Finding]:
     """Open the store, then write, read, list and delete one object of 1 MiB under a key that nobody else has.
 
     Never raises for what a store refuses: each verb that was tried is a finding. What cannot be tried after a failure is
-    left out, except the delete, which is tried whenever something may have been written.
+    left out: without a write, which leaves all or nothing, there is nothing to read, list or delete.
     """
     findings: list[Finding] = []
 

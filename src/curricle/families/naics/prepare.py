@@ -19,7 +19,7 @@ from curricle.errors import DataError
 from curricle.families.naics.config import NaicsConfig
 from curricle.families.naics.texts import LabelledText, NearDuplicates, check_no_leak, cold_codes, labelled_texts
 from curricle.families.naics.tree import Tree
-from curricle.families.naics.workbooks import WORKBOOKS, Sources, read_demo, read_workbooks, require_workbooks
+from curricle.families.naics.workbooks import WORKBOOKS, Sources, demo_titles, read_demo, read_workbooks, require_workbooks
 
 FORMAT = 1
 """Raised whenever the same sources prepare to other bytes."""
@@ -82,7 +82,7 @@ def fingerprint(config: NaicsConfig) -> str:
     """
     parts = [f"naics format {FORMAT}", f"split seed {config.data.split_seed}", f"hidden codes {config.data.hidden_codes}"]
     if config.data.source == "demo":
-        titles = json.dumps(read_demo().titles, ensure_ascii=False)
+        titles = json.dumps(demo_titles(), ensure_ascii=False)
         parts.append(f"demo {hashlib.sha256(titles.encode()).hexdigest()}")
     else:
         with _local(config.data.source) as folder:

@@ -6,6 +6,7 @@ Knows nothing of codes. Features are mean-pooled, length-normalised encoder outp
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,9 +63,11 @@ class Encoder(nn.Module):
         from peft import LoraConfig, get_peft_model
 
         lora = self.config.lora
-        self.model = get_peft_model(
-            self.model, LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS)
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21 asks transformers 5 for it
+            self.model = get_peft_model(
+                self.model, LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS)
+            )
         self.adapted = True
 
     def adapter_weights(self) -> dict[str, Tensor]:

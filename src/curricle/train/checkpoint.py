@@ -51,7 +51,7 @@ class State:
     optimizer: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     tracking: str = ""
-    """The MLflow run that this stage writes to."""
+    """What the stage is tracked under, so that its curves go on."""
 
 
 def newest(store: Store, prefix: str) -> tuple[str, Manifest] | None:

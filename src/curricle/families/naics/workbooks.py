@@ -175,7 +175,7 @@ def _text(cell: object) -> str:
         return ""
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
-    return str(cell).replace("\r\n", "\n").replace("\r", "\n").replace("_x000D_", "").strip()
+    return str(cell).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def _one_line(cell: object) -> str:

@@ -86,7 +86,7 @@ class Tracker:
             batch = [p for p in points if not isinstance(p, str)]
             for name, backend in list(open_backends.items()):
                 if batch:
-                    self._guard(name, lambda backend=backend: backend.write(batch), open_backends)
+                    self._guard(name, lambda backend=backend, batch=batch: backend.write(batch), open_backends)
         for name, backend in list(open_backends.items()):
             self._guard(name, lambda backend=backend: backend.close(end), open_backends)
 

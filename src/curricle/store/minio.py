@@ -14,20 +14,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
 
 import certifi
 import urllib3
 from minio import Minio
 from minio.deleteobjects import DeleteObject
-from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError, SSLError
 from urllib3.util import Retry, Timeout
 
 from curricle.errors import StoreError
 from curricle.store import Entry
-from curricle.store.folder import part_beside, sync_folder
+from curricle.store.folder import open_local, part_beside, sync_folder
 from curricle.store.keys import check_delete, check_key, check_prefix, manifests_first
 
 ENDPOINT_VARIABLES = ("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -38,6 +39,8 @@ _PARALLEL = 3
 _CHUNK = 1 << 20
 _RETRIES = Retry(
     total=5,
+    read=2,
+    other=1,  # TLS that fails once fails again
     connect=2,  # with the time limit below, an endpoint where nobody answers is given up after about 8 s
     backoff_factor=0.3,
     backoff_max=8,
@@ -46,7 +49,7 @@ _RETRIES = Retry(
     raise_on_status=False,  # the last answer is read for its own words
     respect_retry_after_header=False,  # a starting MinIO asks for 120 s
 )
-_TIMEOUT = Timeout(connect=2.5, read=60)
+_TIMEOUT = Timeout(connect=2.5, read=30)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class S3Settings:
     """None: the server is asked for the bucket's region."""
     secure: bool = True
     """Whether TLS is spoken."""
+    session_token: str | None = None
+    """Belongs to temporary credentials of AWS."""
+    ca_file: str | None = None
+    """The certificate authorities to trust; None: those that come with the package certifi."""
 
     def __post_init__(self) -> None:
         if not self.endpoint or "/" in self.endpoint:
@@ -79,8 +86,9 @@ class S3Settings:
         """Read the settings from environment variables: the one place of the package where a store's settings come from.
 
         ``S3_ENDPOINT``, else ``AWS_ENDPOINT_URL_S3``, else ``AWS_ENDPOINT_URL``: ``http://host:port`` or ``https://host``; a
-        value without scheme means http. ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``: the credentials. ``AWS_REGION``
-        (optional): the bucket's region. An empty variable counts as not set. Without an endpoint, ``s3://`` means Amazon's
+        value without scheme means http. ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``: the credentials. optional
+        are ``AWS_SESSION_TOKEN`` (temporary credentials), ``AWS_REGION`` (the bucket's region; else the server is asked) and
+        ``SSL_CERT_FILE`` (the authorities of a server with a certificate of its own). An empty variable counts as not set. Without an endpoint, ``s3://`` means Amazon's
         own (https://s3.amazonaws.com); ``minio://`` has no such default.
 
         Args:
@@ -115,6 +123,8 @@ class S3Settings:
             secret_key=variables["AWS_SECRET_ACCESS_KEY"],
             region=variables.get("AWS_REGION") or None,
             secure=parts.scheme == "https",
+            session_token=variables.get("AWS_SESSION_TOKEN") or None,
+            ca_file=variables.get("SSL_CERT_FILE") or None,
         )
 
 
@@ -141,12 +151,13 @@ class MinioStore:
             retries=_RETRIES,
             maxsize=4 * _PARALLEL,
             cert_reqs="CERT_REQUIRED",
-            ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+            ca_certs=self.settings.ca_file or certifi.where(),
         )
         self._client = Minio(
             self.settings.endpoint,
             access_key=self.settings.access_key,
             secret_key=self.settings.secret_key,
+            session_token=self.settings.session_token,
             secure=self.settings.secure,
             region=self.settings.region,
             http_client=http,
@@ -160,31 +171,32 @@ class MinioStore:
 
     def read(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is no such object (an unknown bucket is an error)."""
+        name, out = self._name(key), io.BytesIO()
         with self._errors("read", key):
             try:
-                return b"".join(self._stream(self._name(key), 0, None))
+                self._download(name, out)
             except S3Error as error:
                 if error.code == "NoSuchKey":
                     return None
                 raise
+        return out.getvalue()
 
     def put(self, key: str, path: Path) -> None:
         """Upload a local file in parts, several at once; the object appears when the last part has arrived."""
         name = self._name(key)
-        try:
-            source = open(path, "rb")
-        except OSError as error:
-            raise StoreError(f"{self.uri}: cannot put {key!r}: the local file {path} cannot be read ({error.strerror})") from error
-        with source, self._errors("put", key):
+        with open_local(path, key, self.uri) as source, self._errors("put", key):
             size = os.fstat(source.fileno()).st_size
-            self._client.put_object(self._bucket, name, source, size, part_size=_part_size(size), num_parallel_uploads=_PARALLEL)
+            try:
+                self._client.put_object(self._bucket, name, source, size, part_size=_part_size(size), num_parallel_uploads=_PARALLEL)
+            except OSError as error:
+                raise StoreError(f"{self.uri}: cannot put {key!r}: {path} could not be read to its end ({error}); did it change meanwhile?") from error
 
     def get(self, key: str, path: Path) -> None:
         """Download to a local file, which appears only when it is whole; a broken connection goes on where it left off."""
         name = self._name(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = part_beside(path)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with open(part, "xb") as out, self._errors("get", key):
                 self._download(name, out)
                 out.flush()
@@ -209,10 +221,12 @@ class MinioStore:
         prefix = check_delete(prefix, self.uri)
         keys = [entry.key for entry in self.list(prefix) if entry.key == prefix or entry.key.startswith(prefix + "/")]
         with self._errors("delete", prefix):
-            for keys_now in manifests_first(keys):
-                refused = list(self._client.remove_objects(self._bucket, [DeleteObject(self._root + key) for key in keys_now]))
-                if refused:
-                    raise StoreError(f"{self.uri}: could not delete {len(refused)} objects under {prefix!r}: {refused[0].name}: {refused[0].message}")
+            manifests, rest = manifests_first(keys)
+            for key in manifests:  # one by one: a server deletes the keys of one request in any order
+                self._client.remove_object(self._bucket, self._root + key)
+            refused = list(self._client.remove_objects(self._bucket, [DeleteObject(self._root + key) for key in rest]))
+            if refused:
+                raise StoreError(f"{self.uri}: could not delete {len(refused)} objects under {prefix!r}: {refused[0].name}: {refused[0].message}")
         return len(keys)
 
     def local(self, key: str) -> Path | None:
@@ -224,29 +238,25 @@ class MinioStore:
     def _name(self, key: str) -> str:
         return self._root + check_key(key, self.uri)
 
-    def _stream(self, name: str, offset: int, etag: str | None) -> Iterator[bytes]:
-        """The object's bytes from `offset` on, of the version that `etag` names."""
-        headers = {"If-Match": f'"{etag}"'} if etag else None
-        response = self._client.get_object(self._bucket, name, offset=offset, request_headers=headers)
-        try:
-            yield from response.stream(_CHUNK)
-        finally:
-            response.close()
-            response.release_conn()
-
-    def _download(self, name: str, out: io.BufferedWriter) -> None:
-        stat = self._client.stat_object(self._bucket, name)
-        breaks = 0
-        while out.tell() < stat.size:
+    def _download(self, name: str, out: BinaryIO) -> None:
+        """Stream an object into `out`; after a broken connection, go on behind the bytes that have arrived, in the same version."""
+        size, etag, breaks = None, "", 0
+        while size is None or out.tell() < size:
             before = out.tell()
+            response = self._client.get_object(self._bucket, name, offset=before, request_headers={"If-Match": etag} if etag else None)
+            if size is None:
+                size, etag = int(response.headers["Content-Length"]), response.headers.get("ETag", "")
             try:
-                for chunk in self._stream(name, before, stat.etag):
+                for chunk in response.stream(_CHUNK):
                     out.write(chunk)
             except HTTPError:
                 breaks = breaks + 1 if out.tell() == before else 1
                 if breaks > 3:
                     raise
                 time.sleep(0.3 * 2**breaks)
+            finally:
+                response.close()
+                response.release_conn()
 
     @contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:
@@ -255,7 +265,7 @@ class MinioStore:
             yield
         except S3Error as error:
             raise StoreError(f"{self.uri}: cannot {verb} {key!r}: {self._advice(error)}") from error
-        except (InvalidResponseError, ServerError, MinioException) as error:
+        except (MinioException, ParseError) as error:
             raise StoreError(
                 f"{self.uri}: cannot {verb} {key!r}: {self.settings.url} answers, but not as an S3 server ({_short(error)}). "
                 f"Is S3_ENDPOINT its API's address (for MinIO port 9000, not the console's 9001)?"
@@ -277,9 +287,11 @@ class MinioStore:
                 return f"not allowed: {at} knows {who}, but its policy does not permit this in bucket {self._bucket!r}. Ask for read, write, list and delete there"
             case "NoSuchBucket":
                 return f"unknown bucket: {at} has no bucket {self._bucket!r}. Create it, or correct the URI"
+            case "PreconditionFailed":
+                return "the object was replaced while it was downloaded. Try again"
             case "NoSuchKey":
                 return f"no such object in bucket {self._bucket!r} at {at}"
-            case "RequestTimeTooSkewed" | "RequestExpired" | "AuthorizationHeaderMalformed" if "Region" not in error.code and "region" not in (error.message or ""):
+            case "RequestTimeTooSkewed" | "RequestExpired":
                 now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
                 return f"clock skew: this machine says {now} UTC and {at} disagrees by more than it allows. Set the clock of the machine that is wrong ({said})"
             case "AuthorizationHeaderMalformed" | "InvalidRegion":

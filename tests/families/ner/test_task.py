@@ -73,8 +73,9 @@ def test_a_trained_folder_gives_the_same_spans_here_and_in_transformers(trained)
     assert ours[0] == [(0, 3, "NAME"), (10, 12, "SKILL")]
     theirs = pipeline("token-classification", model=str(folder), aggregation_strategy="first")
     assert ours[:3] == [[(s["start"], s["end"], s["entity_group"]) for s in theirs(text)] for text in texts[:3]]
-    long = predict(tagger, [" . ".join(["Ann knows Go"] * 40)])[0]
-    assert len(long) == 80 and long[-1]["text"] == "Go"
+    text = "\n".join(["Ann knows Go"] * 40)
+    long = predict(tagger, [text])[0]
+    assert len(long) >= 70 and long[-1]["end"] == len(text) and {s["text"] for s in long} >= {"Ann", "Go"}
     out = [json.loads(line) for line in predict_lines(tagger, ["Ann knows Go\n", "\n", '{"id": 7, "text": "Bo knows SQL"}'])]
     assert [r.get("id") for r in out] == [None, 7] and out[1]["annotations"]
     with pytest.raises(DataError, match="line 1"):
@@ -109,11 +110,11 @@ def test_padding_and_special_tokens_change_no_loss_and_two_ranks_make_one_batch(
     task.model.eval()
     labels = collate(task.data.windows[:2], 0, torch.device("cpu"))["labels"]
     assert (labels[:, 0] == -100).all() and (labels[:, -1] == -100).all()
-    whole = [float(task.losses(b)["loss"]) for b in task.batches(0)]
+    whole = [task.losses(b)["loss"].item() for b in task.batches(0)]
     split = []
     for rank in range(2):
         task.ranks = Ranks(rank=rank, world_size=2)
-        split.append([float(task.losses(b)["loss"]) for b in task.batches(0)])
+        split.append([task.losses(b)["loss"].item() for b in task.batches(0)])
     assert whole == pytest.approx([(a + b) / 2 for a, b in zip(*split, strict=True)], rel=1e-4)
 
 

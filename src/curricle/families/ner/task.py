@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,11 @@ class NerTask:
             return model
         from peft import LoraConfig, TaskType, get_peft_model
 
-        return get_peft_model(model, LoraConfig(task_type=TaskType.TOKEN_CLS, r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
-                                                target_modules="all-linear"))
+        section = LoraConfig(task_type=TaskType.TOKEN_CLS, r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear",
+                             exclude_modules=["classifier", "score"])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            return get_peft_model(model, section)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One group a layer and kind: layer-wise decayed learning rates; no weight decay on biases and norms."""

@@ -53,7 +53,7 @@ def test_a_stage_records_where_it_comes_from(trained):
     second = json.loads((trained / "02_stage/manifest.json").read_text())
     assert second["lineage"]["parent_digest"] == first["digest"]
     assert second["lineage"]["parent_uri"].endswith(first["info"]["best"])
-    assert second["metrics"]["val_loss"] < first["metrics"]["val_loss"]
+    assert second["metrics"]["val/mrr"] > first["metrics"]["val/mrr"]
 
 
 def test_a_complete_chain_is_skipped_and_says_so(place, trained):

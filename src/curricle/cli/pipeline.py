@@ -21,7 +21,7 @@ def compile_pipelines(output: Path, config_dir: Path) -> None:
     """Write one pipeline per chain; the same input gives the same bytes."""
     from kfp_pipelines.compile import compile_all
 
-    for path in compile_all(output, config_dir):
+    for path in compile_all(output, config_dir=config_dir):
         click.echo(str(path))
 
 
@@ -37,5 +37,4 @@ def run(package: Path, parameters: tuple[str, ...], local: bool, root: Path) -> 
     from kfp_pipelines.local import run_local
 
     result = run_local(package, list(parameters), root)
-    for name, value in result.outputs.items():
-        console.print(f"{name} = {value}", highlight=False, markup=False)
+    console.print(f"done; artifacts in {result.root}, runs in {result.parameters.get('store_uri')}", highlight=False, markup=False)

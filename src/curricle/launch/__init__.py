@@ -10,18 +10,30 @@ if TYPE_CHECKING:
     from curricle.launch.job import Launcher
 
 
-def open_launcher(name: str) -> Launcher:
-    """The launcher of that name: `local` or `pytorchjob`.
+LAUNCHERS = ("local", "pytorchjob")
+
+
+def check_launcher(name: str) -> None:
+    """Raise `ConfigError` unless there is a launcher of that name."""
+    if name not in LAUNCHERS:
+        raise ConfigError(f"launcher {name!r} is not one of {', '.join(LAUNCHERS)}")
+
+
+def open_launcher(name: str, task_config: str = "") -> Launcher:
+    """The launcher of that name.
+
+    Args:
+        name: `local` or `pytorchjob`.
+        task_config: JSON of what was set on the KFP task (resources, tolerations, ...); this machine has no use for it.
 
     Raises:
         ConfigError: there is none of that name.
     """
+    check_launcher(name)
     if name == "local":
         from curricle.launch.local import LocalLauncher
 
         return LocalLauncher()
-    if name == "pytorchjob":
-        from curricle.launch.pytorchjob import open_from_cluster
+    from curricle.launch.pytorchjob import open_from_cluster
 
-        return open_from_cluster()
-    raise ConfigError(f"launcher {name!r} is not one of local, pytorchjob")
+    return open_from_cluster(task_config)

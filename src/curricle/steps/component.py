@@ -12,7 +12,7 @@ from pathlib import Path
 
 from curricle.config.chain import list_curricula, load_stage
 from curricle.errors import ConfigError
-from curricle.launch import open_launcher
+from curricle.launch import check_launcher, open_launcher
 from curricle.plan import ChainPlan
 from curricle.steps import chain as chains
 from curricle.steps import evaluate, gate, prepare, resolve, train
@@ -73,7 +73,7 @@ def plan_run(
     """Plan a chain and store the plan."""
     if start_mode not in ("auto", "scratch", "continued"):
         raise ConfigError(f"start_mode {start_mode!r} is not one of auto, scratch, continued")
-    open_launcher(launcher)
+    check_launcher(launcher)
     selected = None if stages in ("", "all") else frozenset(name.strip() for name in stages.split(","))
     request = chains.ChainRequest(
         config=CONFIG, chain=chain, overrides=(*shlex.split(overrides), f"paths.store_uri={store_uri}"), from_checkpoint=start_uri,
@@ -87,9 +87,10 @@ def plan_run(
     return PlannedRun(join_uri(plan.store_uri, key), [s.start for s in plan.stages], table)
 
 
-def train_stage(plan_uri: str, index: int, parent_uri: str, launcher: str) -> StageResult:
-    """Train one stage of a stored plan; progress goes to the log."""
-    outcome = train.train_stage(_plan(plan_uri), index, parent_uri, open_launcher(launcher), lambda event: print(_line(event), flush=True))
+def train_stage(plan_uri: str, index: int, parent_uri: str, launcher: str, task_config: str = "") -> StageResult:
+    """Train one stage of a stored plan; progress goes to the log. `task_config` (JSON) is what was set on the KFP task."""
+    where = open_launcher(launcher, task_config)
+    outcome = train.train_stage(_plan(plan_uri), index, parent_uri, where, lambda event: print(_line(event), flush=True))
     return _result(outcome)
 
 

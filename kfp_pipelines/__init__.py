@@ -1,0 +1,4 @@
+"""Curricle's steps as Kubeflow components and pipelines. The only package that imports kfp; no training logic lives here."""
+
+CONTROL_IMAGE = "curricle/control:dev"
+"""The image that components run in, as it stands in the committed YAML. Compile with another by `compile_all(image=...)`."""

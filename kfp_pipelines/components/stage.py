@@ -1,0 +1,81 @@
+"""Components of one stage: train it, or hand on what is there already."""
+
+from kfp import dsl
+
+from kfp_pipelines import CONTROL_IMAGE
+
+
+@dsl.component(
+    base_image=CONTROL_IMAGE,
+    install_kfp_package=False,
+    task_config_passthroughs=[
+        dsl.TaskConfigField.RESOURCES,
+        dsl.TaskConfigPassthrough(field=dsl.TaskConfigField.ENV, apply_to_task=True),
+        dsl.TaskConfigField.KUBERNETES_TOLERATIONS,
+        dsl.TaskConfigField.KUBERNETES_NODE_SELECTOR,
+        dsl.TaskConfigField.KUBERNETES_AFFINITY,
+        dsl.TaskConfigField.KUBERNETES_VOLUMES,
+    ],
+)
+def train_stage(
+    plan_uri: str,
+    index: int,
+    parent_uri: str,
+    launcher: str,
+    task_config: dsl.TaskConfig,
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+) -> str:
+    """Train one stage: alone on this machine, or as a PyTorchJob with what is set on this task (GPUs, tolerations, secrets, volumes).
+
+    Args:
+        plan_uri: The chain's plan.
+        index: Place of the stage in the chain, from 0.
+        parent_uri: Result that the stage continues from; empty from scratch.
+        launcher: Where training runs, local or pytorchjob.
+        task_config: What is set on the task, handed on to the training pods by Kubeflow.
+        model: The stage's manifest with its lineage; the weights stay in the store.
+        metrics: The stage's metrics.
+        report: The stage's page.
+
+    Returns:
+        URI of the stage's result.
+    """
+    from curricle.steps.component import train_stage as step
+    from kfp_pipelines.artifacts import publish_stage, task_settings
+    from kfp_pipelines.failures import readable
+
+    with readable():
+        outcome = step(plan_uri, index, parent_uri, launcher, **task_settings(task_config))
+        return publish_stage(outcome, model, metrics, report)
+
+
+@dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
+def reuse_stage(
+    plan_uri: str,
+    index: int,
+    parent_uri: str,
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+) -> str:
+    """Hand on a stage that is complete already, or the parent when the stage was not selected.
+
+    Args:
+        plan_uri: The chain's plan.
+        index: Place of the stage in the chain, from 0.
+        parent_uri: Result of the stage before; empty for none.
+        model: The stage's manifest with its lineage.
+        metrics: The stage's metrics.
+        report: The stage's page.
+
+    Returns:
+        URI of the stage's result.
+    """
+    from curricle.steps.component import reuse_stage as step
+    from kfp_pipelines.artifacts import publish_stage
+    from kfp_pipelines.failures import readable
+
+    with readable():
+        return publish_stage(step(plan_uri, index, parent_uri), model, metrics, report)

@@ -1,0 +1,105 @@
+"""Components before the first stage: prepare the data, find the checkpoint to start from, plan the chain."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from kfp_pipelines import CONTROL_IMAGE
+
+
+@dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
+def prepare_data(family: str, data_source: str, overrides: str, store_uri: str) -> str:
+    """Read the raw data, check it and store it in its prepared form, once per content.
+
+    Args:
+        family: Family of the encoder, for example naics.
+        data_source: demo, or a folder or store URI with the raw data.
+        overrides: Dotted overrides of the configuration, separated by spaces.
+        store_uri: Store that keeps the prepared data.
+
+    Returns:
+        URI of the prepared data.
+    """
+    import shlex
+
+    from curricle.steps.component import prepare_data as step
+    from kfp_pipelines.failures import readable
+
+    with readable():
+        return step(family, "", f"data.source={shlex.quote(data_source)} {overrides}".strip(), store_uri)
+
+
+@dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
+def resolve_start(from_checkpoint: str, store_uri: str, stage: str) -> str:
+    """Find the checkpoint that the chain starts from.
+
+    Args:
+        from_checkpoint: Stage name, path or URI of a checkpoint; empty starts from nothing.
+        store_uri: Store that is searched for the best checkpoint of a stage.
+        stage: First stage of the chain.
+
+    Returns:
+        URI of the checkpoint; empty when none was asked for.
+    """
+    from curricle.steps.component import resolve_start as step
+    from kfp_pipelines.failures import readable
+
+    with readable():
+        found = step(from_checkpoint, store_uri, stage)
+        print(found.reason)
+        return found.uri
+
+
+@dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
+def plan_chain(
+    chain: str,
+    stages: str,
+    data_source: str,
+    overrides: str,
+    store_uri: str,
+    data_uri: str,
+    start_uri: str,
+    start_mode: str,
+    resume: bool,
+    run_id: str,
+    job_id: str,
+    launcher: str,
+    table: dsl.Output[dsl.Markdown],
+) -> NamedTuple(
+    "PlannedChain",
+    [("plan_uri", str), ("mode_1", str), ("mode_2", str), ("mode_3", str), ("mode_4", str)]
+    + [("mode_5", str), ("mode_6", str), ("mode_7", str), ("mode_8", str)],
+):
+    """Decide everything before anything runs: each stage's place, digest and start mode, with the reason.
+
+    Args:
+        chain: Name of the chain that this pipeline was compiled from.
+        stages: all, or the names of the stages to run, separated by commas.
+        data_source: demo, or a folder or store URI with the raw data.
+        overrides: Dotted overrides of the configuration, separated by spaces.
+        store_uri: Store that keeps runs and checkpoints.
+        data_uri: Prepared data.
+        start_uri: Checkpoint that the first stage starts from; empty for none.
+        start_mode: auto, scratch or continued.
+        resume: Whether complete stages are reused and interrupted ones resumed.
+        run_id: Name of the run; empty takes job_id.
+        job_id: Kubeflow's id of this run.
+        launcher: Where training runs, local or pytorchjob.
+        table: The plan, for reading.
+
+    Returns:
+        URI of the plan, and per stage scratch, continued, reuse or skip.
+    """
+    import shlex
+
+    from curricle.steps.component import plan_run
+    from kfp_pipelines.artifacts import modes_by_place, write_text
+    from kfp_pipelines.failures import readable
+
+    with readable():
+        planned = plan_run(
+            chain=chain, stages=stages, overrides=f"data.source={shlex.quote(data_source)} {overrides}".strip(), store_uri=store_uri,
+            data_uri=data_uri, start_uri=start_uri, start_mode=start_mode, resume=resume, run_id=run_id or job_id, launcher=launcher,
+        )  # fmt: skip
+        write_text(table, planned.table)
+        return (planned.plan_uri, *modes_by_place(planned.modes))

@@ -1,0 +1,105 @@
+"""The curriculum chain as a pipeline: how many stages is decided when it is compiled, which of them run and from where when it is started.
+
+The shape is flat, because every sequential node of a run costs Kubeflow about ten seconds: one plan task for the whole
+chain, then per stage only the branch group; the URI of each stage's result, a string, feeds the next one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from kfp import dsl
+
+from curricle.errors import PipelineError
+from kfp_pipelines.artifacts import MAX_STAGES
+from kfp_pipelines.components.finish import cleanup, evaluate_model, gate
+from kfp_pipelines.components.stage import reuse_stage, train_stage
+from kfp_pipelines.components.start import plan_chain, prepare_data, resolve_start
+
+
+def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
+    """The pipeline of a chain, for the compiler.
+
+    Args:
+        chain_name: stem of the chain's file, for example ``chain_default``; the pipeline is called ``chain-default``.
+        stage_names: the chain's stages, in order.
+
+    Raises:
+        PipelineError: no stage, or more than `MAX_STAGES`.
+    """
+    if not 1 <= len(stage_names) <= MAX_STAGES:
+        raise PipelineError(
+            f"chain {chain_name} has {len(stage_names)} stages; a compiled pipeline holds 1 to {MAX_STAGES}. "
+            "Cut the chain in two and start the second from the first one's last stage (from_checkpoint)."
+        )
+
+    @dsl.pipeline(
+        name=chain_name.replace("_", "-"),
+        description=f"Trains the stages {', '.join(stage_names)} one after the other, each from the best checkpoint of the one before.",
+    )
+    def chain(
+        store_uri: str = "minio://mlpipeline/curricle",
+        data_source: str = "demo",
+        stages: str = "all",
+        start_mode: str = "auto",
+        from_checkpoint: str = "",
+        overrides: str = "",
+        launcher: str = "pytorchjob",
+        resume: bool = True,
+        gate_rule: str = "",
+        run_id: str = "",
+    ):
+        """Trains a chain of stages.
+
+        Args:
+            store_uri: Where runs and checkpoints are kept: minio://bucket/prefix, s3://bucket/prefix or a folder.
+            data_source: Raw data: demo (the official titles, in the image), or a folder or store URI with the four Census workbooks.
+            stages: all, or the names of the stages to run, separated by commas.
+            start_mode: How the first stage starts: auto, scratch or continued (needs from_checkpoint or a complete run of the stage before).
+            from_checkpoint: Checkpoint to start from: a stage's name, or the path or URI of a checkpoint. Empty for none.
+            overrides: Settings for every stage, separated by spaces, for example training.learning_rate=1e-4 data_loader.batch_size=64
+            launcher: Where training runs: pytorchjob (a training job on the cluster) or local (in the component itself).
+            resume: Reuse stages that are complete and go on with interrupted ones; false trains everything anew.
+            gate_rule: Condition for promoting the result, for example test/top1 >= 0.6. Empty promotes always.
+            run_id: Name of the run's folder in the store. Empty takes Kubeflow's own id of the run.
+        """
+        job_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+        last = cleanup(run_id=run_id, job_id=job_id, store_uri=store_uri, launcher=launcher).set_display_name("clean up")
+        with dsl.ExitHandler(exit_task=last, name="chain"):
+            data = prepare_data(family="naics", data_source=data_source, overrides=overrides, store_uri=store_uri)
+            start = resolve_start(from_checkpoint=from_checkpoint, store_uri=store_uri, stage=stage_names[0])
+            plan = plan_chain(
+                chain=chain_name, stages=stages, data_source=data_source, overrides=overrides, store_uri=store_uri, data_uri=data.output,
+                start_uri=start.output, start_mode=start_mode, resume=resume, run_id=run_id, job_id=job_id, launcher=launcher,
+            )  # fmt: skip
+            for task, title in ((data, "prepare data"), (start, "resolve start"), (plan, "plan")):
+                task.set_display_name(title)
+            uncached(start, plan)
+            uri = start.output
+            for index, name in enumerate(stage_names):
+                uri = stage_branches(plan, index, name, uri, launcher)
+            measured = evaluate_model(uri=uri, data_uri=data.output).set_display_name("evaluate")
+            verdict = gate(metrics_json=measured.outputs["Output"], rule=gate_rule).set_display_name("gate")
+            uncached(measured, verdict)
+
+    return chain
+
+
+def stage_branches(plan: dsl.PipelineTask, index: int, name: str, parent_uri: Any, launcher: Any) -> Any:
+    """The branch group of one stage; the URI of its result, whichever branch ran."""
+    place, mode = plan.outputs["plan_uri"], plan.outputs[f"mode_{index + 1}"]
+    with dsl.If(mode == "scratch", name=f"{name} scratch"):
+        scratch = train_stage(plan_uri=place, index=index, parent_uri="", launcher=launcher)
+    with dsl.Elif(mode == "continued", name=f"{name} continued"):
+        continued = train_stage(plan_uri=place, index=index, parent_uri=parent_uri, launcher=launcher)
+    with dsl.Else(name=f"{name} reuse"):
+        reused = reuse_stage(plan_uri=place, index=index, parent_uri=parent_uri)
+    for task, title in ((scratch, "train"), (continued, "train further"), (reused, "reuse")):
+        task.set_display_name(f"{title} {name}")
+    uncached(scratch, continued, reused)
+    return dsl.OneOf(scratch.outputs["Output"], continued.outputs["Output"], reused.outputs["Output"])
+
+
+def uncached(*tasks: dsl.PipelineTask) -> None:
+    """Switch Kubeflow's cache off: a branch of cache hits never completes, and what a plan decides depends on the store."""
+    for task in tasks:
+        task.set_caching_options(False)

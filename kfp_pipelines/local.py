@@ -1,0 +1,71 @@
+"""Run a compiled pipeline on this machine by kfp.local: the very YAML that Kubeflow runs, no Docker, no cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curricle.errors import PipelineError
+from curricle.store import open_store
+from kfp_pipelines.parameters import parse, read_parameters
+
+LOCAL = {"launcher": "local", "store_uri": "checkpoints"}
+"""What a local run takes for parameters that are not given, where the pipeline's own defaults name a cluster."""
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A finished local run."""
+
+    parameters: dict[str, Any]
+    root: Path
+    """Folder of the run's artifacts: metrics, pages, manifests."""
+
+
+def run_local(package: Path, texts: list[str], root: Path) -> LocalRun:
+    """Run a compiled pipeline in subprocesses of this interpreter, from the working folder.
+
+    Args:
+        package: compiled YAML.
+        texts: ``name=value`` parameters.
+        root: folder for KFP's artifacts; made when missing.
+
+    Raises:
+        PipelineError: wrong parameters, a folder `docker` in the working folder, or a task failed (its reason is in the log above).
+    """
+    known = read_parameters(package)
+    given = parse(texts, known)
+    parameters = {name: value for name, value in LOCAL.items() if name in known} | given
+    if Path("docker").is_dir():
+        raise PipelineError("a folder named `docker` in the working folder hides the package that kfp.local imports; run from another folder")
+    root.mkdir(parents=True, exist_ok=True)
+    shown = ", ".join(f"{name}={value}" for name, value in parameters.items())
+    print(f"local run of {package}: {shown}", file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # kfp.local warns of every display name it cannot show
+        from kfp import components, local
+
+        search = [str(Path(__file__).parents[1]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(search))
+        local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root.resolve()), raise_on_error=True)
+        try:
+            components.load_component_from_file(str(package))(**parameters)
+        except RuntimeError as error:
+            raise PipelineError(f"{package.name}: {_reason(parameters, error)}") from None
+    return LocalRun(parameters, root)
+
+
+def _reason(parameters: dict[str, Any], error: RuntimeError) -> str:
+    """Why a run failed: the failure records of its run in the store, else what kfp.local says."""
+    run_id, store_uri = parameters.get("run_id"), parameters.get("store_uri")
+    if run_id and store_uri:
+        store = open_store(store_uri)
+        records = [json.loads(store.read(e.key) or b"{}") for e in store.list(f"{run_id}/") if e.key.endswith("/failure.json")]
+        if records:
+            return "; ".join(f"stage {r.get('stage')} failed ({r.get('cause')}): {r.get('message')}" for r in records)
+    return f"{error} (the failing task's own message stands in the log above)"

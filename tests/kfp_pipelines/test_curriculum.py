@@ -1,0 +1,54 @@
+"""The compiled chain: its shape, its size, and that compiling it is reproducible."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from curricle.errors import PipelineError
+from kfp_pipelines.compile import write
+from kfp_pipelines.curriculum import build
+
+STAGES = [f"0{number}_stage" for number in range(1, 9)]
+
+
+def tasks_of(spec: dict) -> dict[str, dict]:
+    """Every task of a pipeline, at any depth, by its name."""
+    dags = [spec["root"]["dag"], *(c["dag"] for c in spec["components"].values() if "dag" in c)]
+    return {name: task for dag in dags for name, task in dag["tasks"].items()}
+
+
+@pytest.fixture(scope="module")
+def longest(tmp_path_factory) -> Path:
+    return write(build("chain_longest", STAGES), tmp_path_factory.mktemp("compiled") / "longest.yaml")
+
+
+def test_a_chain_of_eight_stages_stays_under_200_kilobytes(longest):
+    assert longest.stat().st_size < 200_000
+
+
+def test_compiling_twice_gives_the_same_bytes(longest, tmp_path):
+    assert write(build("chain_longest", STAGES), tmp_path / "again.yaml").read_bytes() == longest.read_bytes()
+
+
+def test_branches_the_plan_and_the_resolution_are_never_cached(longest):
+    tasks = tasks_of(yaml.safe_load(longest.read_text()))
+    watched = {n: t for n, t in tasks.items() if n.startswith(("train-stage", "reuse-stage", "plan-chain", "resolve-start"))}
+    assert len(watched) == 3 * len(STAGES) + 2
+    assert not [name for name, task in watched.items() if task["cachingOptions"].get("enableCache")]
+
+
+def test_branches_join_strings_and_never_artifacts(longest):
+    text = longest.read_text()
+    assert "valueFromOneof" in text
+    assert "artifactSelectors" not in text
+
+
+def test_a_chain_that_is_too_long_is_refused_with_a_way_out():
+    with pytest.raises(PipelineError, match="has 9 stages; a compiled pipeline holds 1 to 8"):
+        build("chain_long", [*STAGES, "09_stage"])
+
+
+def test_another_image_reaches_every_component(tmp_path):
+    path = write(build("chain_two", STAGES[:2]), tmp_path / "two.yaml", image="registry.local/control@sha256:00")
+    assert "curricle/control:dev" not in path.read_text()

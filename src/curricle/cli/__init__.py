@@ -1,1 +1,71 @@
-"""The `curricle` command: thin verbs over `steps`, and how they look in a terminal."""
+"""The `curricle` command: thin verbs over `steps`, and how they look in a terminal.
+
+Verbs are imported on choice, so that `curricle --help` and `curricle plan` stay quick and need neither torch nor kfp.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+
+import click
+
+from curricle import __version__
+from curricle.errors import CurricleError
+
+VERBS = {
+    "train": ("chain", "Train one stage."),
+    "train-curriculum": ("chain", "Train a chain of stages."),
+    "plan": ("chain", "Show what would run and why; run nothing."),
+    "prepare": ("chain", "Prepare the data of a stage."),
+    "show": ("chain", "Show the runs of a store, or one run."),
+    "search": ("naics", "Find the codes for a business text."),
+    "assign": ("naics", "Assign a code to every row of a CSV file."),
+    "export": ("naics", "Export the codes' coordinates or a loadable model."),
+    "evaluate": ("naics", "Measure a model on the held-out texts."),
+    "pipeline": ("pipeline", "Compile and run the Kubeflow pipelines."),
+}
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are called, and listed without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        module = importlib.import_module(f"curricle.cli.{VERBS[name][0]}")
+        return getattr(module, name.replace("-", "_"))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="curricle")
+def cli() -> None:
+    """Train text encoders in chains of stages, on one machine or on Kubeflow."""
+
+
+def main() -> None:
+    """Entry point of the console script: every `CurricleError` is one message and its exit code, never a traceback."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        cli.main(standalone_mode=False)
+    except CurricleError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; the same command goes on from the last saved state", err=True)
+        sys.exit(130)
+
+
+def _terminated(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)

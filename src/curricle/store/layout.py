@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import NamedTuple
 
@@ -56,3 +57,11 @@ def parse_checkpoint_name(name: str) -> CheckpointName | None:
     """The parts of a checkpoint's name, or None when it is not one (``last.ckpt`` is not)."""
     found = _CHECKPOINT.match(name)
     return CheckpointName(found["stage"], int(found["epoch"]), float(found["loss"])) if found else None
+
+
+def read_stage_digest(data: bytes | None) -> str:
+    """The digest that a `stage.json` names; empty when the file is damaged."""
+    try:
+        return str(json.loads(data or b"{}").get("digest", ""))
+    except ValueError:
+        return ""

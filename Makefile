@@ -1,0 +1,46 @@
+# What a newcomer runs. Needs Python 3.11 and make, nothing else: uv comes from the package index.
+PYTHON ?= python3.11
+VENV   ?= .venv
+# Where pip is told to look for wheels on disk, uv looks too.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export OMP_NUM_THREADS ?= 1
+
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: install demo test test-cluster lint lock pipelines clean
+
+install: $(READY)  ## the environment, pinned by requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $(READY)
+
+# The main job end to end: a three-stage chain, its metrics, a search. NAICS_DATA=<folder with the four Census workbooks> trains on those.
+demo: $(READY)
+	$(BIN)/curricle train-curriculum --chain chain_demo paths.store_uri=checkpoints/demo $(if $(NAICS_DATA),'data.source=$(NAICS_DATA)')
+	$(BIN)/curricle show --store checkpoints/demo
+	$(BIN)/curricle search --store checkpoints/demo "we brew craft beer"
+
+test: $(READY)  ## the whole suite; what needs MinIO or ../shared skips with one line where it is not there
+	$(BIN)/python -m pytest -m "not cluster and not gpu" $(PYTEST_ARGS)
+
+test-cluster: $(READY)  ## needs KUBECONFIG and an S3 endpoint
+	$(BIN)/python -m pytest -m cluster $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+lock:  ## write requirements.lock anew from pyproject.toml
+	@echo "# Every package of the whole environment, pinned. Written by \`make lock\`; no index addresses." > requirements.lock
+	$(BIN)/uv pip compile -q pyproject.toml --extra test --python-version 3.11 --no-annotate --no-header \
+	  | sed 's/+cpu$$//' | grep -v '^--' >> requirements.lock
+
+pipelines: $(READY)  ## compile kfp_pipelines/compiled/*.yaml
+	$(BIN)/curricle pipeline compile
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache

@@ -1,0 +1,141 @@
+"""Verbs of a chain: train, train-curriculum, plan, prepare, show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from curricle.cli.look import Progress, console, plan_table, runs_table
+from curricle.config.chain import list_chains, list_curricula, load_stage
+from curricle.config.load import read_yaml
+from curricle.errors import ConfigError, CurricleError
+from curricle.launch import open_launcher
+from curricle.plan import ChainPlan
+from curricle.steps.chain import ChainRequest, make_plan, run_chain
+from curricle.steps.prepare import prepare_data
+from curricle.steps.show import describe_run, list_runs
+
+DEFAULT_STAGES = ("01_stage", "02_stage", "03_stage", "04_stage", "05_stage")
+
+CONFIG = click.option("--config", type=click.Path(path_type=Path), default=Path("config/config.yaml"), show_default=True, help="Base configuration file.")
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
+FROM = click.option("--from-checkpoint", default="", metavar="STAGE|PATH", help="Start from the best checkpoint of a stage (over all runs), or from this one.")
+RESUME = click.option("--resume", type=bool, default=True, show_default=True, help="Skip complete stages and resume interrupted ones; false trains again.")
+LAUNCHER = click.option("--launcher", type=click.Choice(["local", "pytorchjob"]), default="local", show_default=True, help="Where jobs run.")
+RUN_ID = click.option("--run-id", default="", help="Name of the run; default sequential_<stages>.")
+
+
+@click.command()
+@click.option("--curriculum", "-c", default="", help="Stage to train, e.g. 01_stage.")
+@click.option("--list-curricula", is_flag=True, help="List the stages and chains there are, and exit.")
+@CONFIG
+@FROM
+@RESUME
+@LAUNCHER
+@RUN_ID
+@OVERRIDES
+def train(curriculum: str, list_curricula: bool, config: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Train one stage, with dotted overrides such as training.learning_rate=1e-4."""
+    if list_curricula:
+        _list(config)
+        return
+    if not curriculum:
+        raise click.UsageError("give --curriculum NAME, or --list-curricula to see the names")
+    _run(config, overrides, curricula=(curriculum,), **options)
+
+
+@click.command()
+@click.option("--curricula", "-c", default="", metavar="A,B,C", help="Comma-separated stages; default 01_stage to 05_stage.")
+@click.option("--chain", default="", help="Chain file: a name under config/text_curriculum, or a path. Goes before --curricula.")
+@CONFIG
+@FROM
+@RESUME
+@LAUNCHER
+@RUN_ID
+@OVERRIDES
+def train_curriculum(curricula: str, chain: str, config: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Train stages one after another, each from the best checkpoint of the one before."""
+    _run(config, overrides, chain=chain, curricula=_stages(curricula), **options)
+
+
+@click.command()
+@click.option("--curricula", "-c", default="", metavar="A,B,C", help="Comma-separated stages; default 01_stage to 05_stage.")
+@click.option("--chain", default="", help="Chain file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option("--values/--no-values", default=True, show_default=True, help="Print every effective value with its origin.")
+@CONFIG
+@FROM
+@RESUME
+@LAUNCHER
+@RUN_ID
+@OVERRIDES
+def plan(
+    curricula: str, chain: str, as_json: bool, values: bool, config: Path, overrides: tuple[str, ...], launcher: str, **options: Any
+) -> None:
+    """Show the stages, their start modes and why, their digests, every value with its origin, and the argv. Runs nothing."""
+    planned = make_plan(_request(config, overrides, chain=chain, curricula=_stages(curricula), **options))
+    if as_json:
+        click.echo(planned.to_json())
+    else:
+        plan_table(planned, values)
+
+
+@click.command()
+@click.option("--curriculum", "-c", default="01_stage", show_default=True, help="Stage whose data to prepare.")
+@CONFIG
+@OVERRIDES
+def prepare(curriculum: str, config: Path, overrides: tuple[str, ...]) -> None:
+    """Prepare data and print its URI; done already, it is only found."""
+    click.echo(prepare_data(load_stage(config, curriculum, list(overrides)).config))
+
+
+@click.command()
+@click.argument("run", default="")
+@click.option("--store", "store_uri", default="checkpoints", show_default=True, help="Store of the runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(run: str, store_uri: str, as_json: bool) -> None:
+    """Show all runs of a store, or one run with its stages, metrics and failures."""
+    rows = describe_run(store_uri, run) if run else list_runs(store_uri)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        runs_table(rows)
+
+
+def _stages(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",")) if text else DEFAULT_STAGES
+    if not all(names):
+        raise ConfigError(f"--curricula {text!r} has an empty name; give stages as 01_stage,02_stage")
+    return names
+
+
+def _request(config: Path, overrides: tuple[str, ...], **options: Any) -> ChainRequest:
+    return ChainRequest(config=config, overrides=overrides, **options)
+
+
+def _run(config: Path, overrides: tuple[str, ...], launcher: str, **options: Any) -> None:
+    planned = make_plan(_request(config, overrides, **options))
+    plan_table(planned, values=False)
+    _execute(planned, launcher)
+
+
+def _execute(planned: ChainPlan, launcher: str) -> None:
+    with Progress() as progress:
+        outcomes = run_chain(planned, open_launcher(launcher), progress)
+    last = outcomes[-1]
+    console.print(f"\n[bold]done[/] {planned.run_id}: {last.lineage.get('checkpoint_uri', last.uri)}")
+
+
+def _list(config: Path) -> None:
+    for name, path in list_curricula(config.parent):
+        try:
+            tree = read_yaml(path).tree
+            console.print(f"{name:<16} {tree.get('objective', 'contrastive'):<12} {path}", highlight=False)
+        except CurricleError as error:
+            console.print(f"{name:<16} unreadable   {error}", highlight=False, markup=False)
+    for name, path in list_chains(config.parent):
+        names = [str(s.get("name")) for s in read_yaml(path).tree.get("stages") or []]
+        console.print(f"{name:<16} chain        {' → '.join(names)}", highlight=False)

@@ -1,0 +1,41 @@
+"""Verbs of the compiled pipelines: compile, run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from curricle.cli.look import console
+
+
+@click.group()
+def pipeline() -> None:
+    """Compile the Kubeflow pipelines, and run a compiled one on this machine."""
+
+
+@pipeline.command("compile")
+@click.option("--output", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("kfp_pipelines/compiled"), show_default=True, help="Folder for the YAML files.")
+@click.option("--config-dir", type=click.Path(file_okay=False, path_type=Path), default=Path("config"), show_default=True, help="Folder of the chains.")
+def compile_pipelines(output: Path, config_dir: Path) -> None:
+    """Write one pipeline per chain; the same input gives the same bytes."""
+    from kfp_pipelines.compile import compile_all
+
+    for path in compile_all(output, config_dir):
+        click.echo(str(path))
+
+
+@pipeline.command()
+@click.argument("package", type=click.Path(path_type=Path))
+@click.argument("parameters", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--local", is_flag=True, help="Run on this machine by kfp.local: no Docker, no cluster.")
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), default=Path("outputs/pipelines"), show_default=True, help="Folder for the run's artifacts.")
+def run(package: Path, parameters: tuple[str, ...], local: bool, root: Path) -> None:
+    """Run a compiled pipeline with parameters."""
+    if not local:
+        raise click.UsageError("give --local; to run on a cluster use `kfp run create` with this file")
+    from kfp_pipelines.local import run_local
+
+    result = run_local(package, list(parameters), root)
+    for name, value in result.outputs.items():
+        console.print(f"{name} = {value}", highlight=False, markup=False)

@@ -1,0 +1,323 @@
+"""From files and overrides to a typed configuration: strict, with the origin of every value.
+
+A `Layer` is one source of values (a file, the command line). `compose` lays them over each other, last wins; `build` turns
+the result into the schema's dataclass, converting by declared type, and reports every problem at once with file and line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import yaml
+
+from curricle.errors import ConfigError
+
+C = TypeVar("C")
+
+DEFAULT = "default"
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values from one source, and where each dotted key stands in it (``config/config.yaml:12``)."""
+
+    tree: dict[str, Any]
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[C]):
+    """A configuration, and for every dotted leaf where its value came from."""
+
+    config: C
+    origins: dict[str, str]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads `1e-4` as a number (PyYAML follows YAML 1.1 and makes it text) and dates as text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float", ":int"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+.0123456789"),
+)
+
+
+def read_yaml(path: Path, *, what: str = "configuration file") -> Layer:
+    """Read one YAML file whose top level is a mapping.
+
+    Raises:
+        ConfigError: the file is missing (names the folder's YAML files), no YAML, has a key twice, or is no mapping.
+    """
+    if not path.is_file():
+        here = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        found = f"{path.parent} holds {', '.join(here)}" if here else f"{path.parent} holds no YAML file"
+        raise ConfigError(f"{what} {path} is not there; {found}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=_Loader)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line} is not YAML: {getattr(error, 'problem', None) or error}") from None
+    if node is None:
+        return Layer({})
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{path} must hold a mapping (key: value) at its top level, not a {node.id}")
+    origins: dict[str, str] = {}
+    _walk(node, "", path, origins)
+    return Layer(yaml.load(text, Loader=_Loader), origins)
+
+
+def _walk(node: yaml.MappingNode, prefix: str, path: Path, origins: dict[str, str]) -> None:
+    for key_node, value_node in node.value:
+        key = f"{prefix}{key_node.value}"
+        place = f"{path}:{key_node.start_mark.line + 1}"
+        if key in origins:
+            raise ConfigError(f"{place}: key {key!r} stands twice (first at {origins[key]})")
+        origins[key] = place
+        if isinstance(value_node, yaml.MappingNode):
+            _walk(value_node, f"{key}.", path, origins)
+
+
+def read_overrides(overrides: list[str]) -> Layer:
+    """Dotted overrides (``training.learning_rate=1e-4``); values are YAML, so ``[1, 2]``, ``null`` and ``true`` work.
+
+    Raises:
+        ConfigError: an item has no ``=`` or a value that is no YAML.
+    """
+    tree: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    problems = []
+    for item in overrides:
+        key, sep, text = item.partition("=")
+        if not sep or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
+            problems.append(f"override {item!r} is not of the form section.key=value (for example training.learning_rate=1e-4)")
+            continue
+        try:
+            value = yaml.load(text, Loader=_Loader) if text else ""
+        except yaml.YAMLError:
+            problems.append(f"override {item!r}: the value is not YAML; quote it")
+            continue
+        tree = _merge(tree, nest(key, value))
+        origins[key] = COMMAND_LINE
+    if problems:
+        raise ConfigError(problems)
+    return Layer(tree, origins)
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """``nest("a.b", 1)`` is ``{"a": {"b": 1}}``."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def under(prefix: str, layer: Layer) -> Layer:
+    """The layer moved below a dotted prefix."""
+    return Layer(nest(prefix, layer.tree), {f"{prefix}.{key}": place for key, place in layer.origins.items()})
+
+
+def compose(layers: list[Layer]) -> Layer:
+    """Lay the layers over each other: mappings merge, anything else is replaced; the last layer wins."""
+    tree: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        tree = _merge(tree, layer.tree)
+        origins |= layer.origins
+    return Layer(tree, origins)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def build(schema: type[C], layer: Layer) -> Loaded[C]:
+    """Make the schema's dataclass of a composed layer.
+
+    Raises:
+        ConfigError: unknown keys (with the nearest known one), wrong types, failed checks: all of them.
+    """
+    builder = _Builder(layer.origins)
+    config = builder.dataclass(schema, layer.tree, "")
+    if builder.problems:
+        raise ConfigError(builder.problems)
+    return Loaded(config, {key: layer.origins.get(key, DEFAULT) for key in leaves(config)})
+
+
+def from_tree(schema: type[C], tree: dict[str, Any]) -> C:
+    """The schema's dataclass of a plain tree (`to_tree`'s inverse)."""
+    return build(schema, Layer(tree)).config
+
+
+def to_tree(config: Any) -> Any:
+    """A configuration as plain dicts, lists and scalars, as YAML and JSON hold them."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_tree(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, tuple | list):
+        return [to_tree(item) for item in config]
+    if isinstance(config, dict):
+        return {key: to_tree(value) for key, value in config.items()}
+    return config
+
+
+def leaves(config: Any) -> dict[str, Any]:
+    """Every value by dotted key."""
+    return dict(_leaves(to_tree(config), ""))
+
+
+def _leaves(tree: Any, prefix: str):
+    if isinstance(tree, dict) and (tree or not prefix):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, tree
+
+
+@functools.cache
+def _hints(schema: type) -> dict[str, Any]:
+    return typing.get_type_hints(schema)
+
+
+class _Builder:
+    def __init__(self, origins: dict[str, str]):
+        self.origins = origins
+        self.problems: list[str] = []
+
+    def origin(self, key: str) -> str:
+        """Where a key or the nearest mapping above it was given; empty when nowhere."""
+        while key:
+            if key in self.origins:
+                return self.origins[key]
+            key = key.rpartition(".")[0]
+        return ""
+
+    def problem(self, key: str, text: str) -> None:
+        place = self.origin(key)
+        self.problems.append(f"{place}: {key}: {text}" if place else f"{key}: {text}" if key else text)
+
+    def dataclass(self, schema: type, tree: Any, at: str) -> Any:
+        if not isinstance(tree, dict):
+            self.problem(at, f"must be a section of keys, not {_show(tree)}")
+            return None
+        fields = {f.name: f for f in dataclasses.fields(schema)}
+        before = len(self.problems)
+        values = {}
+        for key, value in tree.items():
+            dotted = f"{at}.{key}" if at else str(key)
+            if key not in fields:
+                near = difflib.get_close_matches(str(key), fields, 1, 0.5)
+                known = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}"
+                self.problem(dotted, f"unknown key; {known}")
+                continue
+            values[key] = self.value(_hints(schema)[key], value, dotted)
+        for name, item in fields.items():
+            if name in values or item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING:
+                continue
+            self.problem(f"{at}.{name}" if at else name, "is required and nowhere given")
+        if len(self.problems) > before:
+            return None
+        try:
+            return schema(**values)
+        except ValueError as error:
+            named = next((f"{at}.{name}" if at else name for name in fields if str(error).startswith(f"{name} ")), at)
+            self.problem(named, str(error))
+            return None
+
+    def value(self, kind: Any, value: Any, at: str) -> Any:
+        try:
+            return self.convert(kind, value, at)
+        except (TypeError, ValueError):
+            self.problem(at, f"must be {_name(kind)}, not {_show(value)}")
+            return None
+
+    def convert(self, kind: Any, value: Any, at: str) -> Any:
+        """The value as the declared type; raises TypeError or ValueError where it is none."""
+        origin = typing.get_origin(kind)
+        if dataclasses.is_dataclass(kind):
+            return self.dataclass(kind, value, at)
+        if origin is typing.Literal:
+            for choice in typing.get_args(kind):
+                if value == choice and isinstance(value, bool) == isinstance(choice, bool):
+                    return choice
+            raise ValueError
+        if origin in (types.UnionType, typing.Union):
+            return self.union(typing.get_args(kind), value, at)
+        if origin is tuple:
+            if not isinstance(value, list | tuple):
+                raise TypeError
+            item = typing.get_args(kind)[0]
+            return tuple(self.convert(item, one, at) for one in value)
+        if origin is dict:
+            if not isinstance(value, dict):
+                raise TypeError
+            item = typing.get_args(kind)[1]
+            return {str(key): self.convert(item, one, f"{at}.{key}") for key, one in value.items()}
+        if kind is Any:
+            return value
+        return _scalar(kind, value)
+
+    def union(self, kinds: tuple[Any, ...], value: Any, at: str) -> Any:
+        if value is None and type(None) in kinds:
+            return None
+        for kind in kinds:
+            if kind is type(None):
+                continue
+            try:
+                return self.convert(kind, value, at)
+            except (TypeError, ValueError):
+                continue
+        raise TypeError
+
+
+def _scalar(kind: type, value: Any) -> Any:
+    if kind is bool and isinstance(value, bool):
+        return value
+    if isinstance(value, bool):
+        raise TypeError
+    if kind is int and isinstance(value, int):
+        return value
+    if kind is float and isinstance(value, int | float | str):
+        return float(value)
+    if kind is str and isinstance(value, str):
+        return value
+    raise TypeError
+
+
+def _name(kind: Any) -> str:
+    origin = typing.get_origin(kind)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(str(a) for a in typing.get_args(kind))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_name(a) for a in typing.get_args(kind))
+    if origin is tuple:
+        return f"a list ([...]), each item {_name(typing.get_args(kind)[0])}"
+    if kind is type(None):
+        return "null"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return words.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _show(value: Any) -> str:
+    return f"{value!r} ({type(value).__name__})" if value is not None else "null"

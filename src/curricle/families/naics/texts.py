@@ -1,0 +1,195 @@
+"""Labelled texts of the NAICS codes, their split, and the check that no evaluation text leaks into training. Pure Python and numpy."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from curricle.errors import ConfigError, DataError
+from curricle.families.naics.workbooks import Sources, level_of, parent_of
+
+Split = Literal["train", "validation", "test", "cold"]
+
+JACCARD = 0.9
+"""From this similarity of character trigrams on, two texts count as the same."""
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A text and the code it belongs to; of a cross-reference, `code` is the code it names and `source_code` the one it stands under."""
+
+    text: str
+    code: str
+    kind: Literal["entry", "cross_reference", "title", "description"]
+    split: Split
+    source_code: str | None = None
+
+
+def labelled_texts(sources: Sources, *, split_seed: int, hidden_codes: int = 0) -> tuple[list[LabelledText], dict[str, int]]:
+    """Every labelled text with its split, and how many were dropped for which reason.
+
+    Index entries are split per code: 15 % test for codes with 4 or more, 5 % validation with 8 or more, the rest train. Then
+    an evaluation entry is dropped that permutes the words of, or has trigram similarity 0.9 or more with, a training entry or any
+    title, and a cross-reference phrase that contains or nearly is an evaluation text. All texts of `hidden_codes` leaves go to `cold`.
+
+    Raises:
+        ConfigError: fewer than `hidden_codes` leaves have two siblings.
+    """
+    cold = cold_codes(sources, split_seed=split_seed, count=hidden_codes)
+    entries = _split_entries(sources, split_seed, cold)
+    titles = [LabelledText(t, c, "title", "cold" if c in cold else "train") for c, t in sources.titles.items()]
+    descriptions = [LabelledText(t, c, "description", "cold" if c in cold else "train") for c, t in sources.descriptions.items()]
+    training = [t for t in entries if t.split == "train"]
+    held_out = [t for t in entries if t.split != "train"]
+    twin = NearDuplicates([*(t.text for t in training), *(t.text for t in titles)])
+    kept = [t for t in held_out if twin.find(t.text) is None]
+    phrases, multiple, containing = _phrases(sources, cold, [t.text for t in kept])
+    keep = {id(t) for t in kept} | {id(t) for t in training}
+    dropped = {"dropped_entries": len(held_out) - len(kept), "dropped_cross_references": containing, "unnamed_cross_references": multiple}
+    return [*(t for t in entries if id(t) in keep), *phrases, *titles, *descriptions], dropped
+
+
+def cold_codes(sources: Sources, *, split_seed: int, count: int) -> frozenset[str]:
+    """`count` leaves with at least two siblings, drawn with the split's seed."""
+    if not count:
+        return frozenset()
+    families: dict[str, list[str]] = defaultdict(list)
+    for code in sources.titles:
+        if level_of(code) == 6:
+            families[parent_of(code) or ""].append(code)
+    eligible = [code for leaves in families.values() if len(leaves) >= 3 for code in leaves]
+    if count > len(eligible):
+        raise ConfigError(f"data.hidden_codes is {count}, but only {len(eligible)} leaf codes have two siblings or more")
+    order = np.random.default_rng([split_seed, 1]).permutation(len(eligible))[:count]
+    return frozenset(eligible[i] for i in order)
+
+
+def _split_entries(sources: Sources, split_seed: int, cold: frozenset[str]) -> list[LabelledText]:
+    by_code: dict[str, list[str]] = defaultdict(list)
+    for code, text in sources.entries:
+        by_code[code].append(text)
+    rng = np.random.default_rng([split_seed, 0])
+    texts = []
+    for code in sources.titles:
+        own = by_code.get(code, [])
+        test = round(0.15 * len(own)) if len(own) >= 4 else 0
+        validation = max(1, round(0.05 * len(own))) if len(own) >= 8 else 0
+        splits: list[Split] = ["train"] * len(own)
+        for place, i in enumerate(rng.permutation(len(own))[: test + validation]):
+            splits[i] = "test" if place < test else "validation"
+        texts += [LabelledText(t, code, "entry", "cold" if code in cold else s) for t, s in zip(own, splits, strict=True)]
+    return texts
+
+
+def _phrases(sources: Sources, cold: frozenset[str], held_out: Sequence[str]) -> tuple[list[LabelledText], int, int]:
+    """(texts, rows that do not name exactly one code, phrases dropped because they contain or nearly are an evaluation text)."""
+    contained, twin = _Containment(held_out), NearDuplicates(held_out)
+    texts, unnamed, containing = [], 0, 0
+    for row in sources.cross_references:
+        if len(row.targets) != 1:
+            unnamed += 1
+        elif contained.find(row.phrase) is not None or twin.find(row.phrase) is not None:
+            containing += 1
+        else:
+            target = row.targets[0]
+            texts.append(LabelledText(row.phrase, target, "cross_reference", "cold" if target in cold else "train", row.source))
+    return texts, unnamed, containing
+
+
+def check_no_leak(texts: Iterable[LabelledText]) -> None:
+    """Make sure that no evaluation entry is, nearly or in other word order, a training entry or a title, nor part of a training phrase.
+
+    Raises:
+        DataError: one is; names both texts.
+    """
+    texts = list(texts)
+    training = [t for t in texts if t.split == "train" and t.kind in ("entry", "cross_reference") or t.kind == "title"]
+    held_out = [t for t in texts if t.split != "train" and t.kind == "entry"]
+    twin = NearDuplicates([t.text for t in training])
+    for text in held_out:
+        other = twin.find(text.text)
+        if other is not None:
+            _leak(text, training[other])
+    contained = _Containment([t.text for t in held_out])
+    for text in texts:
+        if text.split == "train" and text.kind == "cross_reference":
+            inside = contained.find(text.text)
+            if inside is not None:
+                _leak(held_out[inside], text)
+
+
+def _leak(text: LabelledText, other: LabelledText) -> None:
+    raise DataError(
+        f"the {text.split} text {text.text!r} of code {text.code} leaks into training: it is nearly the same as, or part of, "
+        f"the {other.kind} {other.text!r} of code {other.code}; prepare the data again"
+    )
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The lower-case words of a text."""
+    return tuple(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def trigrams(text: str) -> frozenset[str]:
+    """The character trigrams of a text in lower case with single spaces."""
+    flat = " ".join(text.lower().split())
+    return frozenset(flat[i : i + 3] for i in range(max(1, len(flat) - 2)))
+
+
+class NearDuplicates:
+    """Finds, among fixed texts, one with the same words in any order or with trigram Jaccard of at least 0.9.
+
+    A text of n trigrams can only reach 0.9 with texts that share one of its n - ceil(0.9 n) + 1 rarest trigrams, so that an
+    inverted index over those leaves a handful of candidates.
+    """
+
+    def __init__(self, texts: Sequence[str]):
+        self._sets = [trigrams(t) for t in texts]
+        self._bags: dict[tuple[str, ...], int] = {}
+        self._postings: dict[str, list[int]] = defaultdict(list)
+        for i, text in enumerate(texts):
+            self._bags.setdefault(tuple(sorted(words(text))), i)
+            for gram in self._sets[i]:
+                self._postings[gram].append(i)
+
+    def find(self, text: str) -> int | None:
+        """Index of a near-duplicate, or None."""
+        same = self._bags.get(tuple(sorted(words(text))))
+        if same is not None:
+            return same
+        grams = trigrams(text)
+        rarest = sorted(grams, key=lambda g: (len(self._postings.get(g, ())), g))
+        candidates: set[int] = set()
+        for gram in rarest[: len(grams) - math.ceil(JACCARD * len(grams)) + 1]:
+            candidates.update(self._postings.get(gram, ()))
+        for i in sorted(candidates):
+            other = self._sets[i]
+            shared = len(grams & other)
+            if shared >= JACCARD * (len(grams) + len(other) - shared):
+                return i
+        return None
+
+
+class _Containment:
+    """Finds which of some fixed texts stands, as whole words, inside another text."""
+
+    def __init__(self, texts: Sequence[str]):
+        self._by_first: dict[str, list[tuple[tuple[str, ...], int]]] = defaultdict(list)
+        for i, text in enumerate(texts):
+            parts = words(text)
+            if parts:
+                self._by_first[parts[0]].append((parts, i))
+
+    def find(self, text: str) -> int | None:
+        parts = words(text)
+        for start, first in enumerate(parts):
+            for inner, i in self._by_first.get(first, ()):
+                if parts[start : start + len(inner)] == inner:
+                    return i
+        return None

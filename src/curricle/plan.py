@@ -1,0 +1,214 @@
+"""The plan of a chain: pure data, made before anything runs.
+
+A stage's digest follows from its configuration, its data's digest and its parent's digest, so places and start modes of the
+whole chain are known at once. Nothing here reads a store or a file: what the store holds comes in as `Holdings`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from curricle.config.load import Loaded, leaves, to_tree
+from curricle.config.schema import NOT_IN_DIGEST, StageConfig
+from curricle.errors import ConfigError
+from curricle.store import join_uri, layout
+
+FORMAT = 1
+Start = Literal["scratch", "continued", "reuse", "skip"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that a chain starts from, as `steps.resolve` found it."""
+
+    uri: str
+    digest: str
+    reason: str
+    """How it was chosen, for people."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a store already holds of the stages in question."""
+
+    complete: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(stage, digest) → place of a complete stage."""
+    occupied: dict[str, str] = field(default_factory=dict)
+    """Place → digest of what is there, complete or not."""
+
+
+@dataclass(frozen=True)
+class StageInput:
+    """One stage as asked for."""
+
+    name: str
+    loaded: Loaded[StageConfig]
+    data_uri: str
+    data_digest: str
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage as it will run."""
+
+    name: str
+    start: Start
+    reason: str
+    digest: str
+    uri: str
+    """The stage's place: where its result is or will be."""
+    parent_uri: str
+    """A checkpoint, or the place of a stage whose best checkpoint is meant; empty for scratch."""
+    parent_digest: str
+    data_uri: str
+    data_digest: str
+    job_name: str
+    argv: tuple[str, ...]
+    config: dict[str, Any]
+    origins: dict[str, str]
+
+    @property
+    def family(self) -> str:
+        """The stage's family."""
+        return self.config["family"]
+
+
+@dataclass(frozen=True)
+class ChainPlan:
+    """A whole chain as it will run."""
+
+    chain_name: str
+    run_id: str
+    store_uri: str
+    resume: bool
+    stages: tuple[StagePlan, ...]
+
+    def to_json(self) -> str:
+        """Canonical JSON."""
+        return json.dumps({"format": FORMAT} | asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ChainPlan:
+        """The plan that `to_json` wrote."""
+        tree = json.loads(text)
+        if tree.pop("format", None) != FORMAT:
+            raise ConfigError(f"this plan is not of format {FORMAT}; make it again with this version of curricle")
+        stages = tuple(StagePlan(**(s | {"argv": tuple(s["argv"])})) for s in tree.pop("stages"))
+        return cls(stages=stages, **tree)
+
+
+def stage_digest(config: StageConfig, data_digest: str, parent_digest: str) -> str:
+    """Digest of everything that decides what a stage learns: 64 hex digits of SHA-256.
+
+    Where it is stored, tracked and run is left out (`NOT_IN_DIGEST`), the parent's digest is in, so a changed
+    stage changes all stages after it.
+    """
+    kept = {
+        key: value
+        for key, value in leaves(config).items()
+        if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in NOT_IN_DIGEST)
+        and not key.startswith("data.")
+    }
+    text = json.dumps({"format": FORMAT, "config": kept, "data": data_digest, "parent": parent_digest}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def plan_chain(
+    stages: list[StageInput],
+    *,
+    chain_name: str,
+    store_uri: str,
+    start: Source | None,
+    holdings: Holdings,
+    resume: bool,
+    run_id: str = "",
+    selected: set[str] | None = None,
+    start_mode: Literal["auto", "scratch", "continued"] = "auto",
+) -> ChainPlan:
+    """Plan a chain.
+
+    Args:
+        stages: in training order.
+        start: the checkpoint the first stage continues, or None for scratch.
+        holdings: what the store holds.
+        resume: False trains every stage again, whatever the store holds.
+        run_id: empty takes ``sequential_01-02-03`` from the selected stages.
+        selected: stages to run; None means all. Others are skipped: the next one starts from the last that ran.
+        start_mode: ``scratch`` and ``continued`` insist; ``auto`` takes what `start` says.
+
+    Raises:
+        ConfigError: a selected stage is not in the chain, or `start_mode` contradicts `start`.
+    """
+    names = [s.name for s in stages]
+    wanted = names if selected is None else [n for n in names if n in selected]
+    unknown = sorted((selected or set()) - set(names))
+    if unknown:
+        raise ConfigError(f"stages {', '.join(unknown)} are not in chain {chain_name}; it has {', '.join(names)}")
+    if start_mode == "continued" and start is None:
+        raise ConfigError("start mode is 'continued', but no checkpoint was given; name one with --from-checkpoint")
+    if start_mode == "scratch" and start is not None:
+        raise ConfigError(f"start mode is 'scratch', but --from-checkpoint gave {start.uri}; drop one of the two")
+    run_id = run_id or layout.run_id(wanted)
+    parent = start
+    planned = []
+    for stage in stages:
+        if stage.name not in wanted:
+            planned.append(_skipped(stage, parent))
+            continue
+        plan = _plan_stage(stage, run_id, store_uri, parent, holdings, resume)
+        planned.append(plan)
+        parent = Source(plan.uri, plan.digest, f"best checkpoint of {stage.name}")
+    return ChainPlan(chain_name, run_id, store_uri, resume, tuple(planned))
+
+
+def _plan_stage(stage: StageInput, run_id: str, store_uri: str, parent: Source | None, holdings: Holdings, resume: bool) -> StagePlan:
+    digest = stage_digest(stage.loaded.config, stage.data_digest, parent.digest if parent else "")
+    place = join_uri(store_uri, run_id, stage.name)
+    there = holdings.occupied.get(place)
+    if there not in (None, digest):
+        place = join_uri(store_uri, f"{run_id}_{digest[:8]}", stage.name)
+    done = holdings.complete.get((stage.name, digest))
+    start: Start = "continued" if parent else "scratch"
+    reason = parent.reason if parent else "first stage, no --from-checkpoint"
+    if done and resume:
+        start, place, reason = "reuse", done, "already complete with this digest"
+    elif done:
+        reason += "; trained again (--resume false)"
+    elif holdings.occupied.get(place) == digest and resume:
+        reason += "; resumes where it was interrupted"
+    elif there not in (None, digest):
+        reason += f"; its place in {run_id} holds another configuration ({there[:8]})"
+    return StagePlan(
+        name=stage.name,
+        start=start,
+        reason=reason,
+        digest=digest,
+        uri=place,
+        parent_uri=parent.uri if parent else "",
+        parent_digest=parent.digest if parent else "",
+        data_uri=stage.data_uri,
+        data_digest=stage.data_digest,
+        job_name=job_name(run_id, stage.name, digest),
+        argv=("-m", "curricle.train.worker", "--stage-uri", place),
+        config=to_tree(stage.loaded.config),
+        origins=stage.loaded.origins,
+    )
+
+
+def _skipped(stage: StageInput, parent: Source | None) -> StagePlan:
+    return StagePlan(
+        name=stage.name, start="skip", reason="not selected", digest="", uri=parent.uri if parent else "",
+        parent_uri=parent.uri if parent else "", parent_digest=parent.digest if parent else "", data_uri=stage.data_uri,
+        data_digest=stage.data_digest, job_name="", argv=(), config=to_tree(stage.loaded.config), origins=stage.loaded.origins,
+    )
+
+
+def job_name(run_id: str, stage: str, digest: str) -> str:
+    """A DNS label of at most 46 characters that the same work always gets: ``stage-01-stage-1a2b3c4d``."""
+    slug = re.sub(r"[^a-z0-9]+", "-", stage.lower()).strip("-")[:30].strip("-")
+    mark = hashlib.sha256(f"{run_id}/{stage}/{digest}".encode()).hexdigest()[:8]
+    return f"stage-{slug}-{mark}"

@@ -1,0 +1,215 @@
+"""A store in a folder of this machine (or of a volume that is mounted on it).
+
+Every object is written to a hidden file beside its place, synced, then renamed over it, so a reader never sees a part
+and concurrent writers leave one whole object. Knows nothing of manifests beyond deleting them first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote
+
+from curricle.errors import StoreError
+from curricle.store import Entry
+from curricle.store.keys import check_delete, check_key, check_prefix, manifests_first
+
+_PART = ".part"  # a hidden `.name.<random>.part` is a file being written; no key may look like one
+_CHUNK = 1 << 20
+
+
+def is_part(name: str) -> bool:
+    """Whether a file's name is that of a file still being written."""
+    return name.startswith(".") and name.endswith(_PART)
+
+
+def part_beside(path: Path) -> Path:
+    """A fresh hidden name in the same folder, to be written and then renamed to `path`."""
+    return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}{_PART}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within `folder` survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class FolderStore:
+    """A store under one root folder; the folder appears with the first object.
+
+    Args:
+        uri: a plain folder (a relative one counts from the working directory at this moment) or ``file:///absolute/folder``.
+    """
+
+    def __init__(self, uri: str):
+        if uri.startswith("file://"):
+            path = unquote(uri.removeprefix("file://").removeprefix("localhost"))
+            if not path.startswith("/"):
+                raise StoreError(f"cannot open {uri!r}: a file URI is absolute, file:///folder; found host or relative path {path!r}")
+            self.uri = uri.rstrip("/") or uri
+        else:
+            if not uri:
+                raise StoreError("cannot open a store: the URI is empty; pass a folder, file:///folder, minio://bucket/prefix or s3://bucket/prefix")
+            path = os.path.abspath(os.path.expanduser(uri))
+            self.uri = path
+        self._root = Path(path)
+        if self._root.exists() and not self._root.is_dir():
+            raise StoreError(f"cannot open {uri!r} as a store: it is a file; pass the folder that holds it")
+
+    def write(self, key: str, data: bytes) -> None:
+        """Make `key` hold `data`, atomically."""
+        self._replace(key, lambda target: target.write(data))
+
+    def read(self, key: str) -> bytes | None:
+        """The object's bytes, or None when there is no such object."""
+        path = self._path(key)
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        except OSError as error:
+            raise self._refused("read", key, error) from error
+
+    def put(self, key: str, path: Path) -> None:
+        """Copy a local file in, streaming, atomically; a file that already is this object is left alone."""
+        try:
+            source = open(path, "rb")
+        except OSError as error:
+            raise StoreError(f"{self.uri}: cannot put {key!r}: the local file {path} cannot be read ({error.strerror})") from error
+        with source:
+            target = self._path(key)
+            if target.is_file() and os.path.samestat(os.fstat(source.fileno()), target.stat()):
+                return
+            self._replace(key, lambda out: shutil.copyfileobj(source, out, _CHUNK))
+
+    def get(self, key: str, path: Path) -> None:
+        """Copy an object out to a local file, which appears only when it is whole."""
+        try:
+            source = open(self._path(key), "rb")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise StoreError(f"{self.uri}: no object {key!r} to get") from error
+        except OSError as error:
+            raise self._refused("get", key, error) from error
+        with source:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.is_file() and os.path.samestat(os.fstat(source.fileno()), path.stat()):
+                    return
+                _write_whole(path, lambda out: shutil.copyfileobj(source, out, _CHUNK))
+            except OSError as error:
+                raise StoreError(f"{self.uri}: got {key!r}, but cannot write it to {path}: {error.strerror or error}") from error
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Every object whose key starts with `prefix`, sorted by key; files still being written are not objects."""
+        head = check_prefix(prefix, self.uri).rpartition("/")[0]
+        top = self._path(head) if head else self._root
+        found: list[Entry] = []
+        for folder, _, names in os.walk(top, onerror=self._unlisted):
+            for name in names:
+                path = Path(folder, name)
+                key = path.relative_to(self._root).as_posix()
+                if key.startswith(prefix) and not is_part(name):
+                    try:
+                        found.append(Entry(key, path.stat().st_size))
+                    except FileNotFoundError:  # deleted by another process since the walk saw it
+                        continue
+        yield from sorted(found)
+
+    def delete(self, prefix: str) -> int:
+        """Delete every object at or under `prefix`, manifests first, with the folders that this empties; the number deleted."""
+        prefix = check_delete(prefix, self.uri)
+        top = self._path(prefix)
+        keys = [prefix] if top.is_file() else [entry.key for entry in self.list(prefix + "/")]
+        deleted = 0
+        for keys_now in manifests_first(keys):
+            folders = set()
+            for key in keys_now:
+                path = self._path(key)
+                try:
+                    path.unlink()
+                except FileNotFoundError:  # another process was faster: gone is what was asked for
+                    continue
+                except OSError as error:
+                    raise self._refused("delete", key, error) from error
+                deleted += 1
+                folders.add(path.parent)
+            for folder in folders:
+                if folder.is_dir():
+                    sync_folder(folder)
+        self._prune(top)
+        return deleted
+
+    def local(self, key: str) -> Path | None:
+        """The path of an object or folder (`""`: the root) that is there, else None."""
+        path = self._path(key.removesuffix("/")) if key else self._root
+        return path if path.exists() else None
+
+    def _path(self, key: str) -> Path:
+        path = self._root / check_key(key, self.uri)
+        if is_part(path.name):
+            raise StoreError(f"{self.uri}: key {key!r} refused: hidden names that end in {_PART} are those of files being written")
+        if not path.resolve().is_relative_to(self._root.resolve()):
+            raise StoreError(f"{self.uri}: key {key!r} refused: a link leads out of the store, to {path.resolve()}; open the store there instead")
+        return path
+
+    def _replace(self, key: str, fill: Callable[[BinaryIO], object]) -> None:
+        path = self._path(key)
+        for last_try in (False, False, True):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_whole(path, fill)
+                return
+            except FileNotFoundError as error:  # a delete pruned the empty folder between mkdir and open
+                if last_try or path.parent.is_dir():
+                    raise self._refused("write", key, error) from error
+            except OSError as error:
+                raise self._refused("write", key, error) from error
+
+    def _prune(self, top: Path) -> None:
+        """Remove what `delete` emptied: abandoned part files below `top`, and empty folders from there up to the root."""
+        for folder, _, names in os.walk(top, topdown=False):
+            for name in names:
+                if is_part(name):
+                    Path(folder, name).unlink(missing_ok=True)
+            _remove_if_empty(Path(folder))
+        folder = top.parent
+        while folder != self._root and folder.is_relative_to(self._root) and _remove_if_empty(folder):
+            folder = folder.parent
+
+    def _unlisted(self, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise StoreError(f"{self.uri}: cannot list {error.filename}: {error.strerror}") from error
+
+    def _refused(self, verb: str, key: str, error: OSError) -> StoreError:
+        return StoreError(f"{self.uri}: cannot {verb} {key!r}: {error.strerror or error} ({self._root / key})")
+
+
+def _write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Fill a hidden file beside `path`, sync it, rename it to `path`; nothing is left behind on failure."""
+    part = part_beside(path)
+    try:
+        with open(part, "xb") as out:
+            fill(out)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _remove_if_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:  # not empty, or not ours to remove: both mean that it stays
+        return False
+    return True

@@ -1,0 +1,360 @@
+"""Whole artifacts: published files first and manifest last, verified, fetched, retired; the policy that stands once above all stores.
+
+An artifact is a prefix of a store with its files and one `manifest.json`. The manifest names every file with size and
+sha256, so an artifact is complete exactly when its manifest is there: half an upload has none, and readers trust
+nothing else. Knows nothing of what the files mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from curricle.errors import CheckpointError, StoreError
+from curricle.store import Store, join_uri, open_store, split_uri
+from curricle.store.folder import FolderStore, is_part
+from curricle.store.keys import check_key
+from curricle.store.layout import MANIFEST
+
+Kind = Literal["dataset", "checkpoint", "stage", "evaluation"]
+T = TypeVar("T")
+
+_VERSION = 1
+_PARALLEL = 4  # files on their way at once
+_CHUNK = 1 << 20
+_log = logging.getLogger(__name__)
+_hashed: dict[tuple[str, int, int], str] = {}  # (path, size, mtime in ns) → sha256, for this process
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of an artifact: bytes and hexadecimal sha256."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact consists of and where it comes from."""
+
+    kind: Kind
+    digest: str
+    """The digest of what it was made from (configuration, data, parent), by which steps recognise finished work."""
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    """Key below the artifact's prefix → size and sha256."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    lineage: dict[str, str | None] = field(default_factory=dict)
+    """What it was made from, by role (`parent`, `data` …): URIs or digests; None where there was nothing."""
+    info: dict[str, Any] = field(default_factory=dict)
+    """Anything else that JSON can say."""
+    created: str = ""
+    """UTC, ISO 8601, to the second."""
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, the same manifest always the same text. Metrics that are no number are ``"nan"``, ``"inf"``, ``"-inf"``."""
+        body = {
+            "version": _VERSION,
+            "kind": self.kind,
+            "digest": self.digest,
+            "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in self.files.items()},
+            "metrics": {name: float(value) if math.isfinite(value) else str(float(value)) for name, value in self.metrics.items()},
+            "lineage": self.lineage,
+            "info": self.info,
+            "created": self.created,
+        }
+        try:
+            return json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"a {self.kind} manifest cannot be written as JSON: {error}; `info` takes what JSON can say, without nan and inf") from error
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str = "manifest") -> Manifest:
+        """Read strictly what `to_json` wrote.
+
+        Args:
+            where: names the manifest in errors (its URI).
+
+        Raises:
+            StoreError: it is not JSON, a field is missing, unknown or of the wrong type, or a newer curricle wrote it.
+        """
+
+        def need(condition: bool, what: str) -> None:
+            if not condition:
+                raise StoreError(f"{where} is damaged: {what}; delete the artifact and make it again")
+
+        try:
+            body = json.loads(text)
+        except ValueError as error:
+            raise StoreError(f"{where} is damaged: not JSON ({error}); delete the artifact and make it again") from error
+        need(isinstance(body, dict), f"a JSON object was expected, found {type(body).__name__}")
+        version = body.get("version")
+        if type(version) is int and version > _VERSION:
+            raise StoreError(f"{where} has version {version}; this curricle reads version {_VERSION}: update curricle")
+        need(version == _VERSION, f"'version' should be {_VERSION}, found {version!r}")
+        wanted = {"version": int, "kind": str, "digest": str, "files": dict, "metrics": dict, "lineage": dict, "info": dict, "created": str}
+        need(set(body) == set(wanted), f"fields missing: {sorted(set(wanted) - set(body))}, unknown: {sorted(set(body) - set(wanted))}")
+        for name, kind in wanted.items():
+            need(isinstance(body[name], kind), f"{name!r} should be of type {kind.__name__}, found {body[name]!r}")
+        need(body["kind"] in get_args(Kind), f"'kind' should be one of {', '.join(get_args(Kind))}, found {body['kind']!r}")
+        files = {}
+        for name, entry in body["files"].items():
+            check_key(name, where)
+            need(isinstance(entry, dict) and set(entry) == {"size", "sha256"}, f"file {name!r} should have size and sha256, found {entry!r}")
+            size, sha256 = entry["size"], entry["sha256"]
+            need(type(size) is int and size >= 0, f"file {name!r} has size {size!r}")
+            need(isinstance(sha256, str) and len(sha256) == 64 and set(sha256) <= set("0123456789abcdef"), f"file {name!r} has sha256 {sha256!r}")
+            files[name] = FileEntry(size, sha256)
+        metrics = {}
+        for name, value in body["metrics"].items():
+            need(type(value) in (int, float) or value in ("nan", "inf", "-inf"), f"metric {name!r} is no number: {value!r}")
+            metrics[name] = float(value)
+        for name, value in body["lineage"].items():
+            need(value is None or isinstance(value, str), f"lineage {name!r} is no string: {value!r}")
+        return cls(body["kind"], body["digest"], files, metrics, body["lineage"], body["info"], body["created"])
+
+
+def publish(
+    store: Store,
+    prefix: str,
+    folder: Path | None,
+    *,
+    kind: Kind,
+    digest: str,
+    metrics: Mapping[str, float] | None = None,
+    lineage: Mapping[str, str | None] | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Upload all files of `folder` (None: an artifact without files) under `prefix`, several at once, then the manifest.
+
+    An artifact already there is withdrawn first (its manifest deleted), and files that only the old one had are deleted
+    after the new manifest stands: at no moment does a manifest describe files that are not its own. In between there is
+    no artifact at `prefix`; one that must never be away is published under a new prefix.
+
+    Raises:
+        StoreError: the folder is missing, or a file changed while it was read, or the store refuses.
+    """
+    paths = _files_of(folder) if folder is not None else {}
+    key = _key(prefix, MANIFEST)
+    before = store.read(key)
+    if before is not None:
+        store.delete(key)
+
+    def upload(name: str) -> tuple[str, FileEntry]:
+        path = paths[name]
+        entry = FileEntry(path.stat().st_size, sha256_of(path))
+        store.put(_key(prefix, name), path)
+        if path.stat().st_size != entry.size or sha256_of(path) != entry.sha256:
+            raise StoreError(f"{store.uri}: {path} changed while it was published to {prefix!r}; publish a finished folder")
+        return name, entry
+
+    manifest = Manifest(
+        kind=kind,
+        digest=digest,
+        files=dict(_each(upload, paths)),
+        metrics=dict(metrics or {}),
+        lineage=dict(lineage or {}),
+        info=dict(info or {}),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    text = manifest.to_json()
+    verify(store, prefix, manifest, digests=False)
+    store.write(key, text.encode())
+    if before is not None:
+        _delete_leftovers(store, prefix, before, manifest)
+    return manifest
+
+
+def read_manifest(store: Store, prefix: str) -> Manifest | None:
+    """The manifest of the artifact at `prefix` (`""`: the store's root), or None when there is no complete artifact.
+
+    Raises:
+        StoreError: a manifest is there but damaged.
+    """
+    text = store.read(_key(prefix, MANIFEST))
+    return None if text is None else Manifest.from_json(text, join_uri(store.uri, prefix, MANIFEST))
+
+
+def verify(store: Store, prefix: str, manifest: Manifest, *, digests: bool = True) -> None:
+    """Compare what the store holds with the manifest: sizes, and with `digests` every sha256 (a remote file is downloaded for it).
+
+    Raises:
+        CheckpointError, StoreError: files are missing or altered; all of them are named.
+    """
+    if not manifest.files:
+        return
+    there = {entry.key: entry.size for entry in store.list(f"{prefix}/" if prefix else "")}
+
+    def problem(name: str) -> str | None:
+        entry, size = manifest.files[name], there.get(_key(prefix, name))
+        if size is None:
+            return f"{name} is missing"
+        if size != entry.size:
+            return f"{name} has {size} bytes, the manifest says {entry.size}"
+        if not digests:
+            return None
+        path = store.local(_key(prefix, name))
+        if path is not None:
+            found = sha256_of(path)
+        else:
+            with tempfile.TemporaryDirectory(prefix="curricle-verify-") as folder:
+                store.get(_key(prefix, name), Path(folder, "file"))
+                found = _sha256(Path(folder, "file"))
+        return None if found == entry.sha256 else f"{name} was altered: its sha256 is {found[:12]}…, the manifest says {entry.sha256[:12]}…"
+
+    problems = [text for text in _each(problem, manifest.files) if text]
+    if problems:
+        uri = join_uri(store.uri, prefix)
+        message = f"{manifest.kind} {uri} is not what its manifest says: {'; '.join(problems)}. Delete it and make it again."
+        raise CheckpointError(message) if manifest.kind == "checkpoint" else StoreError(message)
+
+
+def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:
+    """Bring a whole, verified artifact to this machine.
+
+    A folder of this machine is verified where it lies and returned as it is. Anything else is downloaded, several files
+    at once, to `cache_dir/<name>-<digest of the manifest>`, which appears only when every size and sha256 is right; what
+    lies there already is verified again and used.
+
+    Args:
+        uri: the artifact's own URI, the prefix that holds its manifest.
+
+    Returns:
+        The folder with the artifact's files, and its manifest.
+
+    Raises:
+        CheckpointError, StoreError: no complete artifact (what is there is listed), or not what its manifest says.
+    """
+    store = open_store(uri)
+    manifest = read_manifest(store, "")
+    if manifest is None:
+        raise _incomplete(store, uri)
+    local = store.local("")
+    if local is not None:
+        verify(store, "", manifest)
+        return local, manifest
+    text = manifest.to_json()
+    target = cache_dir / f"{split_uri(uri)[1]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if _is_cached(target, manifest):
+        return target, manifest
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    part = cache_dir / f".{target.name[:80]}.{uuid.uuid4().hex}.part"
+    try:
+        part.mkdir()
+        _each(lambda name: store.get(name, part / name), manifest.files)
+        verify(FolderStore(str(part)), "", manifest)
+        (part / MANIFEST).write_text(text, encoding="utf-8")
+        try:
+            part.rename(target)
+        except OSError:  # another process fetched the same artifact in the meantime: its files are as good, if they verify
+            if not _is_cached(target, manifest):
+                raise
+    except OSError as error:
+        raise StoreError(f"cannot fetch {uri} to {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return target, manifest
+
+
+def retire(store: Store, prefix: str) -> int:
+    """Delete an artifact, its manifest first, then everything under `prefix`; the number of objects deleted."""
+    return store.delete(prefix)
+
+
+def find_manifests(store: Store, prefix: str) -> Iterator[tuple[str, Manifest | StoreError]]:
+    """(artifact's prefix, manifest) of every artifact at or below `prefix` (`""`: the whole store), sorted; a damaged manifest comes as its error."""
+    for entry in store.list(f"{prefix}/" if prefix else ""):
+        place, _, name = entry.key.rpartition("/")
+        if name != MANIFEST:
+            continue
+        try:
+            manifest = read_manifest(store, place)
+        except StoreError as error:
+            yield place, error
+            continue
+        if manifest is not None:
+            yield place, manifest
+
+
+def sha256_of(path: Path) -> str:
+    """A local file's sha256; remembered within this process while path, size and mtime stay the same."""
+    stat = path.stat()
+    key = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
+    if key not in _hashed:
+        _hashed[key] = _sha256(path)
+    return _hashed[key]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as source:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _key(prefix: str, name: str) -> str:
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _each(work: Callable[[str], T], names: Mapping[str, Any]) -> list[T]:
+    """`work` of every name, several at once, in order; the first error stops what has not begun."""
+    if len(names) < 2:
+        return [work(name) for name in names]
+    with ThreadPoolExecutor(min(_PARALLEL, len(names)), thread_name_prefix="store") as pool:
+        jobs = [pool.submit(work, name) for name in names]
+        try:
+            return [job.result() for job in jobs]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _files_of(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise StoreError(f"cannot publish {folder}: {'it is no folder' if folder.exists() else 'there is no such folder'}")
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file() and not is_part(path.name)}
+    found.pop(MANIFEST, None)
+    return found
+
+
+def _delete_leftovers(store: Store, prefix: str, before: bytes, manifest: Manifest) -> None:
+    try:
+        old = Manifest.from_json(before)
+    except StoreError:  # a damaged manifest names no files that could be trusted to be its own
+        return
+    for name in sorted(set(old.files) - set(manifest.files)):
+        store.delete(_key(prefix, name))
+
+
+def _is_cached(target: Path, manifest: Manifest) -> bool:
+    if not target.is_dir():
+        return False
+    try:
+        verify(FolderStore(str(target)), "", manifest)
+    except (CheckpointError, StoreError) as error:
+        _log.warning("the copy in %s is damaged and is fetched again: %s", target, error)
+        shutil.rmtree(target)
+        return False
+    return True
+
+
+def _incomplete(store: Store, uri: str) -> CheckpointError | StoreError:
+    there = [f"{entry.key} ({entry.size} bytes)" for entry in islice(store.list(""), 11)]
+    if len(there) > 10:
+        there[10] = "…"
+    found = f"no {MANIFEST}, only {', '.join(there)}: an upload that was not finished, or not an artifact's own place" if there else "nothing"
+    message = f"no complete artifact at {uri}: found {found}. Make it again, or pass the URI of a complete one."
+    return CheckpointError(message) if split_uri(uri)[1].endswith(".ckpt") else StoreError(message)

@@ -1,0 +1,315 @@
+"""A store in a bucket of MinIO, S3 or anything that speaks S3, over the `minio` package.
+
+Owns the connection (settings, time limits, retries) and turns what a server or the network says into `StoreError`s that
+say what to do. Uploads go in parts, several at once; downloads stream to a hidden file and go on where a broken
+connection left off. Memory is bounded by `_PART` x (`_PARALLEL` + 1) for each file on its way.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.deleteobjects import DeleteObject
+from minio.error import MinioException, S3Error
+from urllib3.exceptions import HTTPError, SSLError
+from urllib3.util import Retry, Timeout
+
+from curricle.errors import StoreError
+from curricle.store import Entry
+from curricle.store.folder import part_beside, sync_folder
+from curricle.store.keys import check_delete, check_key, check_prefix, manifests_first
+
+ENDPOINT_VARIABLES = ("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+AWS_ENDPOINT = "https://s3.amazonaws.com"
+
+_PART = 8 << 20  # bytes of one part; 10,000 parts is S3's limit, so larger files get larger parts (`_part_size`)
+_PARALLEL = 3
+_CHUNK = 1 << 20
+_RETRIES = Retry(
+    total=5,
+    read=2,
+    connect=2,  # with the time limit below, an endpoint where nobody answers is given up after about 8 s
+    backoff_factor=0.3,
+    backoff_max=8,
+    status_forcelist=[500, 502, 503, 504],
+    allowed_methods=None,  # every request of ours may be repeated: bodies are bytes, deletes and uploads are idempotent
+    raise_on_status=False,  # the last answer is read for its own words
+    respect_retry_after_header=False,  # a starting MinIO asks for 120 s
+)
+_TIMEOUT = Timeout(connect=2.5, read=30)
+
+
+@dataclass(frozen=True)
+class S3Settings:
+    """How to reach an S3 server. The secret never shows in `repr`."""
+
+    endpoint: str
+    """``host`` or ``host:port``, without scheme."""
+    access_key: str
+    secret_key: str
+    region: str | None = None
+    """None: the server is asked for the bucket's region."""
+    secure: bool = True
+    """Whether TLS is spoken."""
+
+    def __post_init__(self) -> None:
+        if not self.endpoint or "/" in self.endpoint:
+            raise StoreError(f"S3 endpoint {self.endpoint!r} is not a host or host:port")
+
+    def __repr__(self) -> str:
+        return f"S3Settings({self.url}, access_key={self.access_key!r}, secret_key=…, region={self.region!r})"
+
+    @property
+    def url(self) -> str:
+        """The endpoint with its scheme, as in messages."""
+        return f"{'https' if self.secure else 'http'}://{self.endpoint}"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, *, scheme: str = "s3") -> S3Settings:
+        """Read the settings from environment variables: the one place of the package where a store's settings come from.
+
+        ``S3_ENDPOINT``, else ``AWS_ENDPOINT_URL_S3``, else ``AWS_ENDPOINT_URL``: ``http://host:port`` or ``https://host``; a
+        value without scheme means http. ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``: the credentials. ``AWS_REGION``
+        (optional): the bucket's region. An empty variable counts as not set. Without an endpoint, ``s3://`` means Amazon's
+        own (https://s3.amazonaws.com); ``minio://`` has no such default.
+
+        Args:
+            environment: the variables; None means this process's own, as in worker processes.
+            scheme: of the store's URI, ``s3`` or ``minio``.
+
+        Raises:
+            StoreError: naming every variable that is missing or cannot be used.
+        """
+        variables = os.environ if environment is None else environment
+        missing = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if not variables.get(name)]
+        source = next((name for name in ENDPOINT_VARIABLES if variables.get(name)), None)
+        if source is None and scheme == "minio":
+            missing.insert(0, f"S3_ENDPOINT (or {' or '.join(ENDPOINT_VARIABLES[1:])})")
+        if missing:
+            raise StoreError(
+                f"a {scheme}:// store needs environment variables that are not set: {', '.join(missing)}. "
+                "Set them, for example S3_ENDPOINT=http://minio-service.kubeflow:9000; in a pod they come from a secret"
+            )
+        endpoint = variables[source].strip() if source else AWS_ENDPOINT
+        parts = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query or parts.username or port == -1:
+            raise StoreError(f"{source}={endpoint!r} is no endpoint: expected http://host:port or https://host:port, without a path")
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        return cls(
+            endpoint=f"{host}:{port}" if port else host,
+            access_key=variables["AWS_ACCESS_KEY_ID"],
+            secret_key=variables["AWS_SECRET_ACCESS_KEY"],
+            region=variables.get("AWS_REGION") or None,
+            secure=parts.scheme == "https",
+        )
+
+
+class MinioStore:
+    """A store under one prefix of a bucket. Opening it does not talk to the server; the first verb does.
+
+    Args:
+        uri: ``minio://bucket/prefix`` or ``s3://bucket/prefix``; the prefix may be missing.
+        settings: None reads them from the environment (`S3Settings.from_environment`).
+    """
+
+    def __init__(self, uri: str, settings: S3Settings | None = None):
+        scheme, _, rest = uri.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        if scheme not in ("minio", "s3") or not bucket:
+            raise StoreError(f"cannot open {uri!r}: expected minio://bucket/prefix or s3://bucket/prefix")
+        self.uri = uri.rstrip("/")
+        self._bucket = bucket
+        prefix = prefix.strip("/")
+        self._root = check_key(prefix, uri) + "/" if prefix else ""
+        self.settings = settings or S3Settings.from_environment(scheme=scheme)
+        http = urllib3.PoolManager(
+            timeout=_TIMEOUT,
+            retries=_RETRIES,
+            maxsize=4 * _PARALLEL,
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+        )
+        self._client = Minio(
+            self.settings.endpoint,
+            access_key=self.settings.access_key,
+            secret_key=self.settings.secret_key,
+            secure=self.settings.secure,
+            region=self.settings.region,
+            http_client=http,
+        )
+
+    def write(self, key: str, data: bytes) -> None:
+        """Make `key` hold `data`, atomically."""
+        name = self._name(key)
+        with self._errors("write", key):
+            self._client.put_object(self._bucket, name, io.BytesIO(data), len(data), part_size=_part_size(len(data)), num_parallel_uploads=_PARALLEL)
+
+    def read(self, key: str) -> bytes | None:
+        """The object's bytes, or None when there is no such object (an unknown bucket is an error)."""
+        name, out = self._name(key), io.BytesIO()
+        with self._errors("read", key):
+            try:
+                self._download(name, out)
+            except S3Error as error:
+                if error.code == "NoSuchKey":
+                    return None
+                raise
+        return out.getvalue()
+
+    def put(self, key: str, path: Path) -> None:
+        """Upload a local file in parts, several at once; the object appears when the last part has arrived."""
+        name = self._name(key)
+        try:
+            source = open(path, "rb")
+        except OSError as error:
+            raise StoreError(f"{self.uri}: cannot put {key!r}: the local file {path} cannot be read ({error.strerror})") from error
+        with source, self._errors("put", key):
+            size = os.fstat(source.fileno()).st_size
+            try:
+                self._client.put_object(self._bucket, name, source, size, part_size=_part_size(size), num_parallel_uploads=_PARALLEL)
+            except OSError as error:
+                raise StoreError(f"{self.uri}: cannot put {key!r}: {path} could not be read to its end ({error}); did it change meanwhile?") from error
+
+    def get(self, key: str, path: Path) -> None:
+        """Download to a local file, which appears only when it is whole; a broken connection goes on where it left off."""
+        name = self._name(key)
+        part = part_beside(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "xb") as out, self._errors("get", key):
+                self._download(name, out)
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(part, path)
+            sync_folder(path.parent)
+        except OSError as error:
+            raise StoreError(f"{self.uri}: got {key!r}, but cannot write it to {path}: {error.strerror or error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> Iterator[Entry]:
+        """Every object whose key starts with `prefix`, sorted by key."""
+        check_prefix(prefix, self.uri)
+        with self._errors("list", prefix):
+            for found in self._client.list_objects(self._bucket, prefix=self._root + prefix, recursive=True):
+                if not found.is_dir and not found.object_name.endswith("/"):  # consoles mark an empty folder by an object `name/`
+                    yield Entry(found.object_name.removeprefix(self._root), found.size)
+
+    def delete(self, prefix: str) -> int:
+        """Delete every object at or under `prefix`, manifests first; the number deleted."""
+        prefix = check_delete(prefix, self.uri)
+        keys = [entry.key for entry in self.list(prefix) if entry.key == prefix or entry.key.startswith(prefix + "/")]
+        with self._errors("delete", prefix):
+            for keys_now in manifests_first(keys):
+                refused = list(self._client.remove_objects(self._bucket, [DeleteObject(self._root + key) for key in keys_now]))
+                if refused:
+                    raise StoreError(f"{self.uri}: could not delete {len(refused)} objects under {prefix!r}: {refused[0].name}: {refused[0].message}")
+        return len(keys)
+
+    def local(self, key: str) -> Path | None:
+        """None: objects of a bucket never lie on this machine."""
+        if key:
+            check_key(key.removesuffix("/"), self.uri)
+        return None
+
+    def _name(self, key: str) -> str:
+        return self._root + check_key(key, self.uri)
+
+    def _download(self, name: str, out: BinaryIO) -> None:
+        """Stream an object into `out`; after a broken connection, go on behind the bytes that have arrived, in the same version."""
+        size, etag, breaks = None, "", 0
+        while size is None or out.tell() < size:
+            before = out.tell()
+            response = self._client.get_object(self._bucket, name, offset=before, request_headers={"If-Match": etag} if etag else None)
+            if size is None:
+                size, etag = int(response.headers["Content-Length"]), response.headers.get("ETag", "")
+            try:
+                for chunk in response.stream(_CHUNK):
+                    out.write(chunk)
+            except HTTPError:
+                breaks = breaks + 1 if out.tell() == before else 1
+                if breaks > 3:
+                    raise
+                time.sleep(0.3 * 2**breaks)
+            finally:
+                response.close()
+                response.release_conn()
+
+    @contextmanager
+    def _errors(self, verb: str, key: str) -> Iterator[None]:
+        """Turn whatever the client raises into a StoreError that says what to do."""
+        try:
+            yield
+        except S3Error as error:
+            raise StoreError(f"{self.uri}: cannot {verb} {key!r}: {self._advice(error)}") from error
+        except (MinioException, ParseError) as error:
+            raise StoreError(
+                f"{self.uri}: cannot {verb} {key!r}: {self.settings.url} answers, but not as an S3 server ({_short(error)}). "
+                f"Is S3_ENDPOINT its API's address (for MinIO port 9000, not the console's 9001)?"
+            ) from error
+        except HTTPError as error:
+            raise StoreError(f"{self.uri}: cannot {verb} {key!r}: {self._unreachable(error)}") from error
+        except ValueError as error:  # the client's own check of the bucket's name
+            raise StoreError(f"{self.uri}: cannot {verb} {key!r}: {error}") from error
+
+    def _advice(self, error: S3Error) -> str:
+        at, who = self.settings.url, f"AWS_ACCESS_KEY_ID={self.settings.access_key!r}"
+        said = f"{error.code}: {error.message}"
+        match error.code:
+            case "InvalidAccessKeyId":
+                return f"wrong credentials: {at} does not know {who}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those of this server"
+            case "SignatureDoesNotMatch":
+                return f"wrong credentials: the secret does not belong to {who} at {at}. Set AWS_SECRET_ACCESS_KEY"
+            case "AccessDenied":
+                return f"not allowed: {at} knows {who}, but its policy does not permit this in bucket {self._bucket!r}. Ask for read, write, list and delete there"
+            case "NoSuchBucket":
+                return f"unknown bucket: {at} has no bucket {self._bucket!r}. Create it, or correct the URI"
+            case "PreconditionFailed":
+                return "the object was replaced while it was downloaded. Try again"
+            case "NoSuchKey":
+                return f"no such object in bucket {self._bucket!r} at {at}"
+            case "RequestTimeTooSkewed" | "RequestExpired":
+                now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+                return f"clock skew: this machine says {now} UTC and {at} disagrees by more than it allows. Set the clock of the machine that is wrong ({said})"
+            case "AuthorizationHeaderMalformed" | "InvalidRegion":
+                return f"wrong region {self.settings.region!r}: {error.message}. Correct or unset AWS_REGION"
+            case "SlowDown" | "SlowDownRead" | "SlowDownWrite" | "ServiceUnavailable" | "InternalError" | "XMinioServerNotInitialized":
+                return f"{at} is overloaded or failing ({said}), also after {_RETRIES.total} retries. Try again later"
+            case "XMinioStorageFull":
+                return f"{at} has no space left ({said})"
+            case _:
+                return f"{at} says {said}"
+
+    def _unreachable(self, error: HTTPError) -> str:
+        cause = getattr(error, "reason", None) or error
+        if isinstance(cause, SSLError) or isinstance(error, SSLError):
+            return (
+                f"wrong endpoint: TLS with {self.settings.url} failed ({_short(cause)}). Use http:// in S3_ENDPOINT where the server speaks no TLS; "
+                "point SSL_CERT_FILE to its authority where it has its own"
+            )
+        return f"wrong endpoint, or the server is down: nothing usable at {self.settings.url} ({_short(cause)}). Check S3_ENDPOINT and the network"
+
+
+def _part_size(size: int) -> int:
+    """Bytes of one part of an upload: `_PART`, or more when the file would need more than 10,000."""
+    return max(_PART, -(-size // 9_000 // _CHUNK) * _CHUNK)
+
+
+def _short(error: Any) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,175 @@
+"""The checkpoints of one stage: what is in them, in which order they appear and vanish, and which one to resume from.
+
+A stage keeps exactly one best checkpoint and one newest state. Both change by *publish the new one, then retire the old one*,
+and only a complete artifact (manifest last) counts, so that a crash at any moment leaves a state to resume from. The newest
+state alternates between two slots, `last.ckpt` and `last.spare.ckpt`; when the stage ends it stands in `last.ckpt` alone.
+
+Files are written by the caller's thread (milliseconds for adapters), uploaded by one background thread, one at a time.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from curricle.errors import CheckpointError
+from curricle.store import Store, join_uri, open_store, split_uri
+from curricle.store import layout
+from curricle.store.manifest import Manifest, publish, read_manifest, retire
+from curricle.train.task import TrainingTask
+
+SPARE = "last.spare.ckpt"
+
+
+@dataclass
+class State:
+    """Where a stage stands, beside the weights: plain values and tensors only, so that it loads with ``weights_only=True``."""
+
+    epoch: int = 0
+    """Complete epochs."""
+    step_in_epoch: int = 0
+    """Optimiser steps of the epoch under way."""
+    step: int = 0
+    """Optimiser steps of the stage."""
+    total_steps: int = 0
+    """Optimiser steps that the schedule was laid out for."""
+    best_name: str = ""
+    best_loss: float = float("inf")
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    stop_loss: float = float("inf")
+    """The loss that the next epochs must undercut by `min_delta`, for early stopping."""
+    stale: int = 0
+    """Epochs since `stop_loss` was undercut."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums of the training losses of the epoch under way."""
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    tracking: str = ""
+    """The MLflow run that this stage writes to."""
+
+
+def newest(store: Store, prefix: str) -> tuple[str, Manifest] | None:
+    """The newest complete state under a stage's place, as (its key, its manifest); None when there is none."""
+    found = []
+    for slot in (layout.LAST, SPARE):
+        key = f"{prefix}/{slot}"
+        if store.read(f"{key}/{layout.MANIFEST}") is not None:
+            manifest = read_manifest(store, key)
+            found.append((int(manifest.info["step"]), int(manifest.info["epoch"]), key, manifest))
+    return max(found, key=lambda f: f[:2])[2:] if found else None
+
+
+def load_state(folder: Path) -> State:
+    """Read `state.pt` (no pickled code is run)."""
+    try:
+        return State(**torch.load(folder / layout.STATE, weights_only=True, map_location="cpu"))
+    except (OSError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{folder / layout.STATE} is not a training state of this version: {error}") from error
+
+
+def load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Read `model.safetensors`, on the CPU."""
+    path = folder / layout.WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"the checkpoint {folder} holds no {layout.WEIGHTS}")
+    return load_file(path)
+
+
+class Checkpoints:
+    """Writes one stage's checkpoints, on rank 0 only."""
+
+    def __init__(self, stage_uri: str, *, stage: str, digest: str, config_text: str, lineage: dict[str, Any], info: dict[str, Any],
+                 scratch_dir: Path):
+        base, self.prefix = split_uri(stage_uri)
+        self.store, self.stage_uri, self.stage = open_store(base), stage_uri, stage
+        self._digest, self._config, self._lineage, self._info, self._scratch = digest, config_text, lineage, info, scratch_dir
+        self._uploads = ThreadPoolExecutor(1, thread_name_prefix="upload")
+        self._running: Future | None = None
+        self._slot = ""
+
+    def resume_uri(self) -> str | None:
+        """The URI of the newest complete state of this very work, or None.
+
+        Raises:
+            CheckpointError: there is a state, but of other work (its digest differs).
+        """
+        found = newest(self.store, self.prefix)
+        if not found:
+            return None
+        key, manifest = found
+        if manifest.digest != self._digest:
+            raise CheckpointError(
+                f"{self.stage_uri} holds the state of other work: its digest is {manifest.digest}, this stage's is {self._digest} "
+                "(another configuration, data or parent). Use --resume false to begin again, or another run")
+        self._slot = key.rsplit("/", 1)[1]
+        return join_uri(self.stage_uri, self._slot)
+
+    def save(self, task: TrainingTask, state: State, metrics: dict[str, float], *, best: bool = False) -> None:
+        """Write the newest state; with `best` also the checkpoint `state.best_name`, and retire the former best after that.
+
+        Returns when the files are written locally and the former upload has ended; errors of that upload are raised here.
+        """
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="save-", dir=self._scratch))
+        weights = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in task.weights().items()}
+        save_file(weights, folder / layout.WEIGHTS)
+        torch.save(vars(state), folder / layout.STATE)
+        (folder / layout.CONFIG).write_text(self._config, encoding="utf-8")
+        task.save_extras(folder)
+        self.join()
+        info = {**self._info, "stage": self.stage, "epoch": state.epoch, "step": state.step}
+        self._running = self._uploads.submit(self._upload, folder, dict(metrics), info, state.best_name, best)
+
+    def _upload(self, folder: Path, metrics: dict[str, float], info: dict[str, Any], best_name: str, best: bool) -> None:
+        try:
+            if best:
+                self._publish(best_name, folder, metrics, info)
+            former = self._slot
+            self._slot = SPARE if former == layout.LAST else layout.LAST
+            self._publish(self._slot, folder, metrics, info)
+            if former:
+                retire(self.store, f"{self.prefix}/{former}")
+            if best:
+                for name in self.names() - {best_name}:
+                    retire(self.store, f"{self.prefix}/{name}")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _publish(self, name: str, folder: Path, metrics: dict[str, float], info: dict[str, Any]) -> None:
+        key = f"{self.prefix}/{name}"
+        retire(self.store, key)
+        publish(self.store, key, folder, kind="checkpoint", digest=self._digest, metrics=metrics, lineage=self._lineage, info=info)
+
+    def names(self) -> set[str]:
+        """The names of this place's checkpoints other than the newest state, complete or not."""
+        skip = len(self.prefix) + 1
+        names = {entry.key[skip:].split("/", 1)[0] for entry in self.store.list(f"{self.prefix}/")}
+        return {name for name in names if layout.parse_checkpoint_name(name)}
+
+    def join(self) -> None:
+        """Wait for the upload under way; raises what it raised."""
+        if self._running:
+            running, self._running = self._running, None
+            running.result()
+
+    def finish(self, task: TrainingTask, state: State, metrics: dict[str, float], info: dict[str, Any]) -> None:
+        """Leave the newest state in `last.ckpt`, then publish the stage's own manifest: from here on the stage is complete."""
+        self.join()
+        if self._slot != layout.LAST:
+            self.save(task, state, metrics)
+            self.join()
+        self.store.delete(f"{self.prefix}/{layout.FAILURE}")
+        with tempfile.TemporaryDirectory(dir=self._scratch) as empty:
+            publish(self.store, self.prefix, Path(empty), kind="stage", digest=self._digest, metrics=metrics, lineage=self._lineage,
+                    info={**self._info, **info})
+
+    def close(self) -> None:
+        """End the upload thread after the upload under way."""
+        self._uploads.shutdown(wait=True)

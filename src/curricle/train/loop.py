@@ -1,0 +1,253 @@
+"""The one training loop: steps, schedule, precision, validation, best and last, early stopping, interruption.
+
+It knows a `TrainingTask` and no family. Everything random is a function of (seed, step, rank), and the learning rate is a
+function of the step, so a stage that was interrupted and resumed is bitwise equal to one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from curricle.config.schema import StageConfig
+from curricle.errors import ConfigError, Interrupted, JobError
+from curricle.store import layout
+from curricle.train.checkpoint import Checkpoints, State, load_state, load_weights
+from curricle.train.distributed import Ranks, reduce_gradients
+from curricle.train.precision import Precision, resolve_precision
+from curricle.train.task import TrainingTask
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Tracker(Protocol):
+    """Where curves go. Never blocks, never raises."""
+
+    run_id: str
+
+    def log(self, values: dict[str, float], step: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What became of a stage."""
+
+    metrics: dict[str, float]
+    """Validation metrics of the best checkpoint."""
+    best: str
+    """Its name."""
+    epochs: int
+    steps: int
+
+
+def seed_of(*parts: object) -> int:
+    """63 bits that depend on nothing but the parts, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+def rate(step: int, total: int, warmup: int) -> float:
+    """Factor of the learning rate at a step (from 0): linear warm-up over at most a tenth of `total`, then cosine to zero."""
+    warmup = min(warmup, total // 10)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+
+def run_stage(task: TrainingTask, config: StageConfig, checkpoints: Checkpoints, ranks: Ranks, *, tracker: Tracker, report: Report,
+              resume_dir: Path | None = None, info: dict[str, Any] | None = None) -> StageResult:
+    """Train one stage to its end and publish it.
+
+    Args:
+        resume_dir: a local copy of the stage's newest state; given, the stage goes on from there, weights included.
+        info: further facts for the stage's manifest.
+
+    Raises:
+        Interrupted: some rank was asked to stop; the state is saved and uploaded.
+        JobError: a loss is not finite (named with step and terms; nothing of that step is saved).
+    """
+    return _Stage(task, config, checkpoints, ranks, tracker, report).run(resume_dir, info or {})
+
+
+class _Stage:
+    def __init__(self, task: TrainingTask, config: StageConfig, checkpoints: Checkpoints, ranks: Ranks, tracker: Tracker, report: Report):
+        self.task, self.config, self.checkpoints, self.ranks, self.tracker, self.report = task, config, checkpoints, ranks, tracker, report
+        self.trainer = config.training.trainer
+        self.precision: Precision = resolve_precision(self.trainer.precision, ranks.device)
+        self.scaler = self.precision.scaler()
+        self.state = State()
+        self.metrics: dict[str, float] = {}
+        groups = [g for g in task.parameter_groups() if g["params"]] if self.trainer.max_epochs else []
+        self.parameters = [p for g in groups for p in g["params"]]
+        self.optimizer = self._optimizer(groups) if groups else None
+
+    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+        training, seen = self.config.training, set()
+        for parameter in self.parameters:
+            if id(parameter) in seen or not parameter.requires_grad:
+                raise ConfigError("a parameter stands in two parameter groups of the stage, or is frozen; each must be trained once")
+            seen.add(id(parameter))
+        return torch.optim.AdamW(
+            [{"params": g["params"], "name": g["name"], "scale": g.get("lr_scale", 1.0),
+              "weight_decay": g.get("weight_decay", training.weight_decay)} for g in groups], lr=training.learning_rate)
+
+    def run(self, resume_dir: Path | None, info: dict[str, Any]) -> StageResult:
+        if resume_dir is not None:
+            self._resume(resume_dir)
+        else:
+            self.ranks.broadcast_tensors(self.parameters)
+        if self.optimizer is None:
+            if not self.state.best_name:
+                self._end_epoch()
+        else:
+            stopping = self.config.training.early_stopping
+            while self.state.epoch < self.trainer.max_epochs and not (stopping.enabled and self.state.stale > stopping.patience):
+                self._epoch()
+        state = self.state
+        result = StageResult(state.best_metrics, state.best_name, state.epoch, state.step)
+        if self.ranks.rank == 0:
+            facts = {"best": state.best_name, "epochs": state.epoch, "steps": state.step, "world_size": self.ranks.world_size,
+                     "precision": self.precision.name, "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}}
+            self.checkpoints.finish(self.task, state, state.best_metrics, {**facts, **info})
+        self.ranks.barrier()
+        self.report({"event": "done", "best": result.best, "epochs": result.epochs, "steps": result.steps, **result.metrics})
+        return result
+
+    def _resume(self, folder: Path) -> None:
+        self.state = load_state(folder)
+        self.task.load_weights(load_weights(folder))
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(self.state.optimizer)
+        if self.scaler.is_enabled() and self.state.scaler:
+            self.scaler.load_state_dict(self.state.scaler)
+        self.report({"event": "resumed", "epoch": self.state.epoch, "step": self.state.step})
+
+    def _epoch(self) -> None:
+        state, accumulate = self.state, self.trainer.accumulate_grad_batches
+        batches = self.task.batches(state.epoch)
+        length = self.ranks.largest(len(batches))
+        if -self.ranks.largest(-len(batches)) != length or not length:
+            raise JobError(f"epoch {state.epoch + 1}: rank {self.ranks.rank} has {len(batches)} batches, another rank {length}; "
+                           "every rank needs equally many, and at least one", exit_code=2)
+        steps = math.ceil(length / accumulate)
+        state.total_steps = state.total_steps or steps * self.trainer.max_epochs
+        self.task.model.train()
+        while state.step_in_epoch < steps:
+            first = state.step_in_epoch * accumulate
+            terms, stop = self._step([batches[i] for i in range(first, min(first + accumulate, length))])
+            for name, value in terms.items():
+                state.sums[name] = state.sums.get(name, 0.0) + value
+            state.step_in_epoch += 1
+            state.step += 1
+            self._log_step(terms, steps)
+            if stop:
+                self._interrupt()
+            if state.step % self.trainer.save_every_n_steps == 0 and state.step_in_epoch < steps:
+                self._save()
+        means = {f"train/{name}_epoch": total / steps for name, total in state.sums.items()}
+        state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, {}
+        self._end_epoch(means)
+
+    def _step(self, micro_batches: list[Any]) -> tuple[dict[str, float], bool]:
+        """One optimiser step; the losses (mean over micro-batches and ranks), and whether any rank was asked to stop."""
+        state, training = self.state, self.config.training
+        torch.manual_seed(seed_of(self.config.seed, state.step, self.ranks.rank))
+        factor = rate(state.step, state.total_steps, training.warmup_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = training.learning_rate * group["scale"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, torch.Tensor] = {}
+        for batch in micro_batches:
+            with self.precision.autocast():
+                losses = self.task.losses(batch)
+            self.scaler.scale(losses["loss"] / len(micro_batches)).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() / len(micro_batches)
+        names = sorted(sums)
+        *values, stop = reduce_gradients(self.parameters, [*(sums[n] for n in names), float(self.ranks.stop_signal > 0)], self.ranks)
+        terms = dict(zip(names, values, strict=True))
+        if not math.isfinite(terms["loss"]):
+            raise JobError(f"the loss is not finite at step {state.step + 1} (epoch {state.epoch + 1}): "
+                           + ", ".join(f"{n}={v:.6g}" for n, v in terms.items())
+                           + f"; nothing of this step is saved. Lower training.learning_rate, or use precision 32-true "
+                             f"(it is {self.precision.name})", exit_code=2)
+        self.scaler.unscale_(self.optimizer)
+        clip = self.trainer.gradient_clip_val
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip or math.inf)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return terms, stop > 0
+
+    def _log_step(self, terms: dict[str, float], steps: int) -> None:
+        state = self.state
+        self.report({"event": "step", "epoch": state.epoch + 1, "step": state.step_in_epoch, "steps": steps, "loss": terms["loss"]})
+        if state.step == 1 or state.step % self.config.tracking.log_every_n_steps == 0:
+            rates = {f"train/lr/{g['name']}": g["lr"] for g in self.optimizer.param_groups}
+            self.tracker.log({**{f"train/{n}": v for n, v in terms.items()}, **rates, "train/gradient_norm": float(self.gradient_norm),
+                              **self.task.scalars()}, state.step)
+
+    def _end_epoch(self, means: dict[str, float] | None = None) -> None:
+        """Validate, note whether this is the best, save."""
+        state, stopping = self.state, self.config.training.early_stopping
+        torch.manual_seed(seed_of(self.config.seed, "validate", state.epoch))
+        with _evaluating(self.task.model), torch.no_grad(), self.precision.autocast():
+            metrics = self.ranks.broadcast_object({name: float(value) for name, value in self.task.validate().items()})
+        loss = metrics["val_loss"]
+        if not math.isfinite(loss):
+            raise JobError(f"the validation loss after epoch {state.epoch} (step {state.step}) is {loss}; this epoch is not saved",
+                           exit_code=2)
+        state.stop_loss, state.stale = (loss, 0) if loss < state.stop_loss - stopping.min_delta else (state.stop_loss, state.stale + 1)
+        best = loss < state.best_loss
+        if best:
+            state.best_name = layout.checkpoint_name(self.checkpoints.stage, state.epoch, loss)
+            state.best_loss, state.best_metrics = loss, metrics
+        self.metrics = metrics
+        self.tracker.log({**(means or {}), **metrics, "epoch": float(state.epoch)}, state.step)
+        self.report({"event": "epoch", "epoch": state.epoch, "step": state.step, "best": best, **(means or {}), **metrics})
+        self._save(best=best)
+
+    def _save(self, best: bool = False) -> None:
+        state = self.state
+        if self.ranks.rank == 0:
+            state.optimizer = self.optimizer.state_dict() if self.optimizer is not None else {}
+            state.scaler, state.tracking = self.scaler.state_dict(), self.tracker.run_id
+            self.checkpoints.save(self.task, state, self.metrics, best=best)
+        self.report({"event": "saved", "name": state.best_name if best else layout.LAST, "epoch": state.epoch, "step": state.step})
+
+    def _interrupt(self) -> None:
+        """All ranks are here, after the same step: save, wait for the upload, go."""
+        signal = self.ranks.stopping()
+        self._save()
+        if self.ranks.rank == 0:
+            self.checkpoints.join()
+        self.ranks.barrier()
+        raise Interrupted(f"stopped on request (signal {signal}) after step {self.state.step}; the state is saved, "
+                          "the same command goes on from there", signal=signal)
+
+
+@contextlib.contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+
+
+def describe(config: StageConfig) -> dict[str, Any]:
+    """The configuration as flat ``a.b.c`` → value, for trackers."""
+    def flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(flat(asdict(config), ""))

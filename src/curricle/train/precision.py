@@ -1,0 +1,40 @@
+"""Which arithmetic a stage uses: one setting → an autocast and a gradient scaler."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from curricle.config.schema import Precision as Setting
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The resolved precision of a stage on one device."""
+
+    name: str
+    """``32-true``, ``16-mixed`` or ``bf16-mixed``; never ``auto``."""
+    device_type: str
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The context in which losses and metrics are computed; geometry switches it off for itself."""
+        if self.name == "32-true":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device_type, dtype=torch.float16 if self.name == "16-mixed" else torch.bfloat16)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Scales the loss of 16-mixed, whose gradients underflow otherwise; passes everything through elsewhere."""
+        return torch.amp.GradScaler(self.device_type, enabled=self.name == "16-mixed")
+
+
+def resolve_precision(setting: Setting, device: torch.device) -> Precision:
+    """`auto` is ``bf16-mixed`` where the processor computes in bfloat16, else ``32-true``; other settings stand."""
+    if setting == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            native = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+        setting = "bf16-mixed" if native else "32-true"
+    return Precision(setting, device.type)

@@ -1,0 +1,63 @@
+"""Bad input: exit code 2, one readable message, no traceback, nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def curricle(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    """The real command, from the repository's root."""
+    code = "import sys; from curricle.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **(env or {})}, timeout=120
+    )
+
+
+CASES = {
+    "unknown stage": (["train", "--curriculum", "09_stage"], "stages there: 01_stage"),
+    "unknown chain": (["train-curriculum", "--chain", "chain_none"], "chain_none.yaml is not there"),
+    "unknown key": (["plan", "training.learning_rat=1e-4"], "did you mean 'learning_rate'"),
+    "wrong type": (["plan", "training.trainer.max_epochs=many"], "must be a whole number, not 'many'"),
+    "no override": (["plan", "1e-4"], "not of the form section.key=value"),
+    "missing base file": (["plan", "--config", "config/none.yaml"], "base configuration config/none.yaml is not there"),
+    "no such checkpoint": (["train-curriculum", "--curricula", "04_stage", "--from-checkpoint", "03_stage"], "no complete checkpoint of stage '03_stage'"),
+    "no such path": (["plan", "--from-checkpoint", "nowhere/x.ckpt"], "no complete checkpoint there"),
+    "missing data": (["plan", "data.source=nowhere"], "nowhere"),
+    "unknown scheme": (["plan", "paths.store_uri=ftp://x"], "scheme 'ftp' is not one of"),
+    "empty stage name": (["plan", "--curricula", "01_stage,,02_stage"], "has an empty name"),
+    "no model yet": (["search", "beer"], "no complete naics stage"),
+    "no run": (["show", "sequential_99"], "holds no run 'sequential_99'"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_message_and_exit_code_2(case, tmp_path):
+    arguments, message = CASES[case]
+    where = ["--store", str(tmp_path / "store")] if arguments[0] in ("search", "show") else []
+    if arguments[0] in ("plan", "train", "train-curriculum") and not any("store_uri" in a for a in arguments):
+        where = [f"paths.store_uri={tmp_path / 'store'}"]
+    done = curricle(*arguments, *where)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr.replace("\n", " "), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_unreachable_store_says_so(tmp_path):
+    env = {"S3_ENDPOINT": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
+    done = curricle("plan", "paths.store_uri=minio://bucket/x", env=env)
+    assert done.returncode == 2 and "127.0.0.1:9" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "no column 'text'"), ("a,b\n1,2\n", "its columns: a, b"), ("text,naics_code\nx,1\n", "already has the column naics_code")])
+def test_a_csv_without_its_column_is_refused_before_a_model_is_loaded(tmp_path, text, message):
+    source = tmp_path / "in.csv"
+    source.write_text(text)
+    done = curricle("assign", str(source), "--column", "text", "-o", str(tmp_path / "out.csv"), "--store", str(tmp_path / "store"))
+    assert done.returncode == 2 and message in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv"]

@@ -1,0 +1,119 @@
+"""Composition, conversion and the messages of wrong values."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from curricle.config.load import COMMAND_LINE, DEFAULT, Layer, build, compose, from_tree, leaves, read_overrides, read_yaml, to_tree
+from curricle.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    rate: float = 0.5
+    mode: Literal["a", "b"] = "a"
+    levels: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rate < 0:
+            raise ValueError(f"rate must be 0 or more, not {self.rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    name: str
+    count: int | Literal["all"] = "all"
+    flag: bool = False
+    inner: Inner = field(default_factory=Inner)
+
+
+def load(*overrides: str, **tree):
+    return build(Outer, compose([Layer({"name": "x"} | tree), read_overrides(list(overrides))]))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1e-4", 1e-4), ("5e-6", 5e-6), ("8", 8.0), (".5", 0.5), ("1E-3", 1e-3)],
+)
+def test_numbers_are_read_as_people_write_them(text, expected):
+    value = load(f"inner.rate={text}").config.inner.rate
+    assert value == expected and isinstance(value, float)
+
+
+def test_null_lists_booleans_and_words_are_typed():
+    config = load("inner.levels=[2, 3]", "flag=true", "count=7", "inner.mode=b").config
+    assert (config.inner.levels, config.flag, config.count, config.inner.mode) == ((2, 3), True, 7, "b")
+    assert load("inner.levels=null").config.inner.levels is None
+
+
+def test_every_leaf_knows_where_it_came_from(tmp_path):
+    path = tmp_path / "base.yaml"
+    path.write_text("name: x\ninner:\n  mode: b\n")
+    loaded = build(Outer, compose([read_yaml(path), read_overrides(["inner.rate=1"])]))
+    assert loaded.origins["inner.mode"] == f"{path}:3"
+    assert loaded.origins["inner.rate"] == COMMAND_LINE
+    assert loaded.origins["inner.levels"] == DEFAULT
+    assert set(loaded.origins) == set(leaves(loaded.config))
+
+
+def test_all_problems_come_at_once_with_the_nearest_known_key(tmp_path):
+    path = tmp_path / "base.yaml"
+    path.write_text("name: x\ninner:\n  rat: 1\n  mode: c\ncount: many\n")
+    with pytest.raises(ConfigError) as caught:
+        build(Outer, read_yaml(path))
+    text = str(caught.value)
+    assert "3 problems" in text
+    assert f"{path}:3: inner.rat: unknown key; did you mean 'rate'?" in text
+    assert f"{path}:4: inner.mode: must be one of a, b" in text
+    assert f"{path}:5: count: must be a whole number or one of all" in text
+
+
+def test_a_failed_check_names_its_own_line(tmp_path):
+    path = tmp_path / "base.yaml"
+    path.write_text("name: x\ninner:\n  rate: -1\n")
+    with pytest.raises(ConfigError, match=rf"{path}:3: inner\.rate: rate must be 0 or more"):
+        build(Outer, read_yaml(path))
+
+
+@pytest.mark.parametrize("value", ["1", "yes please", "null"])
+def test_a_flag_takes_only_true_and_false(value):
+    with pytest.raises(ConfigError, match="flag: must be true or false"):
+        load(f"flag={value}")
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: x\nflag: true\nname: y\n")
+    with pytest.raises(ConfigError, match=r"twice\.yaml:3: key 'name' stands twice \(first at .*:1\)"):
+        read_yaml(path)
+
+
+def test_a_missing_file_names_what_is_there(tmp_path):
+    (tmp_path / "other.yaml").write_text("{}")
+    with pytest.raises(ConfigError, match="is not there; .* holds other.yaml"):
+        read_yaml(tmp_path / "base.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2", "\t"])
+def test_a_file_that_is_no_mapping_is_an_error(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="bad.yaml"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize("item", ["lr", "=3", "a b=1"])
+def test_an_override_without_key_or_value_is_an_error(item):
+    with pytest.raises(ConfigError, match=r"not of the form section\.key=value"):
+        read_overrides([item])
+
+
+def test_a_required_value_that_is_nowhere_given_is_named():
+    with pytest.raises(ConfigError, match="name: is required"):
+        build(Outer, Layer({}))
+
+
+def test_a_configuration_survives_the_way_to_a_tree_and_back():
+    config = load("inner.levels=[2, 3]", "count=7").config
+    assert from_tree(Outer, to_tree(config)) == config

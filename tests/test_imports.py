@@ -1,0 +1,107 @@
+"""Imports point downwards, and heavy libraries stay in their rooms."""
+
+import ast
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src").rglob("*.py")) + sorted((ROOT / "kfp_pipelines").rglob("*.py"))
+
+ROOMS = {
+    "torch": ("curricle/train/", "curricle/families/", "curricle/launch/agent.py"),
+    "kfp": ("kfp_pipelines/",),
+    "kubernetes": ("curricle/launch/pytorchjob/",),
+    "torchx": ("curricle/launch/local.py", "curricle/launch/pytorchjob/scheduler.py", "torchx_plugins/schedulers/pytorchjob.py"),
+    "minio": ("curricle/store/",),
+}
+ORDER = ["errors", "config", "store", "plan", "families", "train", "launch", "steps", "cli"]
+MAY = {  # room → rooms it may import, beside itself
+    "errors": set(),
+    "config": {"errors", "families"},  # the registry, which holds names only
+    "store": {"errors"},
+    "plan": {"errors", "config", "store"},
+    "families": {"errors", "config", "store", "plan", "train"},
+    "train": {"errors", "config", "store", "plan", "families"},
+    "launch": {"errors", "store"},
+    "steps": {"errors", "config", "store", "plan", "families", "launch"},
+    "cli": {"errors", "config", "store", "plan", "families", "launch", "steps"},
+}
+
+
+def name_of(path: Path) -> str:
+    text = path.as_posix()
+    return text.partition("/src/")[2] or text[text.index("kfp_pipelines/"):]
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("library", ROOMS)
+def test_a_heavy_library_is_imported_only_in_its_room(library):
+    users = [name_of(p) for p in SOURCES if library in {n.partition(".")[0] for n in imported(p)}]
+    assert [u for u in users if not u.startswith(ROOMS[library])] == []
+
+
+def test_rooms_import_downwards_only():
+    wrong = []
+    for path in SOURCES:
+        name = name_of(path)
+        if not name.startswith("curricle/"):
+            continue
+        room = name.removeprefix("curricle/").partition("/")[0].removesuffix(".py")
+        if room not in MAY:
+            continue
+        for target in imported(path):
+            parts = target.split(".")
+            if parts[0] == "curricle" and len(parts) > 1 and parts[1] in MAY and parts[1] != room and parts[1] not in MAY[room]:
+                wrong.append(f"{name} imports {target}")
+    assert wrong == []
+
+
+def test_families_do_not_know_each_other():
+    families = [p.name for p in (ROOT / "src/curricle/families").iterdir() if p.is_dir() and p.name != "__pycache__"]
+    for path in SOURCES:
+        name = name_of(path)
+        if name.startswith("curricle/families/") and name.count("/") > 2:
+            own = name.split("/")[2]
+            others = [t for t in imported(path) for f in families if f != own and t.startswith(f"curricle.families.{f}")]
+            assert others == [], name
+
+
+@pytest.mark.parametrize("arguments", ["['--help']", "['plan', '--help']"])
+def test_help_needs_no_heavy_library(arguments):
+    code = (
+        "import sys\nfrom curricle.cli import cli\n"
+        f"try: cli.main({arguments}, standalone_mode=False)\nexcept SystemExit: pass\n"
+        "print('LOADED', sorted({'torch','kfp','kubernetes','torchx','minio','mlflow','transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "LOADED []" in done.stdout, done.stdout + done.stderr
+
+
+def test_planning_a_chain_needs_no_heavy_library(tmp_path):
+    code = (
+        "import sys\nfrom curricle.cli import cli\n"
+        f"cli.main(['plan', '--chain', 'chain_default', 'paths.store_uri={tmp_path}/store'], standalone_mode=False)\n"
+        "print('LOADED', sorted({'torch','kfp','kubernetes','torchx','minio','mlflow','transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and "LOADED []" in done.stdout, done.stdout + done.stderr
+    assert not (tmp_path / "store").exists(), "plan must write nothing"
+
+
+def test_the_torchx_that_works_beside_kfp_is_the_one_installed():
+    assert distribution("torchx-nightly").version == "2026.10.26"
+    with pytest.raises(PackageNotFoundError):
+        distribution("torchx")

@@ -1,0 +1,112 @@
+"""Laws of the plan: what changes a digest, what is reused, where a stage goes."""
+
+from dataclasses import replace
+
+import pytest
+
+from curricle.config.load import Layer, build, read_overrides
+from curricle.errors import ConfigError
+from curricle.families.naics.config import NaicsConfig
+from curricle.plan import ChainPlan, Holdings, Source, StageInput, job_name, plan_chain, stage_digest
+
+
+def stage(name: str, *overrides: str, data: str = "d1") -> StageInput:
+    layer = read_overrides([f"curriculum.name={name}", "family=naics", *overrides])
+    return StageInput(name, build(NaicsConfig, Layer(layer.tree, layer.origins)), f"store/data/{data}", data)
+
+
+def plan(stages, *, holdings=Holdings(), start=None, resume=True, **options) -> ChainPlan:
+    return plan_chain(stages, chain_name="c", store_uri="store", start=start, holdings=holdings, resume=resume, **options)
+
+
+def test_a_chain_starts_from_scratch_and_continues():
+    made = plan([stage("01_stage"), stage("02_stage"), stage("03_stage")])
+    assert [s.start for s in made.stages] == ["scratch", "continued", "continued"]
+    assert made.run_id == "sequential_01-02-03"
+    assert made.stages[1].parent_uri == made.stages[0].uri == "store/sequential_01-02-03/01_stage"
+    assert made.stages[1].parent_digest == made.stages[0].digest
+
+
+def test_a_change_in_one_stage_changes_its_digest_and_all_after_it():
+    before = plan([stage("a"), stage("b"), stage("c")])
+    after = plan([stage("a"), stage("b", "training.learning_rate=0.01"), stage("c")])
+    same = [x.digest == y.digest for x, y in zip(before.stages, after.stages, strict=True)]
+    assert same == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["paths.store_uri=elsewhere", "tracking.mlflow=false", "training.trainer.devices=2", "training.trainer.accelerator=cpu", "experiment_name=x"],
+)
+def test_where_and_how_wide_a_stage_runs_is_not_in_its_digest(override):
+    assert stage_digest(stage("a").loaded.config, "d", "") == stage_digest(stage("a", override).loaded.config, "d", "")
+
+
+@pytest.mark.parametrize("override", ["seed=1", "training.trainer.max_epochs=9", "model.dim=8", "curriculum.n_positives=3", "training.trainer.precision=32-true"])
+def test_what_is_learned_is_in_the_digest(override):
+    assert stage_digest(stage("a").loaded.config, "d", "") != stage_digest(stage("a", override).loaded.config, "d", "")
+
+
+def test_other_data_give_another_digest():
+    assert plan([stage("a")]).stages[0].digest != plan([stage("a", data="d2")]).stages[0].digest
+
+
+def test_a_complete_stage_is_reused_from_any_run():
+    first = plan([stage("a"), stage("b")])
+    held = Holdings(complete={("a", first.stages[0].digest): "store/other/a"})
+    made = plan([stage("a"), stage("b")], holdings=held)
+    assert made.stages[0].start == "reuse" and made.stages[0].uri == "store/other/a"
+    assert made.stages[1].start == "continued" and made.stages[1].parent_uri == "store/other/a"
+    assert made.stages[1].digest == first.stages[1].digest
+
+
+def test_without_resume_a_complete_stage_is_trained_again():
+    first = plan([stage("a")])
+    held = Holdings(complete={("a", first.stages[0].digest): first.stages[0].uri}, occupied={first.stages[0].uri: first.stages[0].digest})
+    made = plan([stage("a")], holdings=held, resume=False)
+    assert made.stages[0].start == "scratch" and "trained again" in made.stages[0].reason
+
+
+def test_a_changed_stage_does_not_overwrite_what_was_trained_before():
+    first = plan([stage("a")]).stages[0]
+    held = Holdings(complete={("a", first.digest): first.uri}, occupied={first.uri: first.digest})
+    changed = plan([stage("a", "seed=1")], holdings=held).stages[0]
+    assert changed.start == "scratch" and changed.uri != first.uri and "another configuration" in changed.reason
+
+
+def test_an_interrupted_stage_keeps_its_place_and_says_that_it_resumes():
+    first = plan([stage("a")]).stages[0]
+    made = plan([stage("a")], holdings=Holdings(occupied={first.uri: first.digest})).stages[0]
+    assert made.uri == first.uri and "resumes" in made.reason
+
+
+def test_a_chain_continues_the_checkpoint_that_was_named():
+    made = plan([stage("b")], start=Source("store/r/a/x.ckpt", "abc", "best of a"))
+    assert made.stages[0].start == "continued" and made.stages[0].parent_uri == "store/r/a/x.ckpt" and made.stages[0].reason == "best of a"
+
+
+def test_stages_that_are_not_selected_are_skipped_and_the_next_starts_from_the_last_that_ran():
+    made = plan([stage("a"), stage("b"), stage("c")], selected={"a", "c"})
+    assert [s.start for s in made.stages] == ["scratch", "skip", "continued"]
+    assert made.stages[2].parent_uri == made.stages[0].uri == made.stages[1].uri
+
+
+def test_contradictions_are_errors():
+    with pytest.raises(ConfigError, match="stages x are not in chain c; it has a"):
+        plan([stage("a")], selected={"x"})
+    with pytest.raises(ConfigError, match="no checkpoint was given"):
+        plan([stage("a")], start_mode="continued")
+    with pytest.raises(ConfigError, match="drop one of the two"):
+        plan([stage("a")], start=Source("u", "d", "r"), start_mode="scratch")
+
+
+def test_a_plan_survives_json():
+    made = plan([stage("a"), stage("b")])
+    assert ChainPlan.from_json(made.to_json()) == made
+    assert ChainPlan.from_json(made.to_json()) != replace(made, run_id="other")
+
+
+def test_job_names_are_dns_labels_that_tell_work_apart():
+    name = job_name("run", "01_Stage with a very long name that no label could hold", "d")
+    assert len(name) <= 52 and name[0].isalpha() and name == name.lower() and "_" not in name
+    assert name != job_name("run", "01_Stage with a very long name that no label could hold", "e")

@@ -71,7 +71,7 @@ def test_a_memory_kill_goes_before_the_rank_that_lost_it_in_the_same_second():
 
 
 def test_a_survivor_that_was_cleaned_up_is_not_the_cause():
-    pods = [ended("m", 1, message="boom"), ended("w", 137, seconds=31, deleted=1, grace=30), ended("v", 143, seconds=2, deleted=0, grace=30)]
+    pods = [ended("m", 1, message="boom"), ended("w", 137, seconds=21, deleted=1, grace=20), ended("v", 143, seconds=2, deleted=0, grace=30)]
     outcome = reasons.classify(pods, failed())
     assert (outcome.where, outcome.reason) == ("m", "error")
 

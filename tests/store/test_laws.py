@@ -106,14 +106,22 @@ def test_a_delete_takes_the_manifests_first_the_outermost_before_all(store: Stor
     for key in ["r/a.bin", "r/manifest.json", "r/c.ckpt/a.bin", "r/c.ckpt/manifest.json", "r/z.bin"]:
         store.write(key, b"x")
     order: list[str] = []
+
+    def recording(verb, names_of):
+        def record(*args, **named):
+            order.extend(name[name.index("/r/") + 3 :] for name in names_of(args))
+            return verb(*args, **named)
+
+        return record
+
     if store.local("r"):
-        unlink = Path.unlink
-        monkeypatch.setattr(Path, "unlink", lambda path, **kw: (order.append(path.relative_to(store.uri).as_posix()), unlink(path, **kw))[1])
+        monkeypatch.setattr(Path, "unlink", recording(Path.unlink, lambda args: [str(args[0])]))
     else:
-        remove = store._client.remove_objects
-        monkeypatch.setattr(store._client, "remove_objects", lambda bucket, names: (order.extend(n._name.partition("/")[2].partition("/")[2] for n in names), remove(bucket, names))[1])
+        client = store._client
+        monkeypatch.setattr(client, "remove_object", recording(client.remove_object, lambda args: [args[1]]))
+        monkeypatch.setattr(client, "remove_objects", recording(client.remove_objects, lambda args: [item.name for item in args[1]]))
     assert store.delete("r") == 5
-    assert order == ["r/manifest.json", "r/c.ckpt/manifest.json", "r/a.bin", "r/c.ckpt/a.bin", "r/z.bin"]
+    assert order == ["manifest.json", "c.ckpt/manifest.json", "a.bin", "c.ckpt/a.bin", "z.bin"]
 
 
 def test_concurrent_writers_leave_one_whole_object_and_readers_never_see_a_part(store: Store):

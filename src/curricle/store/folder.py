@@ -41,6 +41,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def open_local(path: Path, key: str, uri: str) -> BinaryIO:
+    """Open the local file that is to become object `key` of the store `uri`; StoreError when it cannot be read."""
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise StoreError(f"{uri}: cannot put {key!r}: the local file {path} cannot be read ({error.strerror})") from error
+
+
 class FolderStore:
     """A store under one root folder; the folder appears with the first object.
 
@@ -79,25 +87,15 @@ class FolderStore:
 
     def put(self, key: str, path: Path) -> None:
         """Copy a local file in, streaming, atomically; a file that already is this object is left alone."""
-        try:
-            source = open(path, "rb")
-        except OSError as error:
-            raise StoreError(f"{self.uri}: cannot put {key!r}: the local file {path} cannot be read ({error.strerror})") from error
-        with source:
-            target = self._path(key)
+        target = self._path(key)
+        with open_local(path, key, self.uri) as source:
             if target.is_file() and os.path.samestat(os.fstat(source.fileno()), target.stat()):
                 return
             self._replace(key, lambda out: shutil.copyfileobj(source, out, _CHUNK))
 
     def get(self, key: str, path: Path) -> None:
         """Copy an object out to a local file, which appears only when it is whole."""
-        try:
-            source = open(self._path(key), "rb")
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise StoreError(f"{self.uri}: no object {key!r} to get") from error
-        except OSError as error:
-            raise self._refused("get", key, error) from error
-        with source:
+        with self._open(key) as source:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if path.is_file() and os.path.samestat(os.fstat(source.fileno()), path.stat()):
@@ -158,6 +156,14 @@ class FolderStore:
         if not path.resolve().is_relative_to(self._root.resolve()):
             raise StoreError(f"{self.uri}: key {key!r} refused: a link leads out of the store, to {path.resolve()}; open the store there instead")
         return path
+
+    def _open(self, key: str) -> BinaryIO:
+        try:
+            return open(self._path(key), "rb")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise StoreError(f"{self.uri}: no object {key!r} to get") from error
+        except OSError as error:
+            raise self._refused("get", key, error) from error
 
     def _replace(self, key: str, fill: Callable[[BinaryIO], object]) -> None:
         path = self._path(key)

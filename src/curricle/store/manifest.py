@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,8 @@ _VERSION = 1
 _PARALLEL = 4  # files on their way at once
 _CHUNK = 1 << 20
 _log = logging.getLogger(__name__)
-_hashed: dict[tuple[str, int, int], str] = {}  # (path, size, mtime in ns) → sha256, for this process
+_SETTLED = 2.0  # seconds; a file changed later than this ago may change again within one tick of the file system's clock
+_hashed: dict[tuple, str] = {}  # (path, *_state) → sha256, for this process
 
 
 @dataclass(frozen=True)
@@ -155,9 +157,10 @@ def publish(
 
     def upload(name: str) -> tuple[str, FileEntry]:
         path = paths[name]
+        before_reading = _state(path)
         entry = FileEntry(path.stat().st_size, sha256_of(path))
         store.put(_key(prefix, name), path)
-        if path.stat().st_size != entry.size or sha256_of(path) != entry.sha256:
+        if _state(path) != before_reading:
             raise StoreError(f"{store.uri}: {path} changed while it was published to {prefix!r}; publish a finished folder")
         return name, entry
 
@@ -290,12 +293,19 @@ def find_manifests(store: Store, prefix: str) -> Iterator[tuple[str, Manifest | 
 
 
 def sha256_of(path: Path) -> str:
-    """A local file's sha256; remembered within this process while path, size and mtime stay the same."""
+    """A local file's sha256; remembered within this process while inode, size and mtime stay the same."""
+    key = (os.path.abspath(path), *_state(path))
+    if key in _hashed:
+        return _hashed[key]
+    found = _sha256(path)
+    if time.time() - path.stat().st_mtime > _SETTLED:
+        _hashed[key] = found
+    return found
+
+
+def _state(path: Path) -> tuple[int, int, int]:
     stat = path.stat()
-    key = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
-    if key not in _hashed:
-        _hashed[key] = _sha256(path)
-    return _hashed[key]
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _sha256(path: Path) -> str:

@@ -28,7 +28,7 @@ from urllib3.util import Retry, Timeout
 
 from curricle.errors import StoreError
 from curricle.store import Entry
-from curricle.store.folder import part_beside, sync_folder
+from curricle.store.folder import open_local, part_beside, sync_folder
 from curricle.store.keys import check_delete, check_key, check_prefix, manifests_first
 
 ENDPOINT_VARIABLES = ("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -40,6 +40,7 @@ _CHUNK = 1 << 20
 _RETRIES = Retry(
     total=5,
     read=2,
+    other=1,  # TLS that fails once fails again
     connect=2,  # with the time limit below, an endpoint where nobody answers is given up after about 8 s
     backoff_factor=0.3,
     backoff_max=8,
@@ -63,6 +64,10 @@ class S3Settings:
     """None: the server is asked for the bucket's region."""
     secure: bool = True
     """Whether TLS is spoken."""
+    session_token: str | None = None
+    """Belongs to temporary credentials of AWS."""
+    ca_file: str | None = None
+    """The certificate authorities to trust; None: those that come with the package certifi."""
 
     def __post_init__(self) -> None:
         if not self.endpoint or "/" in self.endpoint:
@@ -81,8 +86,9 @@ class S3Settings:
         """Read the settings from environment variables: the one place of the package where a store's settings come from.
 
         ``S3_ENDPOINT``, else ``AWS_ENDPOINT_URL_S3``, else ``AWS_ENDPOINT_URL``: ``http://host:port`` or ``https://host``; a
-        value without scheme means http. ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``: the credentials. ``AWS_REGION``
-        (optional): the bucket's region. An empty variable counts as not set. Without an endpoint, ``s3://`` means Amazon's
+        value without scheme means http. ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``: the credentials. optional
+        are ``AWS_SESSION_TOKEN`` (temporary credentials), ``AWS_REGION`` (the bucket's region; else the server is asked) and
+        ``SSL_CERT_FILE`` (the authorities of a server with a certificate of its own). An empty variable counts as not set. Without an endpoint, ``s3://`` means Amazon's
         own (https://s3.amazonaws.com); ``minio://`` has no such default.
 
         Args:
@@ -117,6 +123,8 @@ class S3Settings:
             secret_key=variables["AWS_SECRET_ACCESS_KEY"],
             region=variables.get("AWS_REGION") or None,
             secure=parts.scheme == "https",
+            session_token=variables.get("AWS_SESSION_TOKEN") or None,
+            ca_file=variables.get("SSL_CERT_FILE") or None,
         )
 
 
@@ -143,12 +151,13 @@ class MinioStore:
             retries=_RETRIES,
             maxsize=4 * _PARALLEL,
             cert_reqs="CERT_REQUIRED",
-            ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+            ca_certs=self.settings.ca_file or certifi.where(),
         )
         self._client = Minio(
             self.settings.endpoint,
             access_key=self.settings.access_key,
             secret_key=self.settings.secret_key,
+            session_token=self.settings.session_token,
             secure=self.settings.secure,
             region=self.settings.region,
             http_client=http,
@@ -175,11 +184,7 @@ class MinioStore:
     def put(self, key: str, path: Path) -> None:
         """Upload a local file in parts, several at once; the object appears when the last part has arrived."""
         name = self._name(key)
-        try:
-            source = open(path, "rb")
-        except OSError as error:
-            raise StoreError(f"{self.uri}: cannot put {key!r}: the local file {path} cannot be read ({error.strerror})") from error
-        with source, self._errors("put", key):
+        with open_local(path, key, self.uri) as source, self._errors("put", key):
             size = os.fstat(source.fileno()).st_size
             try:
                 self._client.put_object(self._bucket, name, source, size, part_size=_part_size(size), num_parallel_uploads=_PARALLEL)
@@ -216,10 +221,12 @@ class MinioStore:
         prefix = check_delete(prefix, self.uri)
         keys = [entry.key for entry in self.list(prefix) if entry.key == prefix or entry.key.startswith(prefix + "/")]
         with self._errors("delete", prefix):
-            for keys_now in manifests_first(keys):
-                refused = list(self._client.remove_objects(self._bucket, [DeleteObject(self._root + key) for key in keys_now]))
-                if refused:
-                    raise StoreError(f"{self.uri}: could not delete {len(refused)} objects under {prefix!r}: {refused[0].name}: {refused[0].message}")
+            manifests, rest = manifests_first(keys)
+            for key in manifests:  # one by one: a server deletes the keys of one request in any order
+                self._client.remove_object(self._bucket, self._root + key)
+            refused = list(self._client.remove_objects(self._bucket, [DeleteObject(self._root + key) for key in rest]))
+            if refused:
+                raise StoreError(f"{self.uri}: could not delete {len(refused)} objects under {prefix!r}: {refused[0].name}: {refused[0].message}")
         return len(keys)
 
     def local(self, key: str) -> Path | None:

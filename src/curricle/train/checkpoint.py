@@ -20,8 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from curricle.errors import CheckpointError
-from curricle.store import Store, join_uri, open_store, split_uri
-from curricle.store import layout
+from curricle.store import Store, join_uri, layout, open_store, split_uri
 from curricle.store.manifest import Manifest, publish, read_manifest, retire
 from curricle.train.task import TrainingTask
 
@@ -60,8 +59,7 @@ def newest(store: Store, prefix: str) -> tuple[str, Manifest] | None:
     found = []
     for slot in (layout.LAST, SPARE):
         key = f"{prefix}/{slot}"
-        if store.read(f"{key}/{layout.MANIFEST}") is not None:
-            manifest = read_manifest(store, key)
+        if (manifest := read_manifest(store, key)) is not None:
             found.append((int(manifest.info["step"]), int(manifest.info["epoch"]), key, manifest))
     return max(found, key=lambda f: f[:2])[2:] if found else None
 
@@ -166,9 +164,8 @@ class Checkpoints:
             self.save(task, state, metrics)
             self.join()
         self.store.delete(f"{self.prefix}/{layout.FAILURE}")
-        with tempfile.TemporaryDirectory(dir=self._scratch) as empty:
-            publish(self.store, self.prefix, Path(empty), kind="stage", digest=self._digest, metrics=metrics, lineage=self._lineage,
-                    info={**self._info, **info})
+        publish(self.store, self.prefix, None, kind="stage", digest=self._digest, metrics=metrics, lineage=self._lineage,
+                info={**self._info, **info})
 
     def close(self) -> None:
         """End the upload thread after the upload under way."""

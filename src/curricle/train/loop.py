@@ -11,7 +11,7 @@ import hashlib
 import math
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -108,7 +108,7 @@ class _Stage:
                 self._end_epoch()
         else:
             stopping = self.config.training.early_stopping
-            while self.state.epoch < self.trainer.max_epochs and not (stopping.enabled and self.state.stale > stopping.patience):
+            while self.state.epoch < self.trainer.max_epochs and not (stopping.enabled and self.state.stale >= max(1, stopping.patience)):
                 self._epoch()
         state = self.state
         result = StageResult(state.best_metrics, state.best_name, state.epoch, state.step)
@@ -240,14 +240,3 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         model.train()
 
-
-def describe(config: StageConfig) -> dict[str, Any]:
-    """The configuration as flat ``a.b.c`` → value, for trackers."""
-    def flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
-    return dict(flat(asdict(config), ""))

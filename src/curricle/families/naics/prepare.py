@@ -19,7 +19,7 @@ from curricle.errors import DataError
 from curricle.families.naics.config import NaicsConfig
 from curricle.families.naics.texts import LabelledText, NearDuplicates, check_no_leak, cold_codes, labelled_texts
 from curricle.families.naics.tree import Tree
-from curricle.families.naics.workbooks import WORKBOOKS, Sources, read_demo, read_workbooks
+from curricle.families.naics.workbooks import WORKBOOKS, Sources, read_demo, read_workbooks, require_workbooks
 
 FORMAT = 1
 """Raised whenever the same sources prepare to other bytes."""
@@ -86,11 +86,9 @@ def fingerprint(config: NaicsConfig) -> str:
         parts.append(f"demo {hashlib.sha256(titles.encode()).hexdigest()}")
     else:
         with _local(config.data.source) as folder:
+            require_workbooks(folder)
             for book in WORKBOOKS:
-                path = folder / book.file
-                if not path.is_file():
-                    read_workbooks(folder)
-                parts.append(f"{book.file} {hashlib.sha256(path.read_bytes()).hexdigest()}")
+                parts.append(f"{book.file} {hashlib.sha256((folder / book.file).read_bytes()).hexdigest()}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -124,6 +124,12 @@ class Tree:
         return mask
 
     @cached_property
+    def sole_leaf(self) -> np.ndarray:
+        """int64 [N]: the one leaf below a code (itself, if it is a leaf), -1 where there are several."""
+        below = self.subtree[:, self.leaves]
+        return np.where(below.sum(1) == 1, self.leaves[below.argmax(1)], -1)
+
+    @cached_property
     def chain(self) -> np.ndarray:
         """int64 [N]: the top code of the unary chain each code belongs to (parents with one child stand for the same thing)."""
         top = np.arange(len(self.codes))

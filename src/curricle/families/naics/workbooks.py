@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def read_workbooks(folder: Path) -> Sources:
     Raises:
         DataError: a file is missing or damaged, or a sheet, column, row or code is not what NAICS 2022 has.
     """
-    _all_there(folder)
+    require_workbooks(folder)
     titles = _read_titles(folder)
     raw = _read_descriptions(folder, titles)
     bodies = {code: _split_description(text) for code, text in raw.items()}
@@ -119,7 +120,8 @@ def read_demo() -> Sources:
     return Sources(titles=titles, descriptions={}, illustrative={}, entries=tuple(_title_phrases(titles)), cross_references=(), synthetic=True)
 
 
-def _all_there(folder: Path) -> None:
+def require_workbooks(folder: Path) -> None:
+    """Raise a DataError that names what is missing, unless the folder holds all four workbooks."""
     if not folder.is_dir():
         raise DataError(f"no NAICS data: {folder} is not a folder; give a folder with the four Census workbooks ({_names()}), or 'demo'")
     missing = [w.file for w in WORKBOOKS if not (folder / w.file).is_file()]
@@ -150,7 +152,7 @@ def _rows(folder: Path, book: Workbook) -> Iterator[tuple[str, tuple[str, ...]]]
             raise DataError(f"{path}: expected a sheet {book.sheet!r}; it has {', '.join(repr(s) for s in workbook.sheetnames)}")
         try:
             table = list(workbook[book.sheet].iter_rows(values_only=True))
-        except (zipfile.BadZipFile, EOFError, SyntaxError, ValueError, OSError, zipfile.zlib.error) as error:
+        except (zipfile.BadZipFile, EOFError, SyntaxError, ValueError, OSError, zlib.error) as error:
             raise DataError(f"{path}, sheet {book.sheet!r}: is damaged ({error or type(error).__name__}); download it again") from error
     finally:
         workbook.close()
@@ -278,8 +280,9 @@ def _targets(wording: str, titles: dict[str, str]) -> tuple[str, ...]:
 
 
 def _phrase(wording: str) -> str:
-    head = re.split(r"\s*(?:--|—|,)?\s*\b(?:are|is) (?:\w+ )?classified\b", wording)[0].rstrip("-—, ")
-    return re.sub(r"^(?:\w+ )?[Ee]stablishments(?: that are)?(?: primarily)? (?:engaged|engaging) in ", "", head)
+    # one row says "are lclassified"
+    head = re.split(r"\s*(?:--|—|,)?\s*\b(?:are|is) (?:\w+ )?l?classified\b", wording)[0].rstrip("-—, ")
+    return re.sub(r"^Establishments(?: that are)?(?: primarily)? (?:engaged|engaging) in ", "", head)
 
 
 def _title_phrases(titles: dict[str, str], most: int = 8) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,146 @@
+"""TensorBoard and MLflow, behind one queue and one thread: a step never waits for them, and they never stop a training.
+
+The first thing that goes wrong in a backend is said once; that backend is then left alone.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_BATCH_SECONDS = 1.0
+
+
+class NoTracker:
+    """Writes nothing: ranks other than 0."""
+
+    run_id = ""
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        pass
+
+    def close(self, status: str = "FINISHED") -> None:
+        pass
+
+
+class Tracker:
+    """Curves of one stage.
+
+    Args:
+        folder: where TensorBoard's files go, or None for none.
+        mlflow_uri: MLflow's tracking URI, or None for none.
+        experiment: MLflow's experiment.
+        run_name: the run's name in it.
+        run_id: the MLflow run to go on with (a resumed stage), or "" for a new one.
+        params: the configuration, flat.
+        tags: digests, parent, kind of training.
+        purge_step: points of a former attempt from this step on are dropped (TensorBoard).
+        warn: gets the one sentence about a backend that fails.
+    """
+
+    def __init__(self, *, folder: Path | None, mlflow_uri: str | None, experiment: str, run_name: str, run_id: str = "",
+                 params: dict[str, Any], tags: dict[str, str], purge_step: int | None, warn: Callable[[str], None]):
+        self.run_id = run_id
+        self._queue: queue.SimpleQueue[tuple[int, float, dict[str, float]] | str] = queue.SimpleQueue()
+        self._warn = warn
+        self._backends: dict[str, Callable[[], Any]] = {}
+        if folder is not None:
+            self._backends["TensorBoard"] = lambda: _TensorBoard(folder, purge_step)
+        if mlflow_uri is not None:
+            self._backends["MLflow"] = lambda: _MLflow(mlflow_uri, experiment, run_name, run_id, params, tags, self._started)
+        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self._thread.start()
+
+    def _started(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """Queue points of curves."""
+        self._queue.put((step, time.time(), dict(values)))
+
+    def close(self, status: str = "FINISHED", patience: float = 30.0) -> None:
+        """Write what is queued and end the run; gives up after `patience` seconds (said once)."""
+        self._queue.put(status)
+        self._thread.join(patience)
+        if self._thread.is_alive():
+            self._warn(f"tracking did not end within {patience:.0f} s; its last points may be missing")
+
+    def _work(self) -> None:
+        open_backends: dict[str, Any] = {}
+        for name, make in self._backends.items():
+            self._guard(name, lambda name=name, make=make: open_backends.__setitem__(name, make()), open_backends)
+        end = None
+        while end is None:
+            points = [self._queue.get()]
+            if not isinstance(points[0], str):
+                time.sleep(0 if not self._queue.empty() else _BATCH_SECONDS / 20)
+            while not self._queue.empty():
+                points.append(self._queue.get())
+            end = next((p for p in points if isinstance(p, str)), None)
+            batch = [p for p in points if not isinstance(p, str)]
+            for name, backend in list(open_backends.items()):
+                if batch:
+                    self._guard(name, lambda backend=backend: backend.write(batch), open_backends)
+        for name, backend in list(open_backends.items()):
+            self._guard(name, lambda backend=backend: backend.close(end), open_backends)
+
+    def _guard(self, name: str, act: Callable[[], None], open_backends: dict[str, Any]) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                act()
+        except Exception as error:  # a tracker may fail in any way; training must not
+            open_backends.pop(name, None)
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self._warn(f"{name} is left out from here on: {reason}")
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, purge_step: int | None):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+
+    def write(self, points: list[tuple[int, float, dict[str, float]]]) -> None:
+        for step, when, values in points:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step, walltime=when)
+        self._writer.flush()
+
+    def close(self, status: str) -> None:
+        self._writer.close()
+
+
+class _MLflow:
+    def __init__(self, uri: str, experiment: str, run_name: str, run_id: str, params: dict[str, Any], tags: dict[str, str],
+                 started: Callable[[str], None]):
+        from mlflow.entities import Param
+        from mlflow.tracking import MlflowClient
+
+        self._client = MlflowClient(uri)
+        if run_id:
+            self._client.update_run(run_id, status="RUNNING")
+        else:
+            found = self._client.get_experiment_by_name(experiment)
+            experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+            run_id = self._client.create_run(experiment_id, run_name=run_name, tags=tags).info.run_id
+            rows = [Param(name, str(value)[:6000]) for name, value in params.items()]
+            for first in range(0, len(rows), 100):
+                self._client.log_batch(run_id, params=rows[first:first + 100])
+        self._run_id = run_id
+        started(run_id)
+
+    def write(self, points: list[tuple[int, float, dict[str, float]]]) -> None:
+        from mlflow.entities import Metric
+
+        rows = [Metric(name, value, int(when * 1000), step) for step, when, values in points for name, value in values.items()]
+        for first in range(0, len(rows), 1000):
+            self._client.log_batch(self._run_id, metrics=rows[first:first + 1000])
+
+    def close(self, status: str) -> None:
+        self._client.set_terminated(self._run_id, status)

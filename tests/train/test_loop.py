@@ -1,0 +1,141 @@
+"""Laws of the loop, in one process."""
+
+import json
+import math
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from curricle.config.schema import StageConfig
+from curricle.errors import CheckpointError, Interrupted, JobError
+from curricle.store import open_store
+from curricle.store.manifest import read_manifest
+from curricle.train import worker
+from curricle.train.loop import rate
+from tests.train.toy import Toy, make_config, make_stage
+
+
+def train(uri, events=None, build=Toy):
+    return worker.run(uri, build=build, schema=StageConfig, report=events.append if events is not None else None)
+
+
+def weights(uri: str) -> dict[str, torch.Tensor]:
+    return load_file(Path(uri, "last.ckpt", "model.safetensors"))
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_stage_trains_and_leaves_best_last_and_manifest(tmp_path):
+    uri, events = make_stage(tmp_path), []
+    result = train(uri, events)
+    assert result.epochs == 3 and result.steps == 18
+    names = sorted(p.name for p in Path(uri).iterdir())
+    assert names == sorted([result.best, "last.ckpt", "manifest.json", "stage.json"])
+    best = Path(uri, result.best)
+    assert {p.name for p in best.iterdir()} == {"model.safetensors", "state.pt", "config.yaml", "labels.json", "manifest.json"}
+    manifest = read_manifest(open_store(f"{tmp_path}/store/sequential_01"), "01_stage")
+    assert manifest.kind == "stage" and manifest.digest == "d1" and manifest.info["best"] == result.best
+    assert manifest.lineage["data_digest"] == "x" and manifest.metrics == result.metrics
+    assert [e["event"] for e in events if e["event"] != "step"] == ["epoch", "saved"] * 3 + ["done"]
+    assert events[-1]["val_loss"] < next(e for e in events if e["event"] == "epoch")["val_loss"] or result.best
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 7, 18])
+def test_interrupted_and_resumed_is_bitwise_equal_to_uninterrupted(tmp_path, monkeypatch, step):
+    straight = make_stage(tmp_path / "a")
+    train(straight)
+    uri = make_stage(tmp_path / "b")
+    monkeypatch.setenv("TOY", f"term@{step}")
+    with pytest.raises(Interrupted) as stopped:
+        train(uri)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    assert not Path(uri, "manifest.json").exists()
+    monkeypatch.delenv("TOY")
+    events = []
+    result = train(uri, events)
+    assert events[0] == {"event": "resumed", "epoch": (step - 1) // 6, "step": step}
+    assert same(weights(straight), weights(uri)) and Path(straight, result.best).is_dir()
+
+
+def test_a_crash_loses_only_the_steps_since_the_last_save(tmp_path):
+    straight = make_stage(tmp_path / "a")
+    train(straight)
+    uri = make_stage(tmp_path / "b", make_config(tmp_path / "b", save_every_n_steps=2))
+
+    class Crashing(Toy):
+        def losses(self, batch):
+            if self.steps_seen == 11:
+                raise RuntimeError("lightning")
+            return super().losses(batch)
+
+    with pytest.raises(RuntimeError, match="lightning"):
+        train(uri, build=Crashing)
+    events = []
+    train(uri, events)
+    assert events[0]["step"] == 10
+    assert same(weights(straight), weights(uri))
+
+
+def test_a_state_of_other_work_is_refused(tmp_path, monkeypatch):
+    uri = make_stage(tmp_path)
+    monkeypatch.setenv("TOY", "term@3")
+    with pytest.raises(Interrupted):
+        train(uri)
+    make_stage(tmp_path, digest="d2")
+    with pytest.raises(CheckpointError, match="d1.*d2"):
+        train(uri)
+
+
+def test_a_complete_stage_is_not_trained_again(tmp_path):
+    uri = make_stage(tmp_path)
+    train(uri)
+    before = Path(uri, "manifest.json").read_text()
+    assert train(uri) is None
+    assert Path(uri, "manifest.json").read_text() == before
+
+
+def test_a_loss_that_is_not_finite_names_step_and_terms_and_saves_nothing(tmp_path, monkeypatch):
+    uri = make_stage(tmp_path)
+    monkeypatch.setenv("TOY", "nan@4")
+    with pytest.raises(JobError, match=r"step 4 \(epoch 1\): loss=nan, twice=") as error:
+        train(uri)
+    assert error.value.exit_code == 2 and not Path(uri, "last.ckpt").exists()
+
+
+def test_no_epochs_means_validate_and_save_once(tmp_path):
+    uri = make_stage(tmp_path, make_config(tmp_path, max_epochs=0))
+    result = train(uri)
+    assert result.epochs == 0 and result.steps == 0 and result.best.startswith("01_stage-epoch=00-")
+    assert Path(uri, result.best, "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "auto"])
+def test_every_precision_trains_on_a_cpu(tmp_path, precision):
+    uri = make_stage(tmp_path, make_config(tmp_path, precision=precision, accumulate_grad_batches=4))
+    result = train(uri)
+    assert result.steps == 3 * 2 and math.isfinite(result.metrics["val_loss"])
+
+
+def test_the_rate_warms_up_then_falls_to_zero():
+    rates = [rate(step, 100, 30) for step in range(101)]
+    assert rates[:10] == sorted(rates[:10]) and rates[10] == 1.0 and rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[100] == pytest.approx(0)
+
+
+def test_main_ends_with_2_and_one_line_when_the_place_is_empty(tmp_path, capsys):
+    assert worker.main(["--stage-uri", str(tmp_path / "store" / "run" / "01_stage")]) == 2
+    text = capsys.readouterr().err.strip().splitlines()
+    assert len(text) == 1 and "stage.json" in text[0]
+
+
+def test_main_records_why_it_failed(tmp_path, monkeypatch):
+    uri = make_stage(tmp_path)
+    monkeypatch.setenv("TOY", "nan@1")
+    assert worker.main(["--stage-uri", uri], build=Toy, schema=StageConfig) == 2
+    record = json.loads(Path(uri, "failure.json").read_text())
+    assert record["exit_code"] == 2 and "not finite" in record["message"] and record["where"] == "rank 0"

@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import os
 import tarfile
 from pathlib import Path
@@ -13,12 +12,9 @@ from hypothesis import strategies as st
 from curricle.errors import ConfigError
 from curricle.launch.pytorchjob.render import (
     NAME_LIMIT,
-    ClusterOptions,
     Elastic,
-    apply_task_config,
     attempt_name,
     bytes_of,
-    from_task_config,
     render,
 )
 
@@ -213,64 +209,3 @@ def test_every_attempt_has_its_own_name_that_fits(name, attempt):
 @pytest.mark.parametrize(("text", "number"), [("1Gi", 2**30), ("500m", 0.5), ("2", 2), ("1.5G", 1.5e9)])
 def test_quantities_mean_what_kubernetes_means(text, number):
     assert bytes_of(text) == number
-
-
-TASK = {
-    "affinity": {"nodeAffinity": {}},
-    "tolerations": [{"key": "gpu", "operator": "Exists"}],
-    "node_selector": {"pool": "a100"},
-    "env": [
-        {"name": "LEVEL", "value": "1"},
-        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
-        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-    ],
-    "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "corpora"}}],
-    "volume_mounts": [{"name": "data", "mountPath": "/data"}],
-    "resources": {"limits": {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": "2"}, "requests": {"cpu": "2"}},
-}
-
-
-def test_what_is_set_on_the_kfp_task_becomes_options():
-    assert from_task_config(json.dumps(TASK)) == {
-        "affinity": {"nodeAffinity": {}},
-        "node_selector": {"pool": "a100"},
-        "tolerations": ({"key": "gpu", "operator": "Exists"},),
-        "volumes": tuple(TASK["volumes"]),
-        "volume_mounts": tuple(TASK["volume_mounts"]),
-        "env": {"LEVEL": "1"},
-        "env_from_secrets": {"TOKEN": ("hub", "token")},
-        "env_entries": (TASK["env"][2],),
-        "cpu": "2", "cpu_limit": "4", "memory": "32Gi", "memory_limit": "",
-        "gpu_resource": "nvidia.com/gpu", "gpus": 2,
-    }  # fmt: skip
-
-
-def test_kfps_own_task_config_object_is_understood():
-    dsl = pytest.importorskip("kfp.dsl")
-    assert from_task_config(dsl.TaskConfig(**TASK)) == from_task_config(TASK)
-    assert from_task_config(dsl.TaskConfig()) == {} == from_task_config("")
-
-
-def test_the_task_goes_before_the_options_and_adds_to_them(job, plain):
-    base = dataclasses.replace(plain, env={"LEVEL": "0", "KEPT": "yes"}, tolerations=({"key": "spot"},))
-    merged = apply_task_config(base, TASK)
-    assert merged.env == {"LEVEL": "1", "KEPT": "yes"} and len(merged.tolerations) == 2 and merged.gpus == 2
-    assert container(render(job, merged))["resources"]["limits"] == {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": "2"}
-
-
-@pytest.mark.parametrize(
-    ("task", "words"),
-    [
-        ({"resource": {}}, "known are"),
-        ("{", "no JSON"),
-        ({"resources": {"limits": {"nvidia.com/gpu": "1", "amd.com/gpu": "1"}}}, "several kinds"),
-        ({"resources": {"limits": {"nvidia.com/gpu": "0.5"}}}, "whole GPUs"),
-    ],
-)
-def test_a_task_configuration_that_has_no_place_is_refused(task, words):
-    with pytest.raises(ConfigError, match=words):
-        from_task_config(task)
-
-
-def test_options_are_data():
-    assert dataclasses.asdict(ClusterOptions(image="a"))["image"] == "a"

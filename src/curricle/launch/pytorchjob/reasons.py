@@ -141,7 +141,9 @@ def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> F
             return Failure(name, "error", 1, f"{status.get('reason', 'Failed')}: {status.get('message', '')}", at)
         return None
     requested = _deletion_requested(pod)
-    if requested and code >= 128 and all(other > requested for other in others_failed):
+    if requested and code >= 128 and last.get("reason") != "OOMKilled":
+        if not all(other > requested for other in others_failed):
+            return Failure(name, "interrupted", code, "removed after another pod had failed", at)
         return Failure(name, "interrupted" if code == 143 else "lost", code, message or "the pod was deleted while it ran", at)
     if last.get("reason") == "OOMKilled" or code == 137:
         limit = _memory_limit(pod)
@@ -192,7 +194,7 @@ def failures(pods: Sequence[Mapping[str, Any]]) -> list[Failure]:
     def order(f: Failure) -> tuple[int, datetime, str]:
         soon = first == _LATEST or f.finished == _LATEST or (f.finished - first).total_seconds() <= 30
         outside = f.reason in ("evicted", "preempted", "lost", "oom_killed")
-        rank = 0 if outside and soon else 2 if f.exit_code == 143 and f.reason == "interrupted" else 1
+        rank = 0 if outside and soon else 2 if f.reason == "interrupted" else 1
         return rank, f.finished, f.pod
 
     return sorted(found, key=order)

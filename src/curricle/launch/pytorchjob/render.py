@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from curricle.errors import ConfigError
@@ -351,69 +351,3 @@ def check(job: Job, options: ClusterOptions) -> list[str]:
         need(mount.get("name") in names, f"volume mount {mount.get('name')!r} names no volume of {sorted(map(str, names))}")
         need(mount.get("mountPath") not in ("/tmp", "/cache", "/dev/shm"), f"volume mount {mount.get('name')!r} hides {mount.get('mountPath')}")
     return problems
-
-
-def from_task_config(raw: str | Mapping[str, Any] | object) -> dict[str, Any]:
-    """What a person set on the KFP task, as `ClusterOptions` fields: the content of `dsl.TaskConfig`, as object, mapping or JSON.
-
-    Raises:
-        ConfigError: it is no TaskConfig, or an entry has no place in a PyTorchJob.
-    """
-    if isinstance(raw, str):
-        try:
-            raw = json.loads(raw or "{}")
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"the task configuration is no JSON: {error}") from error
-    if is_dataclass(raw) and not isinstance(raw, type):
-        raw = asdict(raw)
-    elif not isinstance(raw, Mapping):
-        raw = vars(raw)
-    known = {"affinity", "tolerations", "node_selector", "env", "volumes", "volume_mounts", "resources"}
-    if unknown := sorted(set(raw) - known):
-        raise ConfigError(f"the task configuration holds {unknown}, known are {sorted(known)}")
-    out: dict[str, Any] = {k: raw[k] for k in ("affinity", "node_selector") if raw.get(k)}
-    out |= {k: tuple(raw[k]) for k in ("tolerations", "volumes", "volume_mounts") if raw.get(k)}
-    plain, secrets, entries = {}, {}, []
-    for entry in raw.get("env") or ():
-        reference = (entry.get("valueFrom") or {}).get("secretKeyRef")
-        if reference and not reference.get("optional"):
-            secrets[entry["name"]] = (reference["name"], reference["key"])
-        elif entry.get("valueFrom"):
-            entries.append(entry)
-        else:
-            plain[entry["name"]] = entry.get("value", "")
-    out |= {k: v for k, v in (("env", plain), ("env_from_secrets", secrets), ("env_entries", tuple(entries))) if v}
-    return out | _from_resources(raw.get("resources") or {})
-
-
-def _from_resources(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    requests = {k: str(v) for k, v in (resources.get("requests") or {}).items()}
-    limits = {k: str(v) for k, v in (resources.get("limits") or {}).items()}
-    out: dict[str, Any] = {}
-    for what in ("cpu", "memory"):
-        request, limit = requests.pop(what, ""), limits.pop(what, "")
-        if request or limit:
-            out[what] = request or limit
-            out[f"{what}_limit"] = limit if limit != (request or limit) else ""
-    devices = requests | limits
-    gpus = sorted(name for name in devices if "gpu" in name.lower())
-    if len(gpus) > 1:
-        raise ConfigError(f"the task asks for several kinds of GPU ({', '.join(gpus)}); a job has one")
-    if gpus:
-        count = devices.pop(gpus[0])
-        if not count.isdigit():
-            raise ConfigError(f"the task asks for {gpus[0]}: {count!r}; a job takes whole GPUs")
-        out |= {"gpu_resource": gpus[0], "gpus": int(count)}
-    return out | ({"extra_resources": devices} if devices else {})
-
-
-def apply_task_config(options: ClusterOptions, raw: str | Mapping[str, Any] | object) -> ClusterOptions:
-    """`options` with what the KFP task says: maps are merged (the task wins), lists are appended, single values replaced."""
-    changes = from_task_config(raw)
-    for key in ("env", "env_from_secrets", "node_selector", "extra_resources"):
-        if key in changes:
-            changes[key] = {**getattr(options, key), **changes[key]}
-    for key in ("tolerations", "volumes", "volume_mounts", "env_entries"):
-        if key in changes:
-            changes[key] = (*getattr(options, key), *changes[key])
-    return replace(options, **changes)

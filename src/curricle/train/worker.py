@@ -140,6 +140,8 @@ def run(stage_uri: str, *, build: Callable | None = None, schema: type[StageConf
             info={"family": spec.family, "run_id": spec.run_id, "start": spec.start}, scratch_dir=cache / "work")
         resume_uri = ranks.broadcast_object(checkpoints.resume_uri())
         resume_dir = fetch(resume_uri, cache / "checkpoints")[0] if resume_uri else None
+        if ranks.rank == 0:
+            checkpoints.store.delete(f"{prefix}/{layout.FAILURE}")
         ranks.barrier()
         if ranks.rank == 0:
             state = load_state(resume_dir) if resume_dir else None
@@ -183,11 +185,11 @@ def _tracker(make: Any, spec: StageSpec, config: StageConfig, report: Callable[[
 
 
 def record_failure(stage_uri: str, *, cause: str, message: str, exit_code: int, where: str, attempt: str) -> None:
-    """Write `failure.json` at the stage's place, unless this attempt's first failure stands there already."""
+    """Write `failure.json` at the stage's place, unless a failure stands there already: an attempt begins by removing it, so the first
+    failing rank has the word."""
     base, prefix = split_uri(stage_uri)
     store, key = open_store(base), f"{prefix}/{layout.FAILURE}"
-    before = store.read(key)
-    if before is not None and json.loads(before).get("attempt") == attempt:
+    if store.read(key) is not None:
         return
     store.write(key, (json.dumps({"stage": prefix, "cause": cause, "message": message, "exit_code": exit_code, "attempt": attempt, "where": where,
                                   "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}, indent=1) + "\n").encode())
@@ -197,7 +199,7 @@ def _leave_error_file(message: str, exit_code: int) -> None:
     """Tell the node agent what this rank died of, in torchelastic's own format."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
-        body = {"message": {"message": message, "errorCode": exit_code, "extraInfo": {"timestamp": str(int(time.time())), "py_callstack": ""}}}
+        body = {"message": {"message": message, "errorCode": exit_code, "extraInfo": {"timestamp": str(int(time.time())), "time": time.time(), "py_callstack": ""}}}
         Path(path).write_text(json.dumps(body), encoding="utf-8")
 
 

@@ -1,0 +1,191 @@
+"""The node agent: the one process of a node that starts the ranks, outlives them, and says truthfully how they ended.
+
+    python -m curricle.launch.agent --nnodes N --nproc-per-node P [--rdzv-endpoint HOST:PORT] -- -m curricle.train.worker ...
+
+It runs torchrun's elastic agent inside its own process, because bare torchrun ends with 1 whatever happened and leaves its
+ranks behind when it is killed. Here
+
+- the exit code is the first failing rank's own (128 + signal for a signal: 137 for SIGKILL, which mostly means out of memory);
+- what that rank said of itself goes to `TORCHELASTIC_ERROR_FILE` (TorchX reads it) and to the pod's termination log;
+- when the launcher that started it vanishes, the ranks are stopped gracefully (SIGTERM: they save) and nothing is left.
+
+There are no restarts in here: the launcher resubmits the whole job. Rendezvous is always c10d, with a store of its own for the
+ranks: the shared one of torch 2.13 breaks restarts.
+
+A job of one process needs no rendezvous: it is watched directly, and the seconds that importing torch takes are saved.
+torch is imported inside `_elastic` only: the agent lives in the worker's image; the launcher, which may have no torch,
+imports `arguments` from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+SHUTDOWN_SECONDS = 7
+"""Grace of the ranks on this machine: TorchX kills the agent after 10."""
+
+
+def arguments(argv: tuple[str, ...], *, nnodes: int, nproc_per_node: int, rdzv_endpoint: str = "", rdzv_id: str = "", local_addr: str = "") -> list[str]:
+    """The agent's own command line after ``python``, for a worker's argv."""
+    options = {"--rdzv-endpoint": rdzv_endpoint, "--rdzv-id": rdzv_id, "--local-addr": local_addr}
+    given = [part for name, value in options.items() if value for part in (name, value)]
+    return ["-m", "curricle.launch.agent", "--nnodes", str(nnodes), "--nproc-per-node", str(nproc_per_node), *given, "--", *argv]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the ranks of this node to their end; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m curricle.launch.agent", description="Run one node's ranks of a training job.")
+    parser.add_argument("--nnodes", default="1", help="number of nodes, or MIN:MAX")
+    parser.add_argument("--nproc-per-node", type=int, default=1)
+    parser.add_argument("--rdzv-endpoint", default="", help="host:port of the first node; not needed for one node")
+    parser.add_argument("--rdzv-id", default="", help="the same on all nodes")
+    parser.add_argument("--node-rank", type=int, help="this node's number, for messages; c10d numbers the ranks itself")
+    parser.add_argument("--local-addr", default="", help="this node's own address, where its host name is of no use")
+    parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"), help="written where it exists")
+    parser.add_argument("worker", nargs="+", help="what each rank runs, after `python`")
+    options = parser.parse_args(argv)
+    if options.nnodes != "1" and not options.rdzv_endpoint:
+        parser.error("--rdzv-endpoint is needed for more than one node")
+    _watch_parent()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory(prefix="curricle-agent-") as folder:
+        alone = options.nnodes == "1" and options.nproc_per_node == 1
+        code, message, where = _single(options.worker, Path(folder)) if alone else _elastic(options, folder)
+    if code:
+        _report(code, message, where, options.termination_log)
+    return code
+
+
+def _watch_parent() -> None:
+    """Stop gracefully when the process that started this one is gone. Polls, since the kernel's own signal goes by threads."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _single(worker: list[str], folder: Path) -> tuple[int, str, str]:
+    """Run the only rank: (exit code, message, where)."""
+    error_file, asked = folder / "error.json", []
+    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    env = {**os.environ, **ranks, "TORCHELASTIC_RUN_ID": _unique(), "TORCHELASTIC_ERROR_FILE": str(error_file)}
+    child = subprocess.Popen([sys.executable, "-u", *worker], env=env, start_new_session=True)
+
+    def stop(number: int, frame: Any) -> None:
+        if not asked:
+            asked.append(number)
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
+            killer = threading.Timer(_grace(), lambda: _kill_group(child.pid))
+            killer.daemon = True
+            killer.start()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, stop)
+    exit_code = child.wait()
+    _kill_group(child.pid)
+    if asked:
+        return _stopped(asked[0])
+    if exit_code == 0:
+        return 0, "", ""
+    told = json.loads(error_file.read_text()) if error_file.exists() else {}
+    return _words(0, exit_code, told.get("message"))
+
+
+def _elastic(options: argparse.Namespace, folder: str) -> tuple[int, str, str]:
+    """Run this node's ranks under torchrun's agent: (exit code, message, where)."""
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    import logging
+
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    least, _, most = options.nnodes.partition(":")
+    one = options.nnodes == "1"
+    config = LaunchConfig(
+        min_nodes=int(least), max_nodes=int(most or least), nproc_per_node=options.nproc_per_node, role="rank",
+        run_id=options.rdzv_id or (_unique() if one else "curricle"), rdzv_backend="c10d",
+        rdzv_endpoint=options.rdzv_endpoint or "localhost:0", local_addr=options.local_addr or ("localhost" if one else None),
+        max_restarts=0, monitor_interval=0.1, start_method="spawn",
+        logs_specs=DefaultLogsSpecs(log_dir=folder, tee=Std.ALL), log_line_prefix_template="[${rank}] ", shutdown_timeout=_grace())
+    try:
+        elastic_launch(config, sys.executable)("-u", *options.worker)
+        return 0, "", ""
+    except SignalException as stopped:
+        return _stopped(stopped.sigval)
+    except ChildFailedError as error:
+        return _first_failure(error.failures)
+    except (RuntimeError, OSError) as error:
+        node = f" (node {options.node_rank})" if options.node_rank is not None else ""
+        return 1, f"the node agent{node} could not run the ranks at {options.rdzv_endpoint or 'localhost'}: {error}", "agent"
+
+
+def _first_failure(failures: dict[int, Any]) -> tuple[int, str, str]:
+    """The rank to blame: one that a signal killed, since the others' broken connections only follow from it; else the earliest."""
+    def told(failure: Any) -> Any:
+        return failure.error_file_data.get("message")
+
+    def when(failure: Any) -> float:
+        said = told(failure)
+        return float(said["extraInfo"].get("time", failure.timestamp)) if isinstance(said, dict) else float(failure.timestamp)
+
+    rank, failure = min(failures.items(), key=lambda item: (item[1].exitcode >= 0, when(item[1])))
+    return _words(rank, failure.exitcode, told(failure))
+
+
+def _words(rank: int, exit_code: int, told: Any) -> tuple[int, str, str]:
+    """What a rank's end means: exit code (128 + signal), its own words or ours, where."""
+    where = f"rank {rank}"
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        return 128 - exit_code, f"killed by {name}" + (": probably out of memory" if name == "SIGKILL" else ""), where
+    message = told.get("message") if isinstance(told, dict) else told
+    return exit_code, message or f"ended with {exit_code} and left no message; its last lines are in the log", where
+
+
+def _stopped(number: int) -> tuple[int, str, str]:
+    return 128 + int(number), f"stopped by {signal.Signals(number).name}", "agent"
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _grace() -> int:
+    return int(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS))
+
+
+def _unique() -> str:
+    return f"{os.getpid()}-{time.time_ns()}"
+
+
+def _report(code: int, message: str, where: str, termination_log: Path) -> None:
+    print(f"[agent] {where}: {message} (exit code {code})", file=sys.stderr, flush=True)
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file:
+        body = {"message": {"message": message, "errorCode": code, "extraInfo": {"where": where, "time": time.time(), "timestamp": str(int(time.time())), "py_callstack": ""}}}
+        Path(file).write_text(json.dumps(body), encoding="utf-8")
+    if termination_log.exists():
+        termination_log.write_text(f"{where}: {message}"[:3500], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

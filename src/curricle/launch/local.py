@@ -1,0 +1,171 @@
+"""Training jobs on this machine, by TorchX `local_cwd`: the node agent as the only process that TorchX starts per node.
+
+TorchX gives processes, log files and their clean-up; what it does not give (real exit codes, the failing rank's own words, no
+orphans) comes from the node agent. It takes over SIGTERM and SIGINT when it is made; here both are handed back at once, since
+the agent notices by itself when this process is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torchx import specs
+from torchx.runner import Runner
+from torchx.schedulers.local_scheduler import create_scheduler
+
+from curricle.errors import JobError
+from curricle.launch import agent
+from curricle.launch.job import Job, Outcome, Reason
+
+_POLL = 0.1
+_ROLE = "worker"
+
+
+@dataclass
+class _Running:
+    job: Job
+    runner: Runner
+    log_dir: Path
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    outcome: Outcome | None = None
+
+
+class LocalLauncher:
+    """Runs jobs as processes of this machine. Handles are good in this process only: nothing is adopted from another one."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, _Running] = {}
+
+    def render(self, job: Job, *, port: int = 0) -> specs.AppDef:
+        """What `submit` would start; `port` is where several nodes meet (submit takes a free one)."""
+        many = job.nodes > 1
+        args = agent.arguments(job.argv, nnodes=job.nodes, nproc_per_node=job.processes_per_node, rdzv_endpoint=f"localhost:{port}" if many else "",
+                               rdzv_id=job.name if many else "", local_addr="localhost" if many else "")
+        env = {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(agent.SHUTDOWN_SECONDS), "PYTHONUNBUFFERED": "1", **job.env}
+        role = specs.Role(name=_ROLE, image="", entrypoint=sys.executable, args=args, env=env, num_replicas=job.nodes, max_retries=0)
+        return specs.AppDef(name=job.name, roles=[role], metadata=dict(job.labels))
+
+    def submit(self, job: Job) -> str:
+        """Start the job; its handle. The same work that is already running here is adopted.
+
+        Raises:
+            JobError: other work of the same name is running here.
+        """
+        for handle, running in self._running.items():
+            if running.job.name == job.name and running.outcome is None:
+                if running.job.digest != job.digest:
+                    raise JobError(f"job {job.name} is running with digest {running.job.digest}; this one has {job.digest}", reason="refused")
+                return handle
+        log_dir = Path(tempfile.mkdtemp(prefix="curricle-job-"))
+        main = threading.current_thread() is threading.main_thread()
+        handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            runner = Runner("curricle", {"local_cwd": create_scheduler})
+            handle = runner.run(self.render(job, port=_free_port()), "local_cwd", cfg={"log_dir": str(log_dir)})
+        finally:
+            if main:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+        self._running[handle] = _Running(job, runner, log_dir)
+        return handle
+
+    def wait(self, handle: str, on_log: Callable[[str], None]) -> Outcome:
+        """Stream the log until the job ends. Interrupted by an exception (Ctrl-C), it cancels the job first."""
+        running = self._of(handle)
+        if running.outcome is None:
+            try:
+                running.outcome = self._follow(handle, running, on_log)
+            except BaseException:
+                self.cancel(handle)
+                raise
+            finally:
+                running.runner.close()
+                shutil.rmtree(running.log_dir, ignore_errors=True)
+        return running.outcome
+
+    def cancel(self, handle: str) -> None:
+        """Stop the job: its ranks get SIGTERM and time to save."""
+        running = self._of(handle)
+        if running.outcome is None and not running.cancelled.is_set():
+            running.cancelled.set()
+            running.runner.cancel(handle)
+
+    def _of(self, handle: str) -> _Running:
+        if handle not in self._running:
+            raise JobError(f"{handle} is no job of this process", reason="lost")
+        return self._running[handle]
+
+    def _follow(self, handle: str, running: _Running, on_log: Callable[[str], None]) -> Outcome:
+        tails = [_Tail(path, running.job, on_log) for node in range(running.job.nodes)
+                 for path in (self._node_dir(handle, running, node) / "stdout.log", self._node_dir(handle, running, node) / "stderr.log")]
+        while True:
+            status = running.runner.status(handle)
+            for tail in tails:
+                tail.read()
+            if status is None or status.is_terminal():
+                break
+            time.sleep(_POLL)
+        for tail in tails:
+            tail.read(end=True)
+        said = [text for node in range(running.job.nodes) if (text := self._report(handle, running, node))]
+        if running.cancelled.is_set():
+            return Outcome("cancelled", "cancelled", 143, "stopped on request")
+        if status is not None and status.state == specs.AppState.SUCCEEDED:
+            return Outcome("succeeded", "succeeded", 0)
+        if not said:
+            lines = "\n".join(line for tail in tails for line in tail.last)
+            return Outcome("failed", "lost", 137, f"the node agent died without a word; the last lines of the job:\n{lines}", "agent")
+        first = min(said, key=lambda text: float(text["extraInfo"]["time"]))
+        code = int(first["errorCode"])
+        return Outcome("failed", _reason(code), code, first["message"], first["extraInfo"]["where"])
+
+    def _node_dir(self, handle: str, running: _Running, node: int) -> Path:
+        return running.log_dir / "curricle" / handle.rsplit("/", 1)[1] / _ROLE / str(node)
+
+    def _report(self, handle: str, running: _Running, node: int) -> dict | None:
+        file = self._node_dir(handle, running, node) / "error.json"
+        return json.loads(file.read_text())["message"] if file.exists() else None
+
+
+def _reason(code: int) -> Reason:
+    return {2: "configuration", 137: "oom_killed", 143: "interrupted", 130: "interrupted"}.get(code, "error")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class _Tail:
+    """A log file that grows: hands on whole lines, prefixed by rank, and remembers the last few."""
+
+    def __init__(self, path: Path, job: Job, on_log: Callable[[str], None]):
+        self._path, self._on_log, self._rest, self._offset = path, on_log, b"", 0
+        self._alone = job.nodes * job.processes_per_node == 1
+        self.last: list[str] = []
+
+    def read(self, end: bool = False) -> None:
+        if self._path.exists():
+            with open(self._path, "rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+            self._offset += len(data)
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            if end and self._rest:
+                lines, self._rest = [*lines, self._rest], b""
+            for line in lines:
+                text = line.decode("utf-8", errors="replace").rstrip("\r")
+                text = f"[0] {text}" if self._alone and not text.startswith("[agent] ") else text
+                self.last = [*self.last, text][-5:]
+                self._on_log(text)

@@ -45,6 +45,7 @@ def disrupted(why):
         (ended("w", 137, deleted=-1), "lost", 137, "deleted while it ran"),
         (ended("w", 143, deleted=-1, grace=120), "interrupted", 143, "deleted while it ran"),
         ({"metadata": {"name": "w"}, "status": {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}}, "evicted", 137, "low on memory"),
+        ({"metadata": {"name": "w"}, "status": {"phase": "Failed", "reason": "DeadlineExceeded"}}, "deadline", 143, "active_deadline_seconds"),
         ({"metadata": {"name": "w"}, "status": {"phase": "Failed", "reason": "OutOfcpu"}}, "error", 1, "OutOfcpu"),
     ],
 )

@@ -136,6 +136,8 @@ def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> F
     if status.get("phase") == "Failed" and status.get("reason") in _EVICTED:
         why = "preempted" if status["reason"] == "Preempting" else "evicted"
         return Failure(name, why, code or 137, f"{status['reason']}: {status.get('message', '')}", at)
+    if status.get("phase") == "Failed" and status.get("reason") == "DeadlineExceeded":
+        return Failure(name, "deadline", code or 143, "it ran longer than its deadline (active_deadline_seconds)", at)
     if not code:
         if status.get("phase") == "Failed":
             return Failure(name, "error", 1, f"{status.get('reason', 'Failed')}: {status.get('message', '')}", at)
@@ -193,7 +195,7 @@ def failures(pods: Sequence[Mapping[str, Any]]) -> list[Failure]:
 
     def order(f: Failure) -> tuple[int, datetime, str]:
         soon = first == _LATEST or f.finished == _LATEST or (f.finished - first).total_seconds() <= 30
-        outside = f.reason in ("evicted", "preempted", "lost", "oom_killed")
+        outside = f.reason in ("evicted", "preempted", "lost", "oom_killed", "deadline")
         rank = 0 if outside and soon else 2 if f.reason == "interrupted" else 1
         return rank, f.finished, f.pod
 

@@ -257,6 +257,8 @@ def _pod_template(job: Job, options: ClusterOptions, name: str, labels: Mapping[
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": options.grace_seconds,
+        # The operator looks at its own deadline only when something else happens to the job; the kubelet keeps this one.
+        "activeDeadlineSeconds": options.active_deadline_seconds,
     }
     for key, value in (
         ("serviceAccountName", options.service_account),

@@ -128,7 +128,7 @@ class PyTorchJobScheduler(Scheduler[Opts]):
         streams: Any = None,
     ) -> Iterable[str]:
         """Lines of the k-th pod (0 is the master); `until` and a choice of streams are not to be had of Kubernetes."""
-        if until is not None or streams not in (None, "combined", "Stream.COMBINED") and str(getattr(streams, "value", streams)) != "combined":
+        if until is not None or str(getattr(streams, "value", streams or "combined")) != "combined":
             raise ValueError("Kubernetes keeps one combined log a container and cannot stop at a time")
         namespace, name = app_id.split(":", 1)
         pods = _ordered(self.api(namespace).list_pods(name), name)
@@ -204,8 +204,3 @@ def _role(job: dict[str, Any]) -> Role:
     command = container.get("command") or [""]
     replicas = sum(s.get("replicas", 1) for s in specs.values())
     return Role(name="worker", image=container["image"], entrypoint=command[0], args=command[1:], num_replicas=replicas)
-
-
-def create_scheduler(session_name: str, **kwargs: Any) -> PyTorchJobScheduler:
-    """TorchX's factory. It is handed every TORCHX_* environment variable, of which none is ours."""
-    return PyTorchJobScheduler(session_name)

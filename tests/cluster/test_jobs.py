@@ -11,6 +11,7 @@ import pytest
 
 from curricle.errors import JobError
 from curricle.launch.pytorchjob.client import Waits
+from curricle.launch.pytorchjob.reasons import RETRYABLE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")]
 
@@ -150,3 +151,20 @@ def test_the_exit_handler_deletes_what_a_run_left(make_launcher, make_job):
     launcher.submit(job)
     assert job.name in launcher.delete_by_run(job.labels["curricle.dev/run"])
     no_pods(launcher, job.name, 30)
+
+
+@pytest.mark.parametrize("grace", [0, 20])
+def test_a_worker_pod_killed_by_hand_may_be_retried(grace, make_launcher, make_job):
+    launcher, lines, outcomes = make_launcher(), [], []
+    job = make_job("import time, torch.distributed as d; d.init_process_group('gloo'); print('up', flush=True)\nwhile True: d.barrier(); time.sleep(.2)", nodes=2)
+    handle = launcher.submit(job)
+    waiting = threading.Thread(target=lambda: outcomes.append(launcher.wait(handle, lines.append)))
+    waiting.start()
+    until = time.monotonic() + 120
+    while not any("up" in line for line in lines):
+        assert time.monotonic() < until and waiting.is_alive(), (lines, outcomes)
+        time.sleep(0.2)
+    launcher.api._core.delete_namespaced_pod(f"{job.name}-worker-0", launcher.api.namespace, grace_period_seconds=grace)
+    waiting.join(90)
+    assert outcomes and outcomes[0].state == "failed" and outcomes[0].reason in RETRYABLE, (outcomes, lines)
+    assert launcher.submit(job) == f"{handle}-a2"

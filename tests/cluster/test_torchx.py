@@ -21,13 +21,14 @@ def torchx(kubeconfig):
 
 def test_a_command_runs_is_seen_and_is_cancelled(torchx, options):
     code, out, err = torchx(
-        "run", "-s", "pytorchjob", "-cfg", "namespace=kubeflow", "utils.sh", "--image", options.image, "--memMB", "256", "echo hello; sleep 100")  # fmt: skip
+        "run", "-s", "pytorchjob", "-cfg", "namespace=kubeflow", "utils.sh", "--image", options.image, "--memMB", "256", "--", "python", "-u", "-c", "import time; print('hello'); time.sleep(100)")  # fmt: skip
     assert code == 0, err
     handle = out.strip().splitlines()[-1]
     until = time.monotonic() + 60
-    while "RUNNING" not in torchx("status", handle)[1]:
-        assert time.monotonic() < until
+    while "State: RUNNING" not in (status := torchx("status", handle)[1]):
+        assert time.monotonic() < until and "FAILED" not in status, status
         time.sleep(1)
-    assert "hello" in torchx("log", handle)[1]
+    while "hello" not in (log := torchx("log", handle)[1]):
+        assert time.monotonic() < until, log
     assert torchx("cancel", handle)[0] == 0
     assert "RUNNING" not in torchx("status", handle)[1]

@@ -27,7 +27,7 @@ MAY = {  # room → rooms it may import, beside itself
     "families": {"errors", "config", "store", "plan", "train"},
     "train": {"errors", "config", "store", "plan", "families"},
     "launch": {"errors", "store"},
-    "steps": {"errors", "config", "store", "plan", "families", "launch"},
+    "steps": {"errors", "config", "store", "plan", "families", "launch", "train"},
     "cli": {"errors", "config", "store", "plan", "families", "launch", "steps"},
 }
 

@@ -15,6 +15,7 @@ from curricle.config.load import COMMAND_LINE, DEFAULT, leaves
 from curricle.plan import ChainPlan
 
 console = Console(width=None if sys.stdout.isatty() else 140)
+EPOCH_FIGURES = ("train/loss_epoch", "val_loss", "val/top1", "val/mrr", "val/f1", "structure/pearson")
 HYPERPARAMETERS = ("training.", "data_loader.", "model.")
 STYLE = {"scratch": "cyan", "continued": "green", "reuse": "yellow", "skip": "dim"}
 
@@ -101,8 +102,9 @@ class Progress:
             self.bars.update(self.bar, completed=event["step"], total=event["steps"], note=f"epoch {event['epoch']}  loss {event['loss']:.4f}")
 
     def on_epoch(self, event: dict[str, Any]) -> None:
-        shown = {key: value for key, value in event.items() if isinstance(value, float)}
-        self.say(f"  epoch {event['epoch']:>2}  " + "  ".join(f"{key} {value:.4f}" for key, value in list(shown.items())[:8]))
+        known = [key for key in EPOCH_FIGURES if key in event] or [key for key, value in event.items() if isinstance(value, float)][:5]
+        mark = " *" if event.get("best") else ""
+        self.say(f"  epoch {event['epoch']:>2}  " + "  ".join(f"{key} {event[key]:.4f}" for key in known) + mark)
 
     def on_stage_done(self, event: dict[str, Any]) -> None:
         if self.bar is not None:

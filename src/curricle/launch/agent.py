@@ -138,7 +138,10 @@ def _elastic(options: argparse.Namespace, folder: str) -> tuple[int, str, str]:
 
 
 def _first_failure(failures: dict[int, Any]) -> tuple[int, str, str]:
-    """The rank to blame: one that a signal killed, since the others' broken connections only follow from it; else the earliest."""
+    """The rank to blame: one that was killed, since the others' broken connections only follow from it; else the earliest.
+
+    `failures` also holds the ranks that the agent stopped afterwards: by SIGTERM, or by SIGKILL at the end of the grace.
+    """
     def told(failure: Any) -> Any:
         return failure.error_file_data.get("message")
 
@@ -146,7 +149,9 @@ def _first_failure(failures: dict[int, Any]) -> tuple[int, str, str]:
         said = told(failure)
         return float(said["extraInfo"].get("time", failure.timestamp)) if isinstance(said, dict) else float(failure.timestamp)
 
-    rank, failure = min(failures.items(), key=lambda item: (item[1].exitcode >= 0, when(item[1])))
+    own = {rank: f for rank, f in failures.items() if f.exitcode not in (-signal.SIGTERM, 128 + signal.SIGTERM)} or failures
+    begin = min(f.timestamp for f in own.values())
+    rank, failure = min(own.items(), key=lambda item: (not (item[1].exitcode < 0 and item[1].timestamp - begin < max(1, _grace() - 1)), when(item[1])))
     return _words(rank, failure.exitcode, told(failure))
 
 
@@ -156,7 +161,7 @@ def _words(rank: int, exit_code: int, told: Any) -> tuple[int, str, str]:
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
         return 128 - exit_code, f"killed by {name}" + (": probably out of memory" if name == "SIGKILL" else ""), where
-    message = told.get("message") if isinstance(told, dict) else told
+    message = told.get("message") if isinstance(told, dict) else None
     return exit_code, message or f"ended with {exit_code} and left no message; its last lines are in the log", where
 
 

@@ -51,7 +51,7 @@ class LocalLauncher:
         many = job.nodes > 1
         args = agent.arguments(job.argv, nnodes=job.nodes, nproc_per_node=job.processes_per_node, rdzv_endpoint=f"localhost:{port}" if many else "",
                                rdzv_id=job.name if many else "", local_addr="localhost" if many else "")
-        env = {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(agent.SHUTDOWN_SECONDS), "PYTHONUNBUFFERED": "1", **job.env}
+        env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(agent.SHUTDOWN_SECONDS), "PYTHONUNBUFFERED": "1", **job.env}
         role = specs.Role(name=_ROLE, image="", entrypoint=sys.executable, args=args, env=env, num_replicas=job.nodes, max_retries=0)
         return specs.AppDef(name=job.name, roles=[role], metadata=dict(job.labels))
 

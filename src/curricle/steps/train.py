@@ -14,6 +14,7 @@ from curricle.plan import ChainPlan, StagePlan
 from curricle.steps.resolve import best_checkpoint
 from curricle.store import join_uri, layout, open_store, split_uri
 from curricle.store.manifest import Manifest, read_manifest, retire
+from curricle.train.worker import StageSpec
 
 
 
@@ -53,7 +54,7 @@ def train_stage(
         parent, key = split_uri(stage.uri)
         retire(open_store(parent), key)
     store.delete(layout.FAILURE)
-    store.write(layout.STAGE, json.dumps(_spec(plan, stage, parent_uri), indent=1, sort_keys=True).encode())
+    store.write(layout.STAGE, _spec(plan, stage, parent_uri).to_json().encode())
     trainer = stage.config["training"]["trainer"]
     job = Job(
         name=stage.job_name,
@@ -110,17 +111,16 @@ def parse_line(line: str) -> dict[str, Any]:
     return {"event": "log", "line": line.rstrip("\n")}
 
 
-def _spec(plan: ChainPlan, stage: StagePlan, parent_uri: str) -> dict[str, Any]:
-    source = ""
+def _spec(plan: ChainPlan, stage: StagePlan, parent_uri: str) -> StageSpec:
+    source = None
     if stage.start == "continued":
         source = parent_uri or stage.parent_uri
         if read_kind(source) == "stage":
             source = best_checkpoint(source)
-    return {
-        "format": 1, "run_id": plan.run_id, "stage": stage.name, "digest": stage.digest, "family": stage.family,
-        "config": stage.config, "start": stage.start, "parent_uri": source, "parent_digest": stage.parent_digest,
-        "data_uri": stage.data_uri, "data_digest": stage.data_digest,
-    }
+    return StageSpec(
+        run_id=plan.run_id, stage=stage.name, digest=stage.digest, family=stage.family, config=stage.config, start=stage.start,
+        parent_uri=source, parent_digest=stage.parent_digest or None, data_uri=stage.data_uri, data_digest=stage.data_digest,
+    )
 
 
 def read_kind(uri: str) -> str:

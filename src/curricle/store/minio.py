@@ -86,10 +86,10 @@ class S3Settings:
         """Read the settings from environment variables: the one place of the package where a store's settings come from.
 
         ``S3_ENDPOINT``, else ``AWS_ENDPOINT_URL_S3``, else ``AWS_ENDPOINT_URL``: ``http://host:port`` or ``https://host``; a
-        value without scheme means http. ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``: the credentials. optional
-        are ``AWS_SESSION_TOKEN`` (temporary credentials), ``AWS_REGION`` (the bucket's region; else the server is asked) and
-        ``SSL_CERT_FILE`` (the authorities of a server with a certificate of its own). An empty variable counts as not set. Without an endpoint, ``s3://`` means Amazon's
-        own (https://s3.amazonaws.com); ``minio://`` has no such default.
+        value without scheme means http. ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``: the credentials. Optional:
+        ``AWS_SESSION_TOKEN`` (temporary credentials), ``AWS_REGION`` (the bucket's region; else the server is asked),
+        ``SSL_CERT_FILE`` (the authorities of a server with a certificate of its own). An empty variable counts as not set.
+        Without an endpoint, ``s3://`` means Amazon's own (https://s3.amazonaws.com); ``minio://`` has no such default.
 
         Args:
             environment: the variables; None means this process's own, as in worker processes.

@@ -51,7 +51,7 @@ class State:
     optimizer: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
     tracking: str = ""
-    """The MLflow run that this stage writes to."""
+    """What the stage is tracked under, so that its curves go on."""
 
 
 def newest(store: Store, prefix: str) -> tuple[str, Manifest] | None:
@@ -68,7 +68,7 @@ def load_state(folder: Path) -> State:
     """Read `state.pt` (no pickled code is run)."""
     try:
         return State(**torch.load(folder / layout.STATE, weights_only=True, map_location="cpu"))
-    except (OSError, RuntimeError, TypeError) as error:
+    except Exception as error:  # a damaged file can make the unpickler fail in any way
         raise CheckpointError(f"{folder / layout.STATE} is not a training state of this version: {error}") from error
 
 
@@ -135,8 +135,7 @@ class Checkpoints:
             if former:
                 retire(self.store, f"{self.prefix}/{former}")
             if best:
-                for name in self.names() - {best_name}:
-                    retire(self.store, f"{self.prefix}/{name}")
+                self._retire_but(best_name)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -144,6 +143,10 @@ class Checkpoints:
         key = f"{self.prefix}/{name}"
         retire(self.store, key)
         publish(self.store, key, folder, kind="checkpoint", digest=self._digest, metrics=metrics, lineage=self._lineage, info=info)
+
+    def _retire_but(self, best_name: str) -> None:
+        for name in self.names() - {best_name}:
+            retire(self.store, f"{self.prefix}/{name}")
 
     def names(self) -> set[str]:
         """The names of this place's checkpoints other than the newest state, complete or not."""
@@ -163,6 +166,8 @@ class Checkpoints:
         if self._slot != layout.LAST:
             self.save(task, state, metrics)
             self.join()
+        retire(self.store, f"{self.prefix}/{SPARE}")  # what an attempt that crashed may have left
+        self._retire_but(state.best_name)
         self.store.delete(f"{self.prefix}/{layout.FAILURE}")
         publish(self.store, self.prefix, None, kind="stage", digest=self._digest, metrics=metrics, lineage=self._lineage,
                 info={**self._info, **info})

@@ -31,7 +31,8 @@ Report = Callable[[dict[str, Any]], None]
 class Tracker(Protocol):
     """Where curves go. Never blocks, never raises."""
 
-    run_id: str
+    key: str
+    """What a resumed stage is tracked under."""
 
     def log(self, values: dict[str, float], step: int) -> None: ...
 
@@ -217,7 +218,7 @@ class _Stage:
         state = self.state
         if self.ranks.rank == 0:
             state.optimizer = self.optimizer.state_dict() if self.optimizer is not None else {}
-            state.scaler, state.tracking = self.scaler.state_dict(), self.tracker.run_id
+            state.scaler, state.tracking = self.scaler.state_dict(), self.tracker.key
             self.checkpoints.save(self.task, state, self.metrics, best=best)
         self.report({"event": "saved", "name": state.best_name if best else layout.LAST, "epoch": state.epoch, "step": state.step})
 

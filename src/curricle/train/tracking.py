@@ -8,18 +8,22 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_BATCH_SECONDS = 1.0
+_PAUSE = 0.05
+"""Seconds between two looks at the queue: points that come in together are written together."""
+_KEY = "curricle.attempts"
+"""The tag by which a resumed stage finds its MLflow run; known at once, before MLflow has answered."""
 
 
 class NoTracker:
     """Writes nothing: ranks other than 0."""
 
-    run_id = ""
+    key = ""
 
     def log(self, values: dict[str, float], step: int) -> None:
         pass
@@ -36,28 +40,25 @@ class Tracker:
         mlflow_uri: MLflow's tracking URI, or None for none.
         experiment: MLflow's experiment.
         run_name: the run's name in it.
-        run_id: the MLflow run to go on with (a resumed stage), or "" for a new one.
+        key: what a former attempt of this stage was tracked under (a resumed stage goes on in its MLflow run), or "" for a new one.
         params: the configuration, flat.
         tags: digests, parent, kind of training.
         purge_step: points of a former attempt from this step on are dropped (TensorBoard).
         warn: gets the one sentence about a backend that fails.
     """
 
-    def __init__(self, *, folder: Path | None, mlflow_uri: str | None, experiment: str, run_name: str, run_id: str = "",
+    def __init__(self, *, folder: Path | None, mlflow_uri: str | None, experiment: str, run_name: str, key: str = "",
                  params: dict[str, Any], tags: dict[str, str], purge_step: int | None, warn: Callable[[str], None]):
-        self.run_id = run_id
+        self.key, resumed = key or uuid.uuid4().hex, bool(key)
         self._queue: queue.SimpleQueue[tuple[int, float, dict[str, float]] | str] = queue.SimpleQueue()
         self._warn = warn
         self._backends: dict[str, Callable[[], Any]] = {}
         if folder is not None:
             self._backends["TensorBoard"] = lambda: _TensorBoard(folder, purge_step)
         if mlflow_uri is not None:
-            self._backends["MLflow"] = lambda: _MLflow(mlflow_uri, experiment, run_name, run_id, params, tags, self._started)
+            self._backends["MLflow"] = lambda: _MLflow(mlflow_uri, experiment, run_name, self.key, resumed, params, tags)
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
-
-    def _started(self, run_id: str) -> None:
-        self.run_id = run_id
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Queue points of curves."""
@@ -78,14 +79,14 @@ class Tracker:
         while end is None:
             points = [self._queue.get()]
             if not isinstance(points[0], str):
-                time.sleep(0 if not self._queue.empty() else _BATCH_SECONDS / 20)
+                time.sleep(_PAUSE)
             while not self._queue.empty():
                 points.append(self._queue.get())
             end = next((p for p in points if isinstance(p, str)), None)
             batch = [p for p in points if not isinstance(p, str)]
             for name, backend in list(open_backends.items()):
                 if batch:
-                    self._guard(name, lambda backend=backend: backend.write(batch), open_backends)
+                    self._guard(name, lambda backend=backend, batch=batch: backend.write(batch), open_backends)
         for name, backend in list(open_backends.items()):
             self._guard(name, lambda backend=backend: backend.close(end), open_backends)
 
@@ -117,23 +118,25 @@ class _TensorBoard:
 
 
 class _MLflow:
-    def __init__(self, uri: str, experiment: str, run_name: str, run_id: str, params: dict[str, Any], tags: dict[str, str],
-                 started: Callable[[str], None]):
+    def __init__(self, uri: str, experiment: str, run_name: str, key: str, resumed: bool, params: dict[str, Any], tags: dict[str, str]):
+        import logging
+
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._client = MlflowClient(uri)
-        if run_id:
-            self._client.update_run(run_id, status="RUNNING")
-        else:
-            found = self._client.get_experiment_by_name(experiment)
-            experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
-            run_id = self._client.create_run(experiment_id, run_name=run_name, tags=tags).info.run_id
-            rows = [Param(name, str(value)[:6000]) for name, value in params.items()]
-            for first in range(0, len(rows), 100):
-                self._client.log_batch(run_id, params=rows[first:first + 100])
-        self._run_id = run_id
-        started(run_id)
+        found = self._client.get_experiment_by_name(experiment)
+        experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+        runs = self._client.search_runs([experiment_id], f"tags.`{_KEY}` = '{key}'") if resumed else []
+        if runs:
+            self._run_id = runs[0].info.run_id
+            self._client.update_run(self._run_id, status="RUNNING")
+            return
+        self._run_id = self._client.create_run(experiment_id, run_name=run_name, tags={**tags, _KEY: key}).info.run_id
+        rows = [Param(name, str(value)[:6000]) for name, value in params.items()]
+        for first in range(0, len(rows), 100):
+            self._client.log_batch(self._run_id, params=rows[first:first + 100])
 
     def write(self, points: list[tuple[int, float, dict[str, float]]]) -> None:
         from mlflow.entities import Metric

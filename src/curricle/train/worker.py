@@ -180,7 +180,7 @@ def _tracker(make: Any, spec: StageSpec, config: StageConfig, report: Callable[[
         folder=Path(config.paths.outputs_dir) / spec.run_id / spec.stage if tracking.tensorboard else None,
         mlflow_uri=(mlflow_uri or tracking.mlflow_uri) if tracking.mlflow else None,
         experiment=names.get("experiment", config.experiment_name), run_name=names.get("run_name", f"{spec.run_id}/{spec.stage}"),
-        run_id=state.tracking if state else "", purge_step=state.step + 1 if state else None, params=leaves(config), tags=tags,
+        key=state.tracking if state else "", purge_step=state.step + 1 if state else None, params=leaves(config), tags=tags,
         warn=lambda message: report({"event": "warning", "message": message}))
 
 

@@ -113,6 +113,20 @@ def test_near_duplicates_are_those_of_a_full_search():
         assert (index.find(text) is not None) == full
 
 
+@pytest.mark.parametrize("length", [12, 22, 31, 32, 41, 60, 61, 62])
+def test_the_similarity_counts_from_nine_tenths_on(length):
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    base = "".join(letters[(i * i + 3 * i) % 36] + letters[i % 36] for i in range(length))[:length]
+    found = []
+    for cut in range(1, length - 3):
+        text = base[:-cut]
+        similarity = len(trigrams(text)) / len(trigrams(base))
+        assert (NearDuplicates([base]).find(text) is not None) == (similarity >= 0.9 - 1e-9)
+        assert (NearDuplicates([text]).find(base) is not None) == (similarity >= 0.9 - 1e-9)
+        found.append(similarity >= 0.9 - 1e-9)
+    assert any(found) and not all(found)
+
+
 def sources(entries: dict[str, int]) -> Sources:
     """A few codes with that many unlike entries each."""
     titles = {"11": "A", "111": "B", "1111": "C"} | {c: f"D{c}" for c in entries} | {c[:5]: f"E{c}" for c in entries}

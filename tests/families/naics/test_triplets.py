@@ -9,7 +9,7 @@ from curricle.errors import ConfigError
 from curricle.families.naics.config import Curriculum
 from curricle.families.naics.prepare import CHANNELS, NaicsTable
 from curricle.families.naics.tree import Tree
-from curricle.families.naics.triplets import explain, sample
+from curricle.families.naics.triplets import CLASSES, DRAW_WEIGHT, explain, sample
 from curricle.families.naics.workbooks import parent_of
 
 CODES = ["11", "111", "1111", "11111", "111110", "11112", "111120", "1112", "11121", "111211", "111219", "112", "1121", "11211", "112111", "112112", "11212", "112120", "31-33", "311", "3111", "31111", "311111", "311119", "321", "3211", "32111", "321113", "321114", "3212", "32121", "321211", "42", "423", "4231", "42311", "423110"]
@@ -158,7 +158,14 @@ def test_negatives_are_drawn_with_one_over_their_mean_margin(table):
     at = int(np.flatnonzero((drawn[0].anchors == anchor) & (drawn[0].positives == positive))[0])
     counts = np.bincount([d.negatives[at, 0] for d in drawn], minlength=len(CODES)) / len(drawn)
     expected = np.array([weight.get(i, 0.0) for i in range(len(CODES))]) / sum(weight.values())
-    assert np.abs(counts - expected).max() < 0.035
+    assert (np.abs(counts - expected) <= 5 * np.sqrt(expected * (1 - expected) / len(drawn))).all()
+
+
+def test_the_weight_of_every_row_in_the_draw_is_one_over_its_mean_margin():
+    at = {relation: i for i, relation in enumerate(CLASSES.tolist())}
+    for row in REFERENCE:
+        mean = (row["relation_margin"] + row["distance_margin"]) / 2 + (1 if row["negative_relation"] == 0 else 0)
+        assert DRAW_WEIGHT[at[row["positive_relation"]], at[row["negative_relation"]]] == pytest.approx(1 / mean)
 
 
 def test_a_rows_own_weight_blends_its_margins_a_third_to_two_thirds(table):

@@ -19,7 +19,7 @@ from curricle.errors import DataError
 from curricle.families.naics.config import NaicsConfig
 from curricle.families.naics.texts import LabelledText, NearDuplicates, check_no_leak, cold_codes, labelled_texts
 from curricle.families.naics.tree import Tree
-from curricle.families.naics.workbooks import WORKBOOKS, Sources, read_demo, read_workbooks, require_workbooks
+from curricle.families.naics.workbooks import WORKBOOKS, Sources, demo_titles, read_demo, read_workbooks, require_workbooks
 
 FORMAT = 1
 """Raised whenever the same sources prepare to other bytes."""
@@ -82,7 +82,7 @@ def fingerprint(config: NaicsConfig) -> str:
     """
     parts = [f"naics format {FORMAT}", f"split seed {config.data.split_seed}", f"hidden codes {config.data.hidden_codes}"]
     if config.data.source == "demo":
-        titles = json.dumps(read_demo().titles, ensure_ascii=False)
+        titles = json.dumps(demo_titles(), ensure_ascii=False)
         parts.append(f"demo {hashlib.sha256(titles.encode()).hexdigest()}")
     else:
         with _local(config.data.source) as folder:
@@ -153,6 +153,8 @@ def _code_rows(sources: Sources, texts: list[LabelledText], cold: frozenset[str]
             named[row.source].extend(row.targets)
     for i, code in enumerate(sources.titles):
         examples = entries.get(code) or [e for e in sources.illustrative.get(code, ()) if held_out.find(e) is None]
+        if code in cold:
+            examples = []
         yield {
             "code": code,
             "level": int(tree.level[i]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +18,9 @@ Split = Literal["train", "validation", "test", "cold"]
 
 JACCARD = 0.9
 """From this similarity of character trigrams on, two texts count as the same."""
+
+_SLACK = 1e-9
+"""0.9 is no binary fraction."""
 
 
 @dataclass(frozen=True)
@@ -145,17 +148,18 @@ def trigrams(text: str) -> frozenset[str]:
 class NearDuplicates:
     """Finds, among fixed texts, one with the same words in any order or with trigram Jaccard of at least 0.9.
 
-    A text of n trigrams can only reach 0.9 with texts that share one of its n - ceil(0.9 n) + 1 rarest trigrams, so that an
-    inverted index over those leaves a handful of candidates.
+    Two sets of n and m trigrams can only reach 0.9 if they share one among the n - ceil(0.9 n) + 1 rarest of the one and the
+    m - ceil(0.9 m) + 1 rarest of the other, so that an inverted index over those few leaves a handful of candidates.
     """
 
     def __init__(self, texts: Sequence[str]):
         self._sets = [trigrams(t) for t in texts]
+        self._frequency = Counter(gram for grams in self._sets for gram in grams)
         self._bags: dict[tuple[str, ...], int] = {}
         self._postings: dict[str, list[int]] = defaultdict(list)
         for i, text in enumerate(texts):
             self._bags.setdefault(tuple(sorted(words(text))), i)
-            for gram in self._sets[i]:
+            for gram in self._rarest(self._sets[i]):
                 self._postings[gram].append(i)
 
     def find(self, text: str) -> int | None:
@@ -164,16 +168,16 @@ class NearDuplicates:
         if same is not None:
             return same
         grams = trigrams(text)
-        rarest = sorted(grams, key=lambda g: (len(self._postings.get(g, ())), g))
-        candidates: set[int] = set()
-        for gram in rarest[: len(grams) - math.ceil(JACCARD * len(grams)) + 1]:
-            candidates.update(self._postings.get(gram, ()))
+        candidates = {i for gram in self._rarest(grams) for i in self._postings.get(gram, ())}
         for i in sorted(candidates):
-            other = self._sets[i]
-            shared = len(grams & other)
-            if shared >= JACCARD * (len(grams) + len(other) - shared):
+            shared = len(grams & self._sets[i])
+            if shared >= JACCARD * (len(grams) + len(self._sets[i]) - shared) - _SLACK:
                 return i
         return None
+
+    def _rarest(self, grams: frozenset[str]) -> list[str]:
+        count = len(grams) - math.ceil(JACCARD * len(grams) - _SLACK) + 1
+        return sorted(grams, key=lambda gram: (self._frequency[gram], gram))[:count]
 
 
 class _Containment:

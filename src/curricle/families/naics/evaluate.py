@@ -1,0 +1,26 @@
+"""Test metrics of a checkpoint, after a check that nothing that is measured was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from curricle.families.naics import geometry, metrics
+from curricle.families.naics.texts import check_no_leak
+from curricle.families.naics.use import Scorer, measure
+
+
+def evaluate(checkpoint_dir: Path, data_dir: Path) -> dict[str, float]:
+    """Retrieval on test texts (and on those of hidden codes, where there are any), and structure of all codes.
+
+    Raises:
+        DataError: an evaluation text is among the training texts.
+    """
+    scorer = Scorer.load(checkpoint_dir, data_dir)
+    check_no_leak(scorer.table.texts)
+    found = measure(scorer, "test", "test") | measure(scorer, "cold", "cold")
+    with torch.inference_mode():
+        radius, points = scorer.model.head.codes()
+        distances = geometry.pairwise(radius.double(), points.double(), radius.double(), points.double()).numpy()
+    return found | {f"structure/{name}": value for name, value in metrics.structure(distances, scorer.table.tree).items()}

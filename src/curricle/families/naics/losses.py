@@ -1,0 +1,56 @@
+"""The loss terms, as pure functions of distances and tree facts; every mean is guarded, nothing turns NaN on an empty mask."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def level_cross_entropy(logits: Tensor, ancestors: Tensor, own: Tensor, level: Tensor, own_weight: float, coarser_weight: float) -> Tensor:
+    """Cross-entropy over all codes of each level, for every level that a target has an ancestor on.
+
+    Args:
+        logits: [B, N] over all codes.
+        ancestors: [B, 5] the target's ancestor-or-self at levels 2 to 6, -1 where it has none.
+        own: [B] level of the target itself: weighted `own_weight`, coarser levels `coarser_weight`.
+        level: [N] level of each code.
+
+    Returns:
+        Scalar, mean over B.
+    """
+    total = logits.new_zeros(())
+    for k in range(5):
+        rows = (ancestors[:, k] >= 0).nonzero().squeeze(-1)
+        weights = torch.where(own[rows] == k + 2, own_weight, coarser_weight)
+        if not len(rows) or not bool((weights > 0).any()):
+            continue
+        columns = (level == k + 2).nonzero().squeeze(-1)
+        place = torch.full((len(level),), -1, dtype=torch.long, device=logits.device)
+        place[columns] = torch.arange(len(columns), device=logits.device)
+        loss = nn.functional.cross_entropy(logits[rows][:, columns], place[ancestors[rows, k]], reduction="none")
+        total = total + (weights * loss).sum()
+    return total / max(1, len(logits))
+
+
+def stress(distances: Tensor, tree: Tensor, scale: float) -> Tensor:
+    """Weighted squared error against the tree, ``mean of (d/scale - D)² / D`` over pairs with D > 0 (Sammon's weights).
+
+    Args:
+        distances, tree: [n, m]; tree distance D in edges, 0 for a code and itself (left out).
+    """
+    apart = tree > 0
+    safe = torch.where(apart, tree, torch.ones_like(tree))
+    error = (distances / scale - tree) ** 2 / safe
+    return (error * apart).sum() / apart.sum().clamp_min(1)
+
+
+def contrastive(positive: Tensor, negatives: Tensor, allowed: Tensor) -> Tensor:
+    """InfoNCE with the positive in the denominator: ``-log( e^p / (e^p + Σ e^n) )``, mean over anchors that have a negative.
+
+    Args:
+        positive: [P] logits. negatives: [P, M] logits. allowed: bool [P, M], False masks a false negative.
+    """
+    logits = torch.cat([positive[:, None], negatives.masked_fill(~allowed, -torch.inf)], 1)
+    useful = allowed.any(1)
+    loss = torch.logsumexp(logits, 1) - positive
+    return torch.where(useful, loss, torch.zeros_like(loss)).sum() / useful.sum().clamp_min(1)

@@ -1,0 +1,140 @@
+"""From features to points of hyperbolic space: channel fusion, head, radii, and the table of codes.
+
+A point is (radius, unit direction). A text's direction is its feature through a linear map (started at the principal axes)
+plus a small residual network (started at zero); its radius is the learned radius of its level. A code has a vector of its own in the
+table (tangent at the origin), and a text-only point made from its fused channels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from curricle.families.naics.config import NaicsModel
+from curricle.families.naics.geometry import SOFT_CAP, pairwise, polar, soft_cap
+
+LEVELS = 5
+RADII = (0.65, 1.15, 1.65, 2.15, 2.65)
+"""Radii of levels 2 to 6 to start from, for scale 0.5: one tree edge is about `scale` long."""
+
+
+class Mixture(nn.Module):
+    """Mixture of experts with top-k routing (Shazeer et al., 2017): a residual update of the mean channel."""
+
+    def __init__(self, width: int, config: NaicsModel, hidden: int):
+        super().__init__()
+        self.top_k, self.experts = config.top_k, config.experts
+        self.gate = nn.Linear(width, config.experts)
+        self.first = nn.Parameter(torch.randn(config.experts, width, hidden) / math.sqrt(width))
+        self.second = nn.Parameter(torch.zeros(config.experts, hidden, width // 4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [n, width] → (update [n, width/4], load balance): ``E · Σ f_i P_i``, equal to k when balanced."""
+        scores = self.gate(x)
+        best, chosen = scores.topk(self.top_k, -1)
+        weights = torch.zeros_like(scores).scatter(-1, chosen, best.softmax(-1))
+        out = torch.zeros(len(x), self.second.shape[-1], dtype=x.dtype, device=x.device)
+        for e in range(self.experts):
+            rows = weights[:, e].nonzero().squeeze(-1)
+            if len(rows):
+                hidden = nn.functional.gelu(x[rows] @ self.first[e])
+                out = out.index_add(0, rows, weights[rows, e : e + 1] * (hidden @ self.second[e]))
+        share = (weights > 0).float().mean(0)
+        return out, self.experts * (share * scores.softmax(-1).mean(0)).sum()
+
+
+class Fusion(nn.Module):
+    """The four channels of a code → one feature. Absent channels are masked; they never become a text of their own."""
+
+    def __init__(self, width: int, config: NaicsModel):
+        super().__init__()
+        self.kind = config.fusion
+        self.scores = nn.Linear(width, 1)
+        self.mlp = nn.Sequential(nn.Linear(4 * width, 512), nn.GELU(), nn.Linear(512, width))
+        nn.init.zeros_(self.scores.weight)
+        nn.init.zeros_(self.scores.bias)
+        nn.init.zeros_(self.mlp[2].weight)
+        nn.init.zeros_(self.mlp[2].bias)
+        self.mixture = Mixture(4 * width, config, 256)
+        if self.kind != "mlp":
+            del self.mlp
+        if self.kind != "moe":
+            del self.mixture
+        if self.kind == "mean":
+            del self.scores
+
+    def forward(self, channels: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """channels [n, 4, width], present bool [n, 4] (one at least a row) → (feature [n, width], load balance scalar)."""
+        balance = channels.new_zeros(())
+        if self.kind == "mean":
+            weights = present.float()
+        else:
+            weights = self.scores(channels).squeeze(-1).masked_fill(~present, -torch.inf).softmax(-1)
+        channels = channels * present.unsqueeze(-1)
+        fused = (channels * weights.unsqueeze(-1)).sum(1) / weights.sum(1, keepdim=True)
+        if self.kind == "mlp":
+            fused = fused + self.mlp(channels.flatten(1))
+        elif self.kind == "moe":
+            update, balance = self.mixture(channels.flatten(1))
+            fused = fused + update
+        return nn.functional.normalize(fused, dim=-1), balance
+
+
+class NaicsHead(nn.Module):
+    """Everything that is trained beside the encoder, float32. Curvature is -1; `scale` is the length of a tree edge."""
+
+    def __init__(self, config: NaicsModel, width: int, level: Tensor):
+        """level: int64 [N], 2 to 6, of the codes in canonical order."""
+        super().__init__()
+        self.scale = config.scale
+        stretch = config.scale / 0.5
+        self.linear = nn.Linear(width, config.dim, bias=False)
+        self.residual = nn.Sequential(nn.Linear(width, 512), nn.GELU(), nn.Linear(512, config.dim))
+        nn.init.zeros_(self.residual[2].weight)
+        nn.init.zeros_(self.residual[2].bias)
+        self.fusion = Fusion(width, config)
+        self.radius = nn.Parameter(torch.tensor(RADII) * stretch)
+        self.table = nn.Parameter(torch.randn(len(level), config.dim) * 0.01)
+        self.log_tau = nn.Parameter(torch.tensor(math.log(0.3)))
+        self.register_buffer("level", level, persistent=False)
+
+    def radii(self) -> Tensor:
+        """Radius [5] of each level, softly capped."""
+        return soft_cap(self.radius, SOFT_CAP)
+
+    def direction(self, features: Tensor) -> Tensor:
+        """Features [n, width] → unit directions [n, dim]."""
+        return nn.functional.normalize(self.linear(features) + self.residual(features), dim=-1)
+
+    def codes(self) -> tuple[Tensor, Tensor]:
+        """The table's points: radii [N], directions [N, dim]."""
+        radius, direction = polar(self.table)
+        return soft_cap(radius, SOFT_CAP), direction
+
+    def logits(self, distances: Tensor) -> Tensor:
+        """Distances → logits ``-d / (τ·scale)``."""
+        return -distances / (self.log_tau.exp() * self.scale)
+
+    def to_codes(self, direction: Tensor, level: Tensor, columns: Tensor) -> Tensor:
+        """Distances [n, m] from texts (direction [n, dim], level [n] of 2 to 6) to the codes at `columns` [m]."""
+        radius, codes = self.codes()
+        return pairwise(self.radii()[level - 2], direction, radius[columns], codes[columns])
+
+    @torch.no_grad()
+    def start(self, features: Tensor, subtree: Tensor) -> None:
+        """Geometry from text, without training: principal axes of the codes' features, directions as means over subtrees.
+
+        Args:
+            features: [N, width] of the codes.
+            subtree: bool [N, N], whether the column lies in the row's subtree.
+        """
+        centred = features - features.mean(0)
+        _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+        rows = min(self.linear.weight.shape[0], axes.shape[0])
+        self.linear.weight.zero_()
+        self.linear.weight[:rows] = axes[:rows]
+        projected = nn.functional.normalize(self.linear(features), dim=-1)
+        mean = nn.functional.normalize(subtree.float() @ projected, dim=-1)
+        self.table.copy_(mean * self.radii()[self.level - 2].unsqueeze(-1))

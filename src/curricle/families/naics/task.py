@@ -1,0 +1,401 @@
+"""The NAICS training task: one stage's model, batches, losses and validation, behind the loop's protocol.
+
+Three objectives. `geometry` trains nothing: it places codes by their texts. `retrieval` ranks all codes for every labelled text, and
+holds the code table to the tree. `contrastive` is the classic scheme: filtered anchors, positives and negatives, negatives from
+the whole batch of all ranks. Each distinct text goes through the encoder once a step (`live`) or once a stage (`cached`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from curricle.errors import CheckpointError, DataError
+from curricle.families.naics import geometry, losses, metrics
+from curricle.families.naics.config import NaicsConfig
+from curricle.families.naics.encoder import Encoder, cached_features
+from curricle.families.naics.model import NaicsHead
+from curricle.families.naics.prepare import NaicsTable, load
+from curricle.families.naics.triplets import sample
+from curricle.train.distributed import gather
+from curricle.train.precision import resolve_precision
+from curricle.train.task import StageContext, TrainingTask
+
+CHANNELS = ("title", "description", "examples", "exclusions")
+STRESS_ROWS = 256
+CHANNEL_DROPOUT = 0.3
+STRUCTURE_FLOOR = 0.985
+"""Pearson correlation with the tree below which the validation loss is charged twice the shortfall."""
+
+
+def build(context: StageContext) -> TrainingTask:
+    """The task of one stage.
+
+    Raises:
+        CheckpointError: the parent's weights do not fit this configuration; names the first that does not.
+        DataError: there are no validation texts.
+    """
+    config = context.config
+    assert isinstance(config, NaicsConfig)
+    kind = ContrastiveTask if config.curriculum.objective == "contrastive" else RetrievalTask
+    return kind(context, config)
+
+
+class NaicsModel(nn.Module):
+    """Encoder and head under one roof, so that the loop sees one module."""
+
+    def __init__(self, encoder: Encoder, head: NaicsHead):
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that a checkpoint holds: the head, and the adapters where there are any."""
+        adapters = {f"adapter.{name}": p for name, p in self.encoder.adapter_weights().items()}
+        return {f"head.{name}": p for name, p in self.head.state_dict().items()} | adapters
+
+    @torch.no_grad()
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Take weights back strictly; adapters are put in first when the weights have them."""
+        if any(name.startswith("adapter.") for name in weights):
+            self.encoder.add_adapters()
+        here = self.weights()
+        missing, unknown = sorted(set(here) - set(weights)), sorted(set(weights) - set(here))
+        missing = [name for name in missing if not name.startswith("adapter.") or any(n.startswith("adapter.") for n in weights)]
+        wrong = [f"{n} is {list(weights[n].shape)}, not {list(here[n].shape)}" for n in here if n in weights and weights[n].shape != here[n].shape]
+        if missing or unknown or wrong:
+            what = wrong or [f"{n} is missing" for n in missing] or [f"{n} is not part of this model" for n in unknown]
+            raise CheckpointError(f"the checkpoint does not fit the configured model ({what[0]}); compare the `model` section with its config.yaml")
+        for name, tensor in here.items():
+            if name in weights:
+                tensor.copy_(weights[name])
+
+
+def load_model(config: NaicsConfig, table: NaicsTable, device: torch.device) -> NaicsModel:
+    """A fresh model for these codes, seeded by the configuration."""
+    torch.manual_seed(config.seed)
+    encoder = Encoder(config.model, device)
+    return NaicsModel(encoder, NaicsHead(config.model, encoder.width, torch.from_numpy(table.level).to(device)).to(device))
+
+
+def distinct_texts(table: NaicsTable) -> list[str]:
+    """Every text that may be asked for while training: training and validation texts, and channels; each once, in a fixed order."""
+    channels = [text for name in CHANNELS for text in table.channels[name] if text]
+    return list(dict.fromkeys([*(t.text for t in table.split("train")), *(t.text for t in table.split("validation")), *channels]))
+
+
+class _Task:
+    """What all objectives share: features of texts and channels, validation, weights."""
+
+    def __init__(self, context: StageContext, config: NaicsConfig):
+        self.context, self.config, self.ranks, self.device = context, config, context.ranks, context.device
+        self.table = load(context.data_dir)
+        self.tree = self.table.tree
+        self.model = load_model(config, self.table, context.device)
+        self.head, self.encoder = self.model.head, self.model.encoder
+        self.live = config.curriculum.features == "live" and "encoder" in config.curriculum.trainable
+        self._scalars: dict[str, float] = {}
+        if context.parent_dir is not None:
+            from safetensors.torch import load_file
+
+            self.model.load_weights(load_file(context.parent_dir / "model.safetensors"))
+        if self.live:
+            self.encoder.add_adapters()
+        self.validation = self.table.split("validation")
+        if not self.validation:
+            raise DataError(f"{context.data_dir} has no validation texts; a stage cannot choose its best checkpoint")
+        self.texts = [t for t in self.table.split("train") if t.kind in config.curriculum.texts]
+        self.distinct = distinct_texts(self.table)
+        self.number = {text: i for i, text in enumerate(self.distinct)}
+        self.channels = np.array([[self.number.get(c, -1) if c else -1 for c in self.table.channels[name]] for name in CHANNELS]).T
+        self.features: Tensor | None = None
+        self.tokens: list[list[int]] = []
+        if self.live:
+            self.tokens = self.encoder.tokenize(self.distinct, config.model.max_tokens)
+        if not self.live or context.parent_dir is None:
+            self.features = self._cached()
+        if context.parent_dir is None:
+            rows = self._channel_features(np.arange(len(self.tree.codes)), cached=True)
+            mean = nn.functional.normalize((rows[0] * rows[1].unsqueeze(-1)).sum(1), dim=-1)
+            self.head.start(mean, torch.from_numpy(self.tree.subtree).to(self.device))
+        self.validation_rows = np.array([self.number[t.text] for t in self.validation])
+        column = {code: i for i, code in enumerate(self.tree.leaves)}
+        self.validation_target = np.array([column[self.tree.index[t.code]] for t in self.validation])
+        self._freeze()
+
+    def _cached(self) -> Tensor:
+        precision = resolve_precision(self.config.training.trainer.precision, self.device)
+        with precision.autocast():
+            found = cached_features(
+                self.encoder, self.distinct, self.config.model.max_tokens, self.config.data_loader.token_budget, self.context.work_dir / precision.name
+            )
+        return torch.from_numpy(found).to(self.device)
+
+    def _freeze(self) -> None:
+        parts = self.config.curriculum.trainable if self.config.curriculum.objective != "geometry" else ()
+        self.model.requires_grad_(False)
+        owned: dict[str, list[nn.Parameter]] = {
+            "encoder": list(self.encoder.adapter_weights().values()) if self.live else [],
+            "fusion": list(self.head.fusion.parameters()),
+            "head": [*self.head.linear.parameters(), *self.head.residual.parameters()],
+            "table": [self.head.table], "temperature": [self.head.log_tau], "radius": [self.head.radius],
+        }
+        self.groups = {name: owned[name] for name in parts if owned[name]}
+        for parameters in self.groups.values():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Table and temperature learn ten times as fast as the encoder, the rest twice."""
+        scale = {"encoder": 1.0, "table": 10.0, "temperature": 10.0}
+        return [
+            {"name": name, "params": parameters, "lr_scale": scale.get(name, 2.0)} | ({"weight_decay": 0.0} if name in ("table", "temperature", "radius") else {})
+            for name, parameters in self.groups.items()
+        ]
+
+    def _text_features(self, rows: np.ndarray) -> Tensor:
+        """Features of distinct texts [n] → [n, width]; each text is encoded once however often it is asked for."""
+        if self.features is not None and not self.live:
+            return self.features[torch.from_numpy(rows)]
+        unique, back = np.unique(rows, return_inverse=True)
+        return self.encoder.encode([self.tokens[i] for i in unique], self.config.data_loader.token_budget)[torch.from_numpy(back).to(self.device)]
+
+    def _channel_features(self, codes: np.ndarray, cached: bool = False, drop: bool = False) -> tuple[Tensor, Tensor]:
+        """Channels of codes: features [n, 4, width] (zero where absent) and presence [n, 4]; `drop` hides present channels at random."""
+        rows = self.channels[codes]
+        present = torch.from_numpy(rows >= 0).to(self.device)
+        if drop:
+            kept = present & (torch.rand(present.shape, device=self.device) >= CHANNEL_DROPOUT)
+            present = torch.where(kept.any(1, keepdim=True), kept, present)
+        wanted = rows[rows >= 0]
+        if cached:
+            assert self.features is not None
+            found = self.features[torch.from_numpy(wanted)]
+        else:
+            found = self._text_features(wanted)
+        out = torch.zeros((*rows.shape, found.shape[-1]), device=self.device)
+        out[torch.from_numpy(rows >= 0).to(self.device)] = found.float()
+        return out, present
+
+    def _points_of_codes(self, codes: np.ndarray, drop: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Text-only points of codes: radii [n], directions [n, dim], load balance."""
+        fused, balance = self.head.fusion(*self._channel_features(codes, drop=drop))
+        return self.head.radii()[torch.from_numpy(self.tree.level[codes]).to(self.device) - 2], self.head.direction(fused), balance
+
+    def scalars(self) -> dict[str, float]:
+        """The five global-batch figures of the last step."""
+        return self._scalars
+
+    def _count(self, batch: int, negatives: float, shape: tuple[int, int], dim: int, hard: bool) -> None:
+        self._scalars = {
+            "train/global_batch/global_batch_size": float(batch),
+            "train/global_batch/global_k_negatives": float(negatives),
+            "train/global_batch/global_negatives_memory_mb": shape[1] * dim * 4 / 2**20,
+            "train/global_batch/similarity_matrix_memory_mb": shape[0] * shape[1] * 4 / 2**20,
+            "train/global_batch/global_hard_negatives_used": float(hard),
+        }
+
+    def validate(self) -> dict[str, float]:
+        """Retrieval of held-out texts, and structure of the table.
+
+        ``val_loss = 1 - MRR + 2·max(0, STRUCTURE_FLOOR - Pearson)``: the best retrieval among checkpoints whose geometry holds.
+        """
+        features = self._text_features(self.validation_rows).float()
+        with torch.autocast(self.device.type, enabled=False):
+            direction = self.head.direction(features)
+            level = torch.full((len(direction),), 6, device=self.device)
+            leaves = torch.from_numpy(self.tree.leaves).to(self.device)
+            distances = self.head.to_codes(direction, level, leaves)
+            found = metrics.retrieval(-distances.double().cpu().numpy(), self.validation_target, [self.tree.codes[i] for i in self.tree.leaves])
+            radius, points = self.head.codes()
+            between = geometry.pairwise(radius.double(), points.double(), radius.double(), points.double()).cpu().numpy()
+        form = metrics.structure(between, self.tree)
+        loss = 1 - found["mrr"] + 2 * max(0.0, STRUCTURE_FLOOR - form["pearson"])
+        return {"val_loss": loss, **{f"val/{k}": v for k, v in found.items()}, **{f"structure/{k}": v for k, v in form.items()}}
+
+    def weights(self) -> dict[str, Tensor]:
+        """See `NaicsModel.weights`."""
+        return self.model.weights()
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """See `NaicsModel.load_weights`."""
+        self.model.load_weights(weights)
+
+    def save_extras(self, folder: Path) -> None:
+        """The tokenizer, and the adapters as peft writes them, so that transformers and peft alone can load the encoder."""
+        self.encoder.tokenizer.save_pretrained(folder / "tokenizer")
+        if self.encoder.adapted:
+            self.encoder.model.save_pretrained(folder / "adapter")
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """This rank's part of a batch: items (texts, then codes behind them), and rows of the table for the stress."""
+
+    items: np.ndarray
+    rows: np.ndarray
+    size: int
+
+
+class RetrievalTask(_Task):
+    """Rank all codes for every labelled text; with `geometry`, nothing is trained."""
+
+    def __init__(self, context: StageContext, config: NaicsConfig):
+        super().__init__(context, config)
+        codes = np.flatnonzero(~self.table.cold) if "code" in config.curriculum.texts else np.empty(0, dtype=np.int64)
+        index, sole = self.tree.index, self.tree.sole_leaf
+        target = np.array([index[t.code] for t in self.texts], dtype=np.int64)
+        target = np.concatenate([target, codes])
+        self.target = np.where(sole[target] >= 0, sole[target], target)
+        self.text_rows = np.array([self.number[t.text] for t in self.texts], dtype=np.int64)
+        self.code_items = codes
+        self.ancestors = torch.from_numpy(self.tree.ancestors).to(self.device)
+        if not len(self.target) and self.groups:
+            raise DataError(f"stage {config.curriculum.name}: no training text of the kinds {', '.join(config.curriculum.texts)}")
+        everyone = np.arange(len(self.tree.codes))
+        self.true = torch.from_numpy(self.tree.tree_distance(everyone[:, None], everyone[None, :])).to(self.device).float()
+
+    def batches(self, epoch: int) -> list[TextBatch]:
+        """Batches of like length out of shuffled chunks; every rank takes every W-th item."""
+        rng = np.random.default_rng([self.config.seed, epoch])
+        order = rng.permutation(len(self.target))
+        size, world = self.config.data_loader.batch_size, self.ranks.world_size
+        if self.live:
+            lengths = np.array([len(self.tokens[r]) for r in self.text_rows] + [0] * len(self.code_items))
+            chunk = size * 32
+            order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(chunk, len(order), chunk))])
+        parts = [order[i : i + size] for i in range(0, len(order), size)]
+        parts = [part[: len(part) // world * world] for part in parts]
+        made = []
+        for k in rng.permutation(len(parts)):
+            if len(parts[k]):
+                rows = rng.choice(len(self.tree.codes), STRESS_ROWS // world * world, replace=False) if len(self.tree.codes) > STRESS_ROWS else np.arange(len(self.tree.codes) // world * world)
+                made.append(TextBatch(parts[k][self.ranks.rank :: world], rows[self.ranks.rank :: world], len(parts[k])))
+        return made
+
+    def losses(self, batch: TextBatch) -> dict[str, Tensor]:
+        """``loss`` = leaf·CE(own level) + level·CE(coarser levels) + stress·(table, text-only codes) + balance·routing."""
+        weights, head = self.config.curriculum.loss, self.head
+        texts = batch.items[batch.items < len(self.text_rows)]
+        codes = self.target_codes(batch.items)
+        features = self._text_features(self.text_rows[texts]).float() if len(texts) else torch.zeros((0, self.encoder.width), device=self.device)
+        channels = self._channel_features(codes, drop=self.model.training) if len(codes) else None
+        with torch.autocast(self.device.type, enabled=False):
+            balance = features.new_zeros(())
+            if channels is not None:
+                fused, balance = head.fusion(*channels)
+                features = torch.cat([features, fused])
+            items = np.concatenate([texts, batch.items[batch.items >= len(self.text_rows)]])
+            target = torch.from_numpy(self.target[items]).to(self.device)
+            own = head.level[target]
+            everyone = torch.arange(len(head.level), device=self.device)
+            distances = head.to_codes(head.direction(features), own, everyone)
+            rank = losses.level_cross_entropy(head.logits(distances), self.ancestors[target], own, head.level, weights.leaf, weights.level)
+            rows = torch.from_numpy(batch.rows).to(self.device)
+            radius, points = head.codes()
+            stress = losses.stress(geometry.pairwise(radius[rows], points[rows], radius, points), self.true[rows], head.scale)
+            found = {"ranking": rank, "stress": stress}
+            total = rank + weights.stress * stress
+            if channels is not None:
+                mine = torch.from_numpy(codes).to(self.device)
+                placed = head.to_codes(head.direction(features[len(texts) :]), head.level[mine], everyone)
+                found |= {"text_stress": losses.stress(placed, self.true[mine], head.scale), "balance": balance}
+                total = total + weights.stress * found["text_stress"] + weights.balance * balance
+        self._count(batch.size, len(head.level) - 1, tuple(distances.shape), points.shape[1], hard=False)
+        return {"loss": total} | found
+
+    def target_codes(self, items: np.ndarray) -> np.ndarray:
+        """The codes among a batch's items."""
+        return self.code_items[items[items >= len(self.text_rows)] - len(self.text_rows)]
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """This rank's part of a batch of (anchor, positive) pairs, with the negatives drawn for each (-1 pads; None means all codes)."""
+
+    anchors: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray | None
+
+
+class ContrastiveTask(_Task):
+    """The classic objective: text-only code points, filtered triplets, negatives from the whole batch of all ranks.
+
+    The code table follows the text-only points at each validation, so that search and later stages see what was learned.
+    """
+
+    def __init__(self, context: StageContext, config: NaicsConfig):
+        super().__init__(context, config)
+        self.groups.pop("table", None)
+        self.head.table.requires_grad_(False)
+        self.triplets = sample(self.table, config.curriculum, config.seed)
+        same = self.tree.chain
+        self.same = torch.from_numpy(same).to(self.device)
+        everyone = np.arange(len(self.tree.codes))
+        self.true = torch.from_numpy(self.tree.tree_distance(everyone[:, None], everyone[None, :])).to(self.device).float()
+
+    def batches(self, epoch: int) -> list[PairBatch]:
+        """Shuffled pairs; the last part of a batch that does not divide by the ranks is left out."""
+        rng = np.random.default_rng([self.config.seed, epoch])
+        t, size, world = self.triplets, self.config.data_loader.batch_size, self.ranks.world_size
+        order = rng.permutation(len(t.anchors))
+        made = []
+        for i in range(0, len(order), size):
+            part = order[i : i + size]
+            part = part[: len(part) // world * world][self.ranks.rank :: world]
+            if len(part):
+                made.append(PairBatch(t.anchors[part], t.positives[part], None if t.negatives is None else t.negatives[part]))
+        return made
+
+    def losses(self, batch: PairBatch) -> dict[str, Tensor]:
+        """InfoNCE over the pool of all ranks' negatives, anchors and positives; codes as near as the positive are no negatives."""
+        weights, head = self.config.curriculum.loss, self.head
+        everyone = np.arange(len(self.tree.codes))
+        drawn = everyone if batch.negatives is None else batch.negatives.ravel()
+        held = np.concatenate([batch.anchors, batch.positives, drawn])
+        unique, back = np.unique(held, return_inverse=True)
+        padding = unique < 0
+        channels = self._channel_features(np.where(padding, 0, unique))
+        with torch.autocast(self.device.type, enabled=False):
+            fused, balance = head.fusion(*channels)
+            level = head.level[torch.from_numpy(np.where(padding, 0, unique)).to(self.device)]
+            radius, direction = head.radii()[level - 2], head.direction(fused)
+            place = torch.from_numpy(back).to(self.device)
+            code = torch.from_numpy(held).to(self.device)
+            p = len(batch.anchors)
+            pool_code = gather(code, self.ranks)
+            pool_radius, pool_direction = gather(radius[place], self.ranks), gather(direction[place], self.ranks)
+            first = _first_of_each(pool_code)
+            pool_code, pool_radius, pool_direction = pool_code[first], pool_radius[first], pool_direction[first]
+            anchor_r, anchor_u = radius[place[:p]], direction[place[:p]]
+            near = geometry.distance_polar(anchor_r, anchor_u, radius[place[p : 2 * p]], direction[place[p : 2 * p]])
+            far = geometry.pairwise(anchor_r, anchor_u, pool_radius, pool_direction)
+            anchors, positives = code[:p], code[p : 2 * p]
+            allowed = self.true[anchors][:, pool_code] > self.true[anchors, positives][:, None]
+            allowed &= self.same[anchors][:, None] != self.same[pool_code][None, :]
+            loss = losses.contrastive(head.logits(near), head.logits(far), allowed)
+            stress = losses.stress(far, self.true[anchors][:, pool_code], head.scale)
+        self._count(p * self.ranks.world_size, float(allowed.sum(1).float().mean()), tuple(far.shape), direction.shape[1], hard=True)
+        total = loss + weights.stress * stress + weights.balance * balance
+        return {"loss": total, "contrastive": loss, "stress": stress, "balance": balance}
+
+    def validate(self) -> dict[str, float]:
+        """As for retrieval, after the table has taken the text-only points."""
+        with torch.no_grad():
+            everyone = np.arange(len(self.tree.codes))
+            channels = self._channel_features(everyone)
+            with torch.autocast(self.device.type, enabled=False):
+                fused, _ = self.head.fusion(*channels)
+                self.head.table.copy_(self.head.direction(fused) * self.head.radii()[self.head.level - 2].unsqueeze(-1))
+        return super().validate()
+
+
+def _first_of_each(codes: Tensor) -> Tensor:
+    """Positions of the first occurrence of each code, paddings (-1) left out, in order of code."""
+    unique, back = torch.unique(codes, return_inverse=True)
+    first = torch.full((len(unique),), len(codes), device=codes.device).scatter_reduce(0, back, torch.arange(len(codes), device=codes.device), "amin")
+    return first[unique >= 0]

@@ -1,0 +1,255 @@
+"""Use a trained model: score texts against all six-digit codes, and export codes and encoder.
+
+The scorer is what `search`, `assign` and `evaluate` share. It adds up four opinions about a text: the geodesic distance to the code table,
+the nearest training text in the encoder's space and in the head's directions, and the nearest by character n-grams. Their weights
+and the temperature of the confidence are chosen on the validation texts alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from curricle.config.load import from_tree, read_yaml
+from curricle.errors import CheckpointError, ConfigError
+from curricle.families.naics.config import NaicsConfig
+from curricle.families.naics.encoder import cached_features
+from curricle.families.naics.geometry import exp0, polar, time
+from curricle.families.naics.metrics import retrieval
+from curricle.families.naics.prepare import NaicsTable, load
+from curricle.families.naics.task import NaicsModel, distinct_texts, load_model
+from curricle.train.precision import resolve_precision
+
+CACHE = Path(".curricle/work")
+GRID = (0.0, 1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 20.0, 30.0)
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A code for a text."""
+
+    code: str
+    title: str
+    score: float
+    """Sum of the opinions, log-scaled; comparable within one text only."""
+    confidence: float
+    """Probability of the code, calibrated on validation texts."""
+
+
+def open_checkpoint(folder: Path, data_dir: Path) -> tuple[NaicsConfig, NaicsTable, NaicsModel]:
+    """The model of a checkpoint folder, on the CPU.
+
+    Raises:
+        CheckpointError: the folder holds no NAICS checkpoint, or its weights do not fit.
+    """
+    from safetensors.torch import load_file
+
+    for name in ("config.yaml", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} is no NAICS checkpoint: {name} is missing; it holds {', '.join(sorted(p.name for p in folder.iterdir()))}")
+    config = from_tree(NaicsConfig, read_yaml(folder / "config.yaml").tree)
+    table = load(data_dir)
+    model = load_model(config, table, torch.device("cpu"))
+    model.load_weights(load_file(folder / "model.safetensors"))
+    model.eval()
+    return config, table, model
+
+
+class Scorer:
+    """Scores texts against all six-digit codes."""
+
+    def __init__(self, config: NaicsConfig, table: NaicsTable, model: NaicsModel, cache: Path):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self.config, self.table, self.model, self.cache = config, table, model, cache
+        self.leaves = table.leaves
+        self.codes = [table.codes[i] for i in self.leaves]
+        column = {int(code): i for i, code in enumerate(self.leaves)}
+        sole = table.tree.sole_leaf
+        memory = [(t.text, column[int(sole[table.tree.index[t.code]])]) for t in table.split("train") if sole[table.tree.index[t.code]] >= 0]
+        memory.sort(key=lambda pair: pair[1])
+        self.memory = [text for text, _ in memory]
+        owners = np.array([leaf for _, leaf in memory], dtype=np.int64)
+        self.owners, self.starts = np.unique(owners, return_index=True)
+        distinct = distinct_texts(table)
+        number = {text: i for i, text in enumerate(distinct)}
+        features = self._features(distinct)[[number[t] for t in self.memory]]
+        self.features, self.directions = features, self._directions(features)
+        self.ngrams = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, dtype=np.float32)
+        self.grams = self.ngrams.fit_transform(self.memory).T.tocsr()
+        self.weights, self.temperature = self._tuned()
+
+    @classmethod
+    def load(cls, folder: Path, data_dir: Path, cache: Path = CACHE) -> Scorer:
+        """Open a checkpoint for scoring; the first time, training texts are encoded and the weights chosen, then both are kept in `cache`."""
+        return cls(*open_checkpoint(folder, data_dir), cache)
+
+    def _precision(self) -> Any:
+        return resolve_precision(self.config.training.trainer.precision, torch.device("cpu"))
+
+    def _features(self, texts: list[str]) -> np.ndarray:
+        precision = self._precision()
+        with precision.autocast():
+            return cached_features(self.model.encoder, texts, self.config.model.max_tokens, self.config.data_loader.token_budget, self.cache / precision.name)
+
+    @torch.inference_mode()
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        encoder = self.model.encoder
+        with self._precision().autocast():
+            return encoder.encode(encoder.tokenize(texts, self.config.model.max_tokens), self.config.data_loader.token_budget).numpy()
+
+    @torch.inference_mode()
+    def _directions(self, features: np.ndarray) -> np.ndarray:
+        return self.model.head.direction(torch.from_numpy(features)).numpy()
+
+    def opinions(self, texts: list[str]) -> np.ndarray:
+        """[4, n, leaves]: log-probability by distance, then nearest training text by encoder, by direction and by n-grams (cosines)."""
+        features = self._encode(texts)
+        direction = self._directions(features)
+        found = np.full((4, len(texts), len(self.leaves)), -1.0, dtype=np.float32)
+        head = self.model.head
+        with torch.inference_mode():
+            level = torch.full((len(texts),), 6)
+            distances = head.to_codes(torch.from_numpy(direction), level, torch.from_numpy(self.leaves))
+            found[0] = head.logits(distances).log_softmax(-1).numpy()
+        found[1][:, self.owners] = np.maximum.reduceat(features @ self.features.T, self.starts, axis=1)
+        found[2][:, self.owners] = np.maximum.reduceat(direction @ self.directions.T, self.starts, axis=1)
+        overlap = (self.ngrams.transform(texts) @ self.grams).toarray()
+        found[3][:, self.owners] = np.maximum.reduceat(overlap, self.starts, axis=1)
+        return found
+
+    def scores(self, texts: list[str]) -> np.ndarray:
+        """[n, leaves] summed opinions; higher is better."""
+        parts = [np.tensordot(self.weights, self.opinions(texts[i : i + CHUNK]), 1) for i in range(0, len(texts), CHUNK)]
+        return np.concatenate(parts)
+
+    def search(self, texts: list[str], top: int) -> list[list[Hit]]:
+        """The best codes of each text, best first."""
+        if not texts:
+            return []
+        scores = self.scores(texts)
+        scaled = scores / self.temperature
+        scaled -= scaled.max(1, keepdims=True)
+        probability = np.exp(scaled)
+        probability /= probability.sum(1, keepdims=True)
+        titles = self.table.channels["title"]
+        found = []
+        for row, shares in zip(scores, probability, strict=True):
+            best = np.argsort(-row, kind="stable")[:top]
+            found.append([Hit(self.codes[i], titles[self.leaves[i]] or "", float(row[i]), float(shares[i])) for i in best])
+        return found
+
+    def _tuned(self) -> tuple[np.ndarray, float]:
+        digest = hashlib.sha256(self.model.encoder.digest().encode())
+        for name, tensor in sorted(self.model.head.state_dict().items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        digest.update("\n".join(self.memory).encode())
+        path = self.cache / f"scorer-{digest.hexdigest()[:32]}.json"
+        if path.is_file():
+            kept = json.loads(path.read_text())
+            return np.array(kept["weights"], dtype=np.float32), kept["temperature"]
+        weights, temperature = self._tune()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({"weights": weights.tolist(), "temperature": temperature}))
+        part.replace(path)
+        return weights, temperature
+
+    def _tune(self) -> tuple[np.ndarray, float]:
+        """Coordinate search of the weights for MRR on validation, then of the temperature for likelihood; distance keeps weight 1."""
+        texts = self.table.split("validation")
+        column = {code: i for i, code in enumerate(self.codes)}
+        target = np.array([column[t.code] for t in texts])
+        opinions = np.concatenate([self.opinions([t.text for t in texts[i : i + CHUNK]]) for i in range(0, len(texts), CHUNK)], axis=1)
+        weights = np.array([1.0, 0.0, 0.0, 0.0], dtype=np.float32)
+
+        def quality(candidate: np.ndarray) -> float:
+            scores = np.tensordot(candidate, opinions, 1)
+            own = scores[np.arange(len(target)), target]
+            return float((1 / (scores >= own[:, None]).sum(1)).mean())
+
+        best = quality(weights)
+        for _ in range(2):
+            for k in (1, 2, 3):
+                for value in GRID:
+                    candidate = weights.copy()
+                    candidate[k] = value
+                    found = quality(candidate)
+                    if found > best + 1e-9:
+                        best, weights = found, candidate
+        scores = np.tensordot(weights, opinions, 1)
+        spread = np.geomspace(0.2, 10, 25)
+        return weights, float(min(spread, key=lambda t: _nll(scores / t, target)))
+
+
+def _nll(scores: np.ndarray, target: np.ndarray) -> float:
+    shifted = scores - scores.max(1, keepdims=True)
+    return float((np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(target)), target]).mean())
+
+
+def measure(scorer: Scorer, split: str, name: str) -> dict[str, float]:
+    """Retrieval metrics of a split's texts among all six-digit codes, as ``<name>/<metric>``."""
+    texts = [t for t in scorer.table.split(split) if t.code in scorer.codes]
+    if not texts:
+        return {}
+    column = {code: i for i, code in enumerate(scorer.codes)}
+    scores = scorer.scores([t.text for t in texts])
+    found = retrieval(scores, np.array([column[t.code] for t in texts]), scorer.codes)
+    return {f"{name}/{metric}": value for metric, value in found.items()} | {f"{name}/texts": float(len(texts))}
+
+
+def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
+    """Write the codes (``npz``, ``parquet``: code, level, title, space coordinates, time, radius) or a ``huggingface`` folder.
+
+    The Hugging Face folder holds the encoder with its adapters merged in (`AutoModel` loads it), the tokenizer, the head and the codes.
+
+    Raises:
+        ConfigError: `output` is there already.
+    """
+    if output.exists():
+        raise ConfigError(f"{output} is there already; remove it or choose another name")
+    config, table, model = open_checkpoint(folder, data_dir)
+    with torch.inference_mode():
+        radius, direction = model.head.codes()
+        points = exp0(radius.double().unsqueeze(-1) * direction.double(), 1.0)
+        columns = {
+            "code": np.array(table.codes), "level": table.level, "title": np.array([t or "" for t in table.channels["title"]]),
+            "radius": polar(radius.double().unsqueeze(-1) * direction.double())[0].numpy(), "time": time(points, 1.0).numpy(),
+        }
+    if kind == "npz":
+        with output.open("xb") as out:
+            np.savez(out, coordinates=points.numpy(), **columns)
+    elif kind == "parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        coordinates = {f"x{i}": points[:, i].numpy() for i in range(points.shape[1])}
+        pyarrow.parquet.write_table(pyarrow.table({**columns, **coordinates}), output)
+    else:
+        _export_folder(folder, output, config, table, model)
+
+
+def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: NaicsTable, model: NaicsModel) -> None:
+    encoder = model.encoder
+    merged = encoder.model.merge_and_unload() if encoder.adapted else encoder.model
+    merged.save_pretrained(output)
+    encoder.tokenizer.save_pretrained(output)
+    shutil.copyfile(folder / "model.safetensors", output / "head.safetensors")
+    shutil.copyfile(folder / "config.yaml", output / "curricle.yaml")
+    card = (
+        "---\nlibrary_name: transformers\ntags: [naics, hyperbolic, feature-extraction]\n---\n\n# NAICS encoder\n\n"
+        f"Encoder {config.model.encoder}, trained by Curricle ({config.curriculum.name}) to place business texts among the {len(table.codes)} NAICS 2022 codes.\n"
+        "`AutoModel.from_pretrained` gives token states; mean-pool and normalise them for features. `head.safetensors` holds the head\n"
+        f"(keys `head.*`): Lorentz space of {config.model.dim} dimensions, curvature -1, one tree edge is {config.model.scale} long.\n"
+    )
+    (output / "README.md").write_text(card, encoding="utf-8")
+
+

@@ -1,0 +1,382 @@
+"""Combine an old and a new dataset into one: which records train, which validate, in which order, and why others were left out.
+
+Only byte ranges and 128-bit text keys stay in memory; records are copied from the memory-mapped sources. Nothing is drawn from a
+random generator: order and split follow from a hash of (seed, text), so they depend on neither file order, process nor Python.
+
+Rules:
+- A source that has a validation file keeps it. With `create_new_validation`, the training records of all sources that have none are
+  one pool, of which max(1, floor(n · ratio)) go to validation. Records with one `id` in one file, and equal normalised texts, stay together.
+- A training text that also stands in validation (equal after Unicode NFKC, case folding and removal of white space) leaves training.
+  A text of a source's test file leaves both. Of equal texts in training one is kept, the new source's before the old's.
+- `combined` orders by hash; `append` keeps old, then new, each in file order; `new_only` reads the old source not at all.
+- `replay` keeps that share of the old training records (at least one).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import tempfile
+import unicodedata
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curricle.errors import ConfigError, DataError
+from curricle.families.ner.formats import dataset_files, iter_pieces, read_piece
+
+STRATEGIES = ("new_only", "combined", "append")
+_LOWER = bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256))
+_WHITE = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
+
+
+def text_key(text: str) -> bytes:
+    """16 bytes that are equal for texts equal after NFKC, case folding and removal of white space."""
+    if text.isascii():
+        folded = text.encode().translate(_LOWER, _WHITE)
+    else:
+        folded = "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split()).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(folded, digest_size=16).digest()
+
+
+class _File:
+    """One source file: byte ranges, text keys and id groups of its records."""
+
+    def __init__(self, source: str, split: str, path: Path):
+        self.source, self.split, self.path = source, split, path
+        starts, ends, groups, keys = array("Q"), array("Q"), array("q"), bytearray()
+        seen: dict[str, int] = {}
+        self.blank = 0
+        self.labels: Counter[str] = Counter()
+        for piece in iter_pieces(path):
+            text = piece.record["text"]
+            if not text.strip():
+                self.blank += 1
+                continue
+            starts.append(piece.start)
+            ends.append(piece.end)
+            keys += text_key(text)
+            name = piece.record.get("id")
+            groups.append(-1 if name is None else seen.setdefault(str(name), len(seen)))
+            self.labels.update(label for _, _, label in piece.record["annotations"])
+        self.starts, self.ends, self.groups = (np.frombuffer(a, dtype=t) if len(a) else np.empty(0, t) for a, t in
+                                               ((starts, np.uint64), (ends, np.uint64), (groups, np.int64)))
+        self.keys = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
+        self._data: mmap.mmap | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def data(self) -> mmap.mmap:
+        """The file's bytes, mapped on first use."""
+        if self._data is None:
+            with self.path.open("rb") as file:
+                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._data
+
+    def record(self, row: int) -> dict[str, Any]:
+        """One record."""
+        return read_piece(self.path, self.data, int(self.starts[row]), int(self.ends[row]))
+
+    def line(self, row: int) -> bytes:
+        """One record as one line of JSON with its `origin`; a record that has an origin already keeps it."""
+        origin = b'{"origin": "' + self.source.encode() + b'", '
+        if self.path.suffix == ".conll":
+            return origin + json.dumps(self.record(row), ensure_ascii=False).encode()[1:] + b"\n"
+        raw = self.data[int(self.starts[row]) : int(self.ends[row])].strip()
+        if b"\n" in raw or b"\r" in raw:
+            raw = raw.replace(b"\r", b" ").replace(b"\n", b" ")
+        return origin + raw[1:] + b"\n"
+
+
+class Records(Sequence):
+    """Records of a combination, read from their files one by one when asked for."""
+
+    def __init__(self, files: list[_File], which: np.ndarray, rows: np.ndarray):
+        self._files, self._which, self._rows = files, which, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return Records(self._files, self._which[place], self._rows[place])
+        return self._files[self._which[place]].record(int(self._rows[place]))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    def origin(self, place: int) -> str:
+        """`old` or `new`."""
+        return self._files[self._which[place]].source
+
+    def lines(self) -> Iterator[bytes]:
+        """The records as lines of JSON."""
+        for which, row in zip(self._which.tolist(), self._rows.tolist(), strict=True):
+            yield self._files[which].line(row)
+
+
+@dataclass(frozen=True)
+class CombinedDataset(Mapping):
+    """What `combine_datasets` gives: ``["train"]`` and ``["validation"]`` are sequences of records; `report` says what was done."""
+
+    train: Records
+    validation: Records
+    report: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, split: str) -> Records:
+        return {"train": self.train, "validation": self.validation}[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("train", "validation"))
+
+    def __len__(self) -> int:
+        return 2
+
+    def fingerprint(self) -> str:
+        """SHA-256 over both parts' lines."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation):
+            for line in part.lines():
+                digest.update(line)
+            digest.update(b"\0")
+        return digest.hexdigest()
+
+
+def combine_datasets(
+    old_dataset_path: Path | str | None, new_dataset_path: Path | str | None, strategy: str = "combined",
+    validation_ratio: float = 0.1, random_seed: int = 42, *, create_new_validation: bool = True, replay: float | None = None,
+    output_dir: Path | str | None = None,
+) -> CombinedDataset:
+    """Combine datasets by the rules above; with `output_dir`, write ``train.jsonl``, ``validation.jsonl`` and ``report.json`` there.
+
+    Args:
+        strategy: `new_only`, `combined` (shuffled) or `append` (order kept).
+        validation_ratio: share of records for a new validation set, between 0 and 1, both excluded.
+        replay: share of the old training records to keep, in (0, 1]; None keeps all.
+
+    Raises:
+        ConfigError: an argument is wrong.
+        DataError: a file is missing or damaged, or nothing is left to train on. Nothing is written then.
+    """
+    _check(strategy, old_dataset_path, new_dataset_path, validation_ratio, random_seed, replay)
+    folders = {} if strategy == "new_only" else {"old": Path(old_dataset_path)}
+    folders["new"] = Path(new_dataset_path)
+    named = {source: dataset_files(folder, f"{source}_dataset_path") for source, folder in folders.items()}
+    files = [_File(source, split, path) for source, parts in named.items() for split, path in parts.items()]
+    plan = _Plan(files, int(random_seed))
+    plan.drop_tested()
+    plan.replay(replay)
+    if create_new_validation:
+        plan.split_off(validation_ratio)
+    plan.drop_leaks()
+    plan.drop_duplicates()
+    made = plan.result(strategy, shuffled=strategy == "combined")
+    made.report.update(strategy=strategy, validation_ratio=validation_ratio, random_seed=random_seed, replay=replay,
+                       create_new_validation=create_new_validation)
+    if not len(made.train):
+        raise DataError(f"nothing is left to train on: {json.dumps(made.report['dropped'])} of {made.report['read']}")
+    if output_dir is not None:
+        _write(made, Path(output_dir))
+    return made
+
+
+def _check(strategy: str, old: Any, new: Any, ratio: Any, seed: Any, replay: Any) -> None:
+    problems = []
+    if strategy not in STRATEGIES:
+        problems.append(f"data.strategy: Invalid strategy {strategy!r}; use one of {', '.join(STRATEGIES)}")
+    if strategy != "new_only" and not old:
+        problems.append(f"data.old_dataset_path is needed for strategy {strategy!r}; it is {old!r}")
+    if not new:
+        problems.append(f"data.new_dataset_path is needed; it is {new!r}")
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio < 1:
+        problems.append(f"data.validation_ratio must be a number between 0 and 1 (both excluded), not {ratio!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        problems.append(f"data.random_seed must be a whole number, not {seed!r}")
+    if replay is not None and (isinstance(replay, bool) or not isinstance(replay, int | float) or not 0 < replay <= 1):
+        problems.append(f"data.replay must be a share above 0 and at most 1, not {replay!r}")
+    if replay is not None and strategy == "new_only":
+        problems.append("data.replay keeps old records, and strategy 'new_only' reads none; use 'combined' or 'append'")
+    if problems:
+        raise ConfigError(problems)
+
+
+class _Plan:
+    """Where every record of all files goes: flat arrays over all records, in source and file order."""
+
+    def __init__(self, files: list[_File], seed: int):
+        self.files = files
+        self.which = np.concatenate([np.full(len(f), i, np.int32) for i, f in enumerate(files)])
+        self.rows = np.concatenate([np.arange(len(f), dtype=np.int64) for f in files])
+        self.keys = np.concatenate([f.keys for f in files])
+        _, self.text = np.unique(self.keys.view("V16").ravel(), return_inverse=True)
+        self.rank = _mixed(self.keys, seed, b"order")
+        self.draw = _mixed(self.keys, seed, b"split")
+        split = np.array([("train", "validation", "test").index(f.split) for f in files])[self.which] if len(self.which) else self.which
+        self.train, self.validation, self.test = split == 0, split == 1, split == 2
+        self.old = np.array([f.source == "old" for f in files])[self.which] if len(self.which) else split.astype(bool)
+        self.dropped: dict[str, int] = {"blank text": sum(f.blank for f in files)}
+        self.examples: dict[str, list[str]] = {}
+        self.notes: list[str] = []
+
+    def _drop(self, mask: np.ndarray, why: str) -> None:
+        self.dropped[why] = int(mask.sum())
+        if mask.any():
+            self.examples[why] = [f"{self.files[self.which[i]].path.name} of {self.files[self.which[i]].source}, record {self.rows[i] + 1}"
+                                  for i in np.flatnonzero(mask)[:5]]
+        self.train &= ~mask
+        self.validation &= ~mask
+
+    def drop_tested(self) -> None:
+        """Texts of a test file neither train nor validate."""
+        tested = np.zeros(self.text.max(initial=-1) + 1, bool)
+        tested[self.text[self.test]] = True
+        self._drop(tested[self.text] & (self.train | self.validation), "text stands in a test file")
+
+    def replay(self, share: float | None) -> None:
+        """Keep a share of the old training records: those that come first by hash."""
+        if share is None:
+            return
+        old = np.flatnonzero(self.train & self.old)
+        keep = old[np.argsort(self.draw[old], kind="stable")][: max(1, round(len(old) * share))]
+        gone = self.train & self.old
+        gone[keep] = False
+        self._drop(gone, "not drawn for replay")
+
+    def split_off(self, ratio: float) -> None:
+        """A new validation set out of the training records of sources that have no validation file."""
+        without = {f.source for f in self.files} - {f.source for f in self.files if f.split == "validation"}
+        pool = np.flatnonzero(self.train & np.array([f.source in without for f in self.files])[self.which])
+        if not without or len(pool) < 2:
+            if without:
+                self.notes.append(f"{len(pool)} record(s): too few to split a validation set off")
+            return
+        unit = self._units(pool)
+        wanted = max(1, int(len(pool) * ratio))
+        sizes = np.bincount(unit)
+        first = np.full(len(sizes), np.iinfo(np.uint64).max, np.uint64)
+        np.minimum.at(first, unit, self.draw[pool])
+        chosen, taken = np.zeros(len(sizes), bool), 0
+        for group in np.argsort(first, kind="stable"):
+            if taken >= wanted:
+                break
+            if taken + sizes[group] <= max(wanted, 1) or taken == 0 and sizes[group] < len(pool):
+                chosen[group] = True
+                taken += int(sizes[group])
+        moved = pool[chosen[unit]]
+        self.train[moved] = False
+        self.validation[moved] = True
+
+    def _units(self, pool: np.ndarray) -> np.ndarray:
+        """Connected groups of the pool: records that share a text, or an id in one file."""
+        parent = np.arange(len(pool))
+
+        def root(i: int) -> int:
+            while parent[i] != i:
+                parent[i] = parent[parent[i]]
+                i = parent[i]
+            return i
+
+        named = np.array([f.groups[r] for f, r in ((self.files[self.which[i]], self.rows[i]) for i in pool)])
+        ids = np.where(named < 0, -1, named * len(self.files) + self.which[pool])
+        for values in (self.text[pool], ids):
+            order = np.argsort(values, kind="stable")
+            same = np.flatnonzero((values[order][1:] == values[order][:-1]) & (values[order][1:] >= 0))
+            for i in same:
+                parent[root(order[i + 1])] = root(order[i])
+        roots = np.array([root(i) for i in range(len(pool))])
+        return np.unique(roots, return_inverse=True)[1]
+
+    def drop_leaks(self) -> None:
+        """Texts of validation leave training."""
+        held = np.zeros(self.text.max(initial=-1) + 1, bool)
+        held[self.text[self.validation]] = True
+        self._drop(held[self.text] & self.train, "training text stands in validation")
+
+    def drop_duplicates(self) -> None:
+        """Of exactly equal texts one stays (new before old, then the smaller record digest); near-duplicates stay and are counted."""
+        self.near, self.conflicts = 0, 0
+        for mask, name in ((self.train, "training"), (self.validation, "validation")):
+            members = np.flatnonzero(mask)
+            counts = np.bincount(self.text[members], minlength=1)
+            again = members[counts[self.text[members]] > 1]
+            gone = np.zeros(len(mask), bool)
+            groups: dict[int, list[int]] = {}
+            for i in again.tolist():
+                groups.setdefault(int(self.text[i]), []).append(i)
+            for group in groups.values():
+                by_text: dict[str, list[tuple[bool, bytes, int, str]]] = {}
+                for i in group:
+                    record = self.files[self.which[i]].record(int(self.rows[i]))
+                    spans = json.dumps(sorted(record["annotations"]))
+                    digest = hashlib.blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=8).digest()
+                    by_text.setdefault(record["text"], []).append((bool(self.old[i]), digest, i, spans))
+                self.near += len(by_text) - 1
+                for same in by_text.values():
+                    same.sort()
+                    self.conflicts += sum(s[3] != same[0][3] for s in same[1:])
+                    gone[[s[2] for s in same[1:]]] = True
+            self._drop(gone, f"duplicate in {name}")
+
+    def result(self, strategy: str, shuffled: bool) -> CombinedDataset:
+        """Ordered records of both parts, and the report."""
+        parts = {}
+        for name, mask in (("train", self.train), ("validation", self.validation)):
+            members = np.flatnonzero(mask)
+            if shuffled:
+                members = members[np.lexsort((self.old[members], self.rank[members]))]
+            parts[name] = Records(self.files, self.which[members], self.rows[members])
+        sources = list(dict.fromkeys(f.source for f in self.files))
+        kept = {name: {s: int((mask & (self.old == (s == "old"))).sum()) for s in sources}
+                for name, mask in (("train", self.train), ("validation", self.validation))}
+        for source in sources:
+            if not kept["validation"][source]:
+                self.notes.append(f"the {source} domain is not validated: no validation record comes from it")
+        labels = {s: dict(sorted(sum((f.labels for f in self.files if f.source == s), Counter()).items())) for s in sources}
+        read = {s: {f.split: len(f) + f.blank for f in self.files if f.source == s} for s in sources}
+        report = {"read": read, "kept": kept, "dropped": self.dropped, "examples": self.examples, "near_duplicates_kept": self.near,
+                  "duplicates_with_other_annotations": self.conflicts, "annotations": labels, "notes": self.notes}
+        return CombinedDataset(parts["train"], parts["validation"], report)
+
+
+def _mixed(keys: np.ndarray, seed: int, purpose: bytes) -> np.ndarray:
+    """A 64-bit hash of (seed, purpose, key) for each 128-bit key: two rounds of splitmix64's finaliser."""
+    salt = np.frombuffer(hashlib.blake2b(f"{seed}".encode(), digest_size=16, person=purpose).digest(), np.uint64)
+    out = keys[:, 0] ^ salt[0]
+    for other in (keys[:, 1] ^ salt[1], salt[0]):
+        out = (out ^ (out >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        out = (out ^ (out >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        out = (out ^ (out >> np.uint64(31))) ^ other
+    return out
+
+
+def _write(made: CombinedDataset, folder: Path) -> None:
+    """Write both parts and the report into a fresh folder beside the wanted one, then take its place: all or nothing."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / "report.json").is_file():
+        raise DataError(f"output folder {folder} holds something that is no combined dataset; give an empty or new folder")
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for name, part in made.items():
+            if len(part):
+                with (fresh / f"{name}.jsonl").open("wb", buffering=1 << 20) as out:
+                    out.writelines(part.lines())
+        (fresh / "report.json").write_text(json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.chmod(fresh, 0o755)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

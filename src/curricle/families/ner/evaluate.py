@@ -1,0 +1,34 @@
+"""Test scores of a trained folder, by domain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curricle.errors import DataError
+from curricle.families.ner.formats import split_file
+from curricle.families.ner.predict import load_tagger
+from curricle.families.ner.tagger import ScoredSet
+
+
+def evaluate(checkpoint_dir: Path, data_dir: Path) -> dict[str, float]:
+    """``test/f1`` and its kin over all test records (validation where there are none: ``val/...``), and by domain where there are two.
+
+    Args:
+        checkpoint_dir: a trained folder.
+        data_dir: prepared data, or any dataset folder.
+
+    Raises:
+        CheckpointError: the folder is no whole model.
+        DataError: there is nothing to test on.
+    """
+    data_dir = Path(data_dir)
+    split = next((s for s in ("test", "validation") if split_file(data_dir, s)), None)
+    if split is None:
+        raise DataError(f"{data_dir} holds neither test nor validation records (test.json, validation.json, or .jsonl, .conll)")
+    tagger = load_tagger(checkpoint_dir)
+    scores, loss = ScoredSet(split_file(data_dir, split), tagger).score(tagger)
+    prefix = "test" if split == "test" else "val"
+    out = {f"{prefix}/loss": loss} | {f"{prefix}/{name}": value for name, value in scores.pop("all").items()}
+    for domain, values in scores.items():
+        out |= {f"{prefix}/{domain}/{name}": value for name, value in values.items()}
+    return out

@@ -1,0 +1,272 @@
+"""Records of a NER dataset: how they stand in a file, where each begins and ends, and what makes one valid.
+
+A record is ``{"text": str, "annotations": [[start, end, label], ...]}``; offsets are characters, end exclusive; further keys are
+kept. Three layouts are read: one JSON array, JSON Lines, and CoNLL (a token and its B-/I-/O tag a line, sentences apart by an empty
+line; the text is the tokens joined by spaces). UTF-8 only; a byte order mark at the start of a file is skipped.
+A file is read once, in order, through a memory map: what stays in memory is the record at hand and, if wished, its byte range.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from curricle.errors import DataError
+
+Span = tuple[int, int, str]
+"""(start, end, label) in characters, end exclusive."""
+Layout = Literal["array", "lines", "conll"]
+
+SPLITS = ("train", "validation", "test")
+SUFFIXES = (".json", ".jsonl", ".conll")
+_BOM = b"\xef\xbb\xbf"
+_BOUNDARY = re.compile(rb"\}\s*([,\]])\s*")
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+_SPACE = re.compile(rb"\s*")
+_CONLL_BREAK = re.compile(rb"\r?\n[ \t]*\r?\n")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One record as it stands in a file: its number (from 1), its byte range, and what it says."""
+
+    number: int
+    start: int
+    end: int
+    record: dict[str, Any]
+
+
+def split_file(folder: Path, split: str) -> Path | None:
+    """The file of one split in a dataset folder (``train.json``, ``train.jsonl`` or ``train.conll``), or None.
+
+    Raises:
+        DataError: two files of one split stand there.
+    """
+    found = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
+    if len(found) > 1:
+        raise DataError(f"{folder} holds {' and '.join(p.name for p in found)}: which one is the {split} data? Keep one")
+    return found[0] if found else None
+
+
+def dataset_files(folder: Path | str, what: str = "dataset") -> dict[str, Path]:
+    """The files of a dataset folder by split; `train` is always there.
+
+    Raises:
+        DataError: the folder or its training file is missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{what} path not found: {folder} is {'a file, not a folder' if folder.exists() else 'not there'}")
+    files = {split: path for split in SPLITS if (path := split_file(folder, split))}
+    if "train" not in files:
+        here = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
+        raise DataError(f"{what}: {folder}/train.json is not there (nor train.jsonl, train.conll); the folder holds {here}")
+    return files
+
+
+def layout_of(path: Path, data: bytes | mmap.mmap) -> Layout:
+    """Which layout a file has: by its suffix, and for JSON by its first character."""
+    if path.suffix == ".conll":
+        return "conll"
+    first = _SPACE.match(data, len(_BOM) if data[:3] == _BOM else 0).end()
+    return "array" if data[first : first + 1] == b"[" else "lines"
+
+
+def iter_pieces(path: Path) -> Iterator[Piece]:
+    """All records of a file, in order, each checked (`check_record`). Memory is bounded by the longest record.
+
+    Raises:
+        DataError: the file is damaged or a record is wrong; names file, record number and byte.
+    """
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty (0 bytes); a JSON array, JSON Lines or CoNLL was expected")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = len(_BOM) if data[:3] == _BOM else 0
+        layout = layout_of(path, data)
+        reader = {"array": _array, "lines": _lines, "conll": _conll}[layout]
+        for number, (begin, end, record) in enumerate(reader(path, data, start), 1):
+            check_record(record, path, number)
+            yield Piece(number, begin, end, record)
+
+
+def read_piece(path: Path, data: bytes | mmap.mmap, start: int, end: int) -> dict[str, Any]:
+    """The record in one byte range of a file that was read before."""
+    if path.suffix == ".conll":
+        return _sentence(path, data[start:end], start)
+    return json.loads(data[start:end])
+
+
+def _fail(path: Path, number: int, byte: int, problem: str) -> DataError:
+    return DataError(f"{path}, record {number} (byte {byte}): {problem}")
+
+
+def _loads(raw: bytes) -> Any:
+    return json.loads(raw.decode("utf-8"))
+
+
+def _array(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    size = len(data)
+    at = _SPACE.match(data, _SPACE.match(data, at).end() + 1).end()
+    number = 1
+    if data[at : at + 1] == b"]":
+        _nothing_after(path, data, at + 1, 0)
+        return
+    while True:
+        found = _BOUNDARY.search(data, at)
+        record = None
+        if found:
+            end = found.start() + 1
+            try:
+                record = _loads(data[at:end])
+            except ValueError:
+                found = None
+        if found is None:
+            end = _object_end(data, at)
+            try:
+                record = _loads(data[at:end])
+            except UnicodeDecodeError as error:
+                raise _fail(path, number, at + error.start, "not UTF-8 text") from None
+            except json.JSONDecodeError as error:
+                cut = " (the file seems to be cut off)" if end >= size else ""
+                raise _fail(path, number, at + len(error.doc[: error.pos].encode()), f"not JSON: {error.msg}{cut}") from None
+            found = re.compile(rb"\s*([,\]])\s*").match(data, end)
+            if not found:
+                raise _fail(path, number, end, "a comma or the closing ] was expected after this record; the file seems to be cut off")
+        yield at, end, record
+        if found[1] == b"]":
+            _nothing_after(path, data, found.end(), number)
+            return
+        at, number = found.end(), number + 1
+
+
+def _nothing_after(path: Path, data: mmap.mmap, at: int, number: int) -> None:
+    at = _SPACE.match(data, at).end()
+    if at < len(data):
+        raise _fail(path, number, at, "something stands after the closing ] of the array")
+
+
+def _object_end(data: mmap.mmap, at: int) -> int:
+    """Where the value that begins at `at` ends, by counting brackets outside strings; the file's end if it never closes."""
+    depth = 0
+    for token in _TOKEN.finditer(data, at):
+        mark = token[0][:1]
+        if mark in b"{[":
+            depth += 1
+        elif mark in b"}]":
+            depth -= 1
+            if depth <= 0:
+                return token.end() if depth == 0 else token.start()
+        elif depth == 0:
+            return token.end()
+    return len(data)
+
+
+def _lines(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    number, size = 0, len(data)
+    while at < size:
+        end = data.find(b"\n", at)
+        end = size if end < 0 else end
+        raw = data[at:end]
+        if raw.strip():
+            number += 1
+            try:
+                record = _loads(raw)
+            except UnicodeDecodeError as error:
+                raise _fail(path, number, at + error.start, "not UTF-8 text") from None
+            except json.JSONDecodeError as error:
+                raise _fail(path, number, at + len(error.doc[: error.pos].encode()),
+                            f"not JSON: {error.msg}; a JSON array of records or one record a line was expected") from None
+            yield at, end, record
+        at = end + 1
+
+
+def _conll(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    while at < len(data):
+        found = _CONLL_BREAK.search(data, at)
+        end = found.start() if found else len(data)
+        raw = data[at:end]
+        if raw.strip() and not raw.lstrip().startswith(b"-DOCSTART-"):
+            yield at, end, _sentence(path, raw, at)
+        at = found.end() if found else end
+
+
+def _sentence(path: Path, raw: bytes, byte: int) -> dict[str, Any]:
+    try:
+        lines = raw.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}, byte {byte + error.start}: not UTF-8 text") from None
+    tokens, tags = [], []
+    for line in lines:
+        if not line.strip():
+            continue
+        columns = line.split("\t") if "\t" in line else line.split()
+        if len(columns) < 2 or not re.fullmatch(r"O|[BI]-\S+", columns[-1].strip()):
+            raise DataError(f"{path}, sentence at byte {byte}, line {line!r}: a token and a tag (O, B-x or I-x) were expected")
+        tokens.append(columns[0])
+        tags.append(columns[-1].strip())
+    return {"text": " ".join(tokens), "annotations": _joined(tokens, tags)}
+
+
+def _joined(tokens: list[str], tags: list[str]) -> list[list[Any]]:
+    """Spans in the text of space-joined tokens. An I- tag without its B- before it opens a span, as in the IOB1 scheme."""
+    spans: list[list[Any]] = []
+    at, before = 0, "O"
+    for token, tag in zip(tokens, tags, strict=True):
+        if tag[0] == "I" and before[2:] == tag[2:]:
+            spans[-1][1] = at + len(token)
+        elif tag != "O":
+            spans.append([at, at + len(token), tag[2:]])
+        at, before = at + len(token) + 1, tag
+    return spans
+
+
+def check_record(record: Any, path: Path | str, number: int) -> None:
+    """Refuse a record that is not exactly a text with its spans.
+
+    Raises:
+        DataError: names file, record and what is wrong: no object, text missing or no string, annotations missing or no list,
+            a span that is not ``[start, end, label]``, is empty, negative or ends behind the text.
+    """
+    def wrong(problem: str) -> DataError:
+        return DataError(f"{path}, record {number}: {problem}")
+
+    if type(record) is not dict:
+        raise wrong(f"an object with text and annotations was expected, not {_kind(record)}")
+    text = record.get("text")
+    if type(text) is not str:
+        raise wrong(f"text must be a string, not {_kind(text)}" if "text" in record else "text is missing")
+    spans = record.get("annotations")
+    if type(spans) is not list:
+        if "annotations" in record:
+            raise wrong(f"annotations must be a list of [start, end, label], not {_kind(spans)}")
+        raise wrong("annotations is missing" + ("; there is `entities`: rename it to annotations" if "entities" in record else ""))
+    size = len(text)
+    for place, span in enumerate(spans, 1):
+        if type(span) is not list or len(span) != 3:
+            what = f"a list of {len(span)}" if isinstance(span, list) else _kind(span)
+            raise wrong(f"annotation {place} must be [start, end, label], not {what}")
+        start, end, label = span
+        if type(start) is not int or type(end) is not int or type(label) is not str or not label:
+            raise wrong(f"annotation {place} must be [number, number, label], not {json.dumps(span, ensure_ascii=False)[:80]}")
+        if not 0 <= start < end <= size:
+            raise wrong(f"annotation {place} [{start}, {end}, {label!r}] does not lie inside the text of {size} characters "
+                        "(start from 0, end exclusive and larger than start)")
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else {dict: "an object", list: "a list", str: "a string", bool: "a truth value"}.get(type(value), "a number")
+
+
+def load_records(path: Path) -> list[dict[str, Any]]:
+    """All records of a file, in memory: for sets that are tokenised whole anyway."""
+    return [piece.record for piece in iter_pieces(path)]
+
+
+def spans_of(record: dict[str, Any]) -> list[Span]:
+    """A record's annotations as tuples, in the order they are listed."""
+    return [(start, end, label) for start, end, label in record["annotations"]]

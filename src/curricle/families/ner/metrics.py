@@ -1,0 +1,82 @@
+"""Exact span scores: a predicted span counts only if start, end and label are all right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+Spans = Iterable[tuple[Hashable, Hashable, str]]
+
+
+@dataclass
+class SpanCounts:
+    """Right, predicted and true spans by label; add up over records and ranks."""
+
+    right: Counter[str] = field(default_factory=Counter)
+    predicted: Counter[str] = field(default_factory=Counter)
+    true: Counter[str] = field(default_factory=Counter)
+
+    def add(self, gold: Spans, predicted: Spans) -> None:
+        """Count one record."""
+        gold, predicted = set(gold), set(predicted)
+        self.right.update(label for _, _, label in gold & predicted)
+        self.predicted.update(label for _, _, label in predicted)
+        self.true.update(label for _, _, label in gold)
+
+    def flat(self, labels: Iterable[str]) -> dict[str, float]:
+        """All counts of the given labels by name, for a sum over ranks."""
+        return {f"{kind}/{label}": float(getattr(self, kind)[label]) for kind in ("right", "predicted", "true") for label in labels}
+
+    @classmethod
+    def from_flat(cls, flat: Mapping[str, float]) -> SpanCounts:
+        """The inverse of `flat`."""
+        made = cls()
+        for name, value in flat.items():
+            kind, _, label = name.partition("/")
+            if value:
+                getattr(made, kind)[label] = round(value)
+        return made
+
+    def scores(self) -> dict[str, float]:
+        """``precision``, ``recall``, ``f1`` (micro), ``f1_macro`` (over labels in gold or prediction) and ``f1/<label>``.
+
+        A ratio of 0 to 0 counts as 0, as in seqeval.
+        """
+        labels = sorted(self.true.keys() | self.predicted.keys())
+        per_label = {label: _f1(self.right[label], self.predicted[label], self.true[label]) for label in labels}
+        right, predicted, true = self.right.total(), self.predicted.total(), self.true.total()
+        return {
+            "precision": right / predicted if predicted else 0.0,
+            "recall": right / true if true else 0.0,
+            "f1": _f1(right, predicted, true),
+            "f1_macro": sum(per_label.values()) / len(labels) if labels else 0.0,
+        } | {f"f1/{label}": value for label, value in per_label.items()}
+
+
+def _f1(right: int, predicted: int, true: int) -> float:
+    return 2 * right / (predicted + true) if predicted + true else 0.0
+
+
+def strict_spans(tags: Sequence[str]) -> list[tuple[int, int, str]]:
+    """(first, behind last, label) of tags by seqeval's strict IOB2 reading: a span begins with B-; an orphan I- is none."""
+    spans: list[tuple[int, int, str]] = []
+    open_label = ""
+    for place, tag in enumerate(tags):
+        if tag[:2] == "I-" and open_label == tag[2:]:
+            start, _, label = spans[-1]
+            spans[-1] = (start, place + 1, label)
+        elif tag[:2] == "B-":
+            open_label = tag[2:]
+            spans.append((place, place + 1, open_label))
+        else:
+            open_label = ""
+    return spans
+
+
+def score_tags(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Scores of tag sequences, as seqeval gives them with ``mode="strict", scheme=IOB2``."""
+    counts = SpanCounts()
+    for right, guess in zip(gold, predicted, strict=True):
+        counts.add(strict_spans(right), strict_spans(guess))
+    return counts.scores()

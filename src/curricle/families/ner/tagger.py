@@ -1,0 +1,113 @@
+"""From windows to spans with a model: batches, logits, tags, and their scores over ranks. Shared by training, evaluation and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from curricle.families.ner.formats import Span, load_records, spans_of
+from curricle.families.ner.labels import label_of
+from curricle.families.ner.metrics import SpanCounts
+from curricle.families.ner.windows import IGNORE, Encoded, Window, decode, encode
+
+
+def collate(windows: Sequence[Window], pad: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Windows as padded tensors [windows, longest]: input_ids, attention_mask, labels (-100 where nothing is scored)."""
+    longest = max(len(w.ids) for w in windows)
+    ids = np.full((len(windows), longest), pad, np.int64)
+    mask = np.zeros_like(ids)
+    labels = np.full_like(ids, IGNORE)
+    for row, window in enumerate(windows):
+        ids[row, : len(window.ids)] = window.ids
+        mask[row, : len(window.ids)] = 1
+        if len(window.tags):
+            labels[row, window.positions] = window.tags
+    named = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return {name: torch.from_numpy(array).to(device) for name, array in named.items()}
+
+
+class Tagger:
+    """A model with its tokenizer and tags."""
+
+    def __init__(self, model: torch.nn.Module, tokenizer: Any, tags: Sequence[str], device: torch.device, *, max_tokens: int, stride: int,
+                 token_budget: int = 4096):
+        self.model, self.tokenizer, self.tags, self.device = model, tokenizer, tuple(tags), device
+        self.tag_ids = {tag: i for i, tag in enumerate(self.tags)}
+        self.pad = tokenizer.pad_token_id or 0
+        self.max_tokens, self.stride, self.token_budget = max_tokens, stride, token_budget
+
+    def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]] | None = None) -> Encoded:
+        """Texts as windows."""
+        return encode(texts, spans, self.tokenizer, self.tag_ids, max_tokens=self.max_tokens, stride=self.stride)
+
+    @torch.no_grad()
+    def tag(self, data: Encoded, records: Sequence[int], banned: Sequence[int] = ()) -> tuple[dict[int, list[Span]], float, int]:
+        """Spans of the given records, the summed cross-entropy of their gold tags, and the number of scored words.
+
+        `banned` tag ids are never predicted. Batches hold windows of like length, at most `token_budget` padded tokens.
+        """
+        wanted = set(records)
+        windows = sorted((w for w in data.windows if w.record in wanted), key=lambda w: len(w.ids))
+        predicted = {r: np.zeros(len(data.bounds[r]), np.int64) for r in wanted}
+        loss, words = 0.0, 0
+        was_training = self.model.training
+        self.model.eval()
+        at = 0
+        while at < len(windows):
+            size = max(1, self.token_budget // len(windows[min(at + 31, len(windows) - 1)].ids))
+            batch = windows[at : at + size]
+            at += len(batch)
+            tensors = collate(batch, self.pad, self.device)
+            labels = tensors.pop("labels")
+            logits = self.model(**tensors).logits.float()
+            loss += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"))
+            words += int((labels != IGNORE).sum())
+            if len(banned):
+                logits[..., list(banned)] = -torch.inf
+            best = logits.argmax(-1).cpu().numpy()
+            for row, window in enumerate(batch):
+                predicted[window.record][window.words] = best[row, window.positions]
+        self.model.train(was_training)
+        spans = {r: decode([self.tags[i] for i in predicted[r]], data.bounds[r]) for r in wanted}
+        return spans, loss, words
+
+
+class ScoredSet:
+    """Records with gold spans, by domain (their `origin`), ready to be scored again and again."""
+
+    def __init__(self, path: Path, tagger: Tagger):
+        records = load_records(path)
+        self.origins = [r.get("origin", "new") for r in records]
+        known = {label_of(tag) for tag in tagger.tags}
+        spans = [[s for s in spans_of(r) if s[2] in known] for r in records]
+        self.unknown = sum(len(r["annotations"]) for r in records) - sum(map(len, spans))
+        """Gold spans whose label the head lacks: they count as missed."""
+        self.data = tagger.encode([r["text"] for r in records], spans)
+        for gold, record in zip(self.data.gold, records, strict=True):
+            gold += [s for s in spans_of(record) if s[2] not in known]
+        self.labels = sorted({s[2] for gold in self.data.gold for s in gold} | (known - {""}))
+
+    def score(self, tagger: Tagger, ranks: Any = None, banned: Sequence[int] = ()) -> tuple[dict[str, dict[str, float]], float]:
+        """Scores by domain (and ``all``), and the mean cross-entropy of a word. Ranks share the records; each counts once."""
+        rank, world = (ranks.rank, ranks.world_size) if ranks is not None else (0, 1)
+        mine = range(rank, len(self.origins), world)
+        spans, loss, words = tagger.tag(self.data, mine, banned)
+        domains = sorted(set(self.origins))
+        counts = {domain: SpanCounts() for domain in domains}
+        for record in mine:
+            counts[self.origins[record]].add(self.data.gold[record], spans[record])
+        flat = {f"{domain}/{k}": v for domain in domains for k, v in counts[domain].flat(self.labels).items()} | {"loss": loss, "words": float(words)}
+        if ranks is not None and world > 1:
+            flat = {name: value * world for name, value in ranks.mean(flat).items()}
+        total = SpanCounts()
+        scores = {}
+        for domain in domains:
+            found = SpanCounts.from_flat({k.removeprefix(f"{domain}/"): v for k, v in flat.items() if k.startswith(f"{domain}/")})
+            scores[domain] = found.scores()
+            for kind in ("right", "predicted", "true"):
+                getattr(total, kind).update(getattr(found, kind))
+        return scores | {"all": total.scores()}, flat["loss"] / max(1.0, flat["words"])

@@ -1,0 +1,177 @@
+"""The NER family's training task: windows in length-bucketed batches, cross-entropy on first sub-words, span F1 by domain.
+
+Batches are drawn anew each epoch, so the file order of `append` decides nothing here but the data's digest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from curricle.errors import DataError
+from curricle.families.ner.config import NerConfig
+from curricle.families.ner.forgetting import changes
+from curricle.families.ner.formats import load_records, spans_of
+from curricle.families.ner.labels import tags_of
+from curricle.families.ner.model import build_model, write_labels
+from curricle.families.ner.tagger import ScoredSet, Tagger, collate
+from curricle.families.ner.windows import IGNORE
+from curricle.train.task import StageContext
+
+BUCKET = 16
+"""Batches whose windows are sorted by length together."""
+WHOLE = "whole"
+"""Folder in a LoRA stage's checkpoint with the model that has its adapters merged in."""
+
+
+class NerTask:
+    """One stage of NER training; satisfies `TrainingTask`."""
+
+    def __init__(self, context: StageContext):
+        config: NerConfig = context.config
+        self.config, self.ranks, self.device = config, context.ranks, context.device
+        self.tags = tags_of(json.loads((context.data_dir / "labels.json").read_text(encoding="utf-8")))
+        parent = context.parent_dir
+        if parent is not None and (parent / WHOLE).is_dir():
+            parent = parent / WHOLE
+        model, tokenizer, self.made = build_model(config.model.encoder, self.tags, parent, dropout=config.model.dropout, seed=config.seed)
+        self.base = config.model.encoder
+        self.model = self._with_lora(model).to(context.device)
+        self.tagger = Tagger(self.model, tokenizer, self.tags, context.device, max_tokens=config.model.max_tokens,
+                             stride=config.model.stride, token_budget=config.data_loader.token_budget)
+        records = load_records(context.data_dir / "train.jsonl")
+        self.data = self.tagger.encode([r["text"] for r in records], [spans_of(r) for r in records])
+        if not self.data.windows:
+            raise DataError(f"{context.data_dir}/train.jsonl holds no word to train on")
+        self.sets = [ScoredSet(path, self.tagger) for name in ("validation", "watch_old") if (path := context.data_dir / f"{name}.jsonl").is_file()]
+        self.before: dict[str, float] = {}
+        if parent is not None:
+            added = [r.new for r in self.made.rows if r.status == "added"] if self.made else []
+            self.before = {name: s["f1"] for name, s in self._score(added)[0].items()}
+
+    def _with_lora(self, model: torch.nn.Module) -> torch.nn.Module:
+        lora = self.config.model.lora
+        if not lora.enabled:
+            return model
+        from peft import LoraConfig, TaskType, get_peft_model
+
+        section = LoraConfig(task_type=TaskType.TOKEN_CLS, r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear",
+                             exclude_modules=["classifier", "score"])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            return get_peft_model(model, section)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """One group a layer and kind: layer-wise decayed learning rates; no weight decay on biases and norms."""
+        section = self.config.model
+        named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+        depth = 1 + max((int(m[1]) for n, _ in named if (m := re.search(r"\.layers?\.(\d+)\.", n))), default=-1)
+        groups: dict[tuple[str, bool], dict[str, Any]] = {}
+        for name, parameter in named:
+            layer = re.search(r"\.layers?\.(\d+)\.", name)
+            if re.search(r"\b(classifier|score)\b", name):
+                part, scale = "head", section.head_lr_scale
+            elif layer:
+                part, scale = f"layer{layer[1]}", section.layer_decay ** (depth - 1 - int(layer[1]))
+            else:
+                part, scale = "embeddings", section.layer_decay**depth
+            plain = parameter.ndim < 2
+            group = groups.setdefault((part, plain), {"params": [], "name": f"{part}{'/plain' * plain}", "lr_scale": scale})
+            if plain:
+                group["weight_decay"] = 0.0
+            group["params"].append(parameter)
+        return list(groups.values())
+
+    def batches(self, epoch: int) -> Sequence[tuple[np.ndarray, int]]:
+        """This rank's (windows, scored words of the whole batch) of one epoch; the global batches do not depend on the world size."""
+        draw = np.random.default_rng([self.config.seed, epoch])
+        windows, size = self.data.windows, self.config.data_loader.batch_size
+        order = draw.permutation(len(windows))
+        lengths = np.array([len(w.ids) for w in windows])
+        chunks: list[np.ndarray] = []
+        for begin in range(0, len(order), size * BUCKET):
+            bucket = order[begin : begin + size * BUCKET]
+            bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+            chunks += [bucket[i : i + size] for i in range(0, len(bucket), size)]
+        chunks = [chunks[i] for i in draw.permutation(len(chunks))]
+        return [(chunk[self.ranks.rank :: self.ranks.world_size], int(sum(len(windows[i].tags) for i in chunk))) for chunk in chunks]
+
+    def losses(self, batch: tuple[np.ndarray, int]) -> dict[str, torch.Tensor]:
+        """Mean cross-entropy over the scored words of the whole batch."""
+        rows, words = batch
+        if not len(rows):
+            return {"loss": sum(p.sum() * 0.0 for p in self.model.parameters() if p.requires_grad)}
+        tensors = collate([self.data.windows[i] for i in rows], self.tagger.pad, self.device)
+        labels = tensors.pop("labels")
+        logits = self.model(**tensors).logits.float()
+        summed = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
+        return {"loss": summed * self.ranks.world_size / max(1, words)}
+
+    def scalars(self) -> dict[str, float]:
+        """Nothing further."""
+        return {}
+
+    def _score(self, banned: Sequence[int] = ()) -> tuple[dict[str, dict[str, float]], float]:
+        first, loss = self.sets[0].score(self.tagger, self.ranks, banned)
+        for watched in self.sets[1:]:
+            more, _ = watched.score(self.tagger, self.ranks, banned)
+            first = {k: v for k, v in more.items() if k != "all"} | first
+        return first, loss
+
+    def validate(self) -> dict[str, float]:
+        """``val_loss`` (mean over words), ``val/f1`` and its kin, ``val/<domain>/...`` by domain; of a continued stage also before and change."""
+        scores, loss = self._score()
+        out = {"val_loss": loss} | {f"val/{name}": value for name, value in scores.pop("all").items()}
+        for domain, values in scores.items():
+            out |= {f"val/{domain}/{name}": value for name, value in values.items()}
+        if self.before:
+            out |= changes(self.before, {name: v["f1"] for name, v in scores.items()})
+        return out
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The whole model, named as transformers names it; under LoRA the adapters and the head only (the whole one: `save_extras`)."""
+        state = self.model.state_dict()
+        if self.config.model.lora.enabled:
+            trained = {n for n, p in self.model.named_parameters() if p.requires_grad}
+            state = {n: t for n, t in state.items() if n in trained}
+        return {name: tensor.detach().contiguous() for name, tensor in state.items()}
+
+    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Take `weights` back, strictly."""
+        own = self.weights()
+        if own.keys() != weights.keys():
+            raise DataError(f"the saved weights do not fit this model: missing {sorted(own.keys() - weights.keys())[:3]}, "
+                            f"unknown {sorted(weights.keys() - own.keys())[:3]}")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(weights[name])
+
+    def save_extras(self, folder: Path) -> None:
+        """Configuration, tokenizer and labels: with the weights beside them the folder loads with transformers."""
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder
+        if self.config.model.lora.enabled:
+            import copy
+
+            target = folder / WHOLE
+            copy.deepcopy(self.model).merge_and_unload().save_pretrained(target)
+        else:
+            self.model.config.architectures = [type(self.model).__name__]
+            self.model.config.save_pretrained(target)
+        self.tagger.tokenizer.model_max_length = self.config.model.max_tokens
+        self.tagger.tokenizer.save_pretrained(target)
+        write_labels(target, self.tags, self.made)
+        window = {"max_tokens": self.config.model.max_tokens, "stride": self.config.model.stride}
+        (target / "windows.json").write_text(json.dumps(window) + "\n", encoding="utf-8")
+
+
+def build(context: StageContext) -> NerTask:
+    """Make the task of one stage."""
+    return NerTask(context)

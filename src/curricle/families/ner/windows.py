@@ -1,0 +1,162 @@
+"""Character spans → tags on words → windows of tokens, and back. Needs a fast tokenizer, for its offsets.
+
+A word is what the tokenizer's pre-tokenisation makes one; its first sub-word carries the tag, inner sub-words and special tokens
+are never scored (-100). Rules, all counted:
+- Of overlapping spans the longest stays, then the earlier, then the first listed.
+- A span that cuts a word is taken as if it covered the whole word.
+- A span none of whose characters is in a word, or whose words a longer one took, is lost.
+A text longer than a window becomes several that overlap by `stride` tokens; each word is scored in exactly one, where its context is largest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from curricle.errors import ConfigError
+from curricle.families.ner.formats import Span
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Window:
+    """One piece of a text as the model sees it."""
+
+    record: int
+    ids: np.ndarray
+    """Token ids with special tokens, [length]."""
+    positions: np.ndarray
+    """Where in `ids` the scored words begin, [words]."""
+    words: np.ndarray
+    """Those words' numbers in the record, [words]."""
+    tags: np.ndarray
+    """Their tag ids, [words]; empty without gold."""
+
+
+@dataclass
+class Encoded:
+    """Records as windows, with what is needed to go back to characters."""
+
+    windows: list[Window] = field(default_factory=list)
+    bounds: list[np.ndarray] = field(default_factory=list)
+    """Per record: start and end of every word in characters, [words, 2]."""
+    gold: list[list[Span]] = field(default_factory=list)
+    """Per record: the spans after the overlap rule, in characters as annotated."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """overlapping, cut a word, lost."""
+
+
+def without_overlaps(spans: Sequence[Span]) -> tuple[list[Span], int]:
+    """Spans by the overlap rule, in text order, and how many were dropped."""
+    kept: list[Span] = []
+    for _, span in sorted(enumerate(spans), key=lambda item: (item[1][0] - item[1][1], item[1][0], item[0])):
+        if all(span[1] <= other[0] or other[1] <= span[0] for other in kept):
+            kept.append(span)
+    return sorted(kept), len(spans) - len(kept)
+
+
+def special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The tokens that the tokenizer puts before and behind a text."""
+    if not tokenizer.is_fast:
+        raise ConfigError(f"{type(tokenizer).__name__} is a slow tokenizer: it gives no offsets, so spans cannot be placed; "
+                          "use a model with a tokenizer.json")
+    mask = tokenizer("a", return_special_tokens_mask=True)
+    inner = [i for i, special in enumerate(mask["special_tokens_mask"]) if not special]
+    return mask["input_ids"][: inner[0]], mask["input_ids"][inner[-1] + 1 :]
+
+
+def encode(texts: Sequence[str], spans: Sequence[Sequence[Span]] | None, tokenizer: Any, tag_ids: dict[str, int], *, max_tokens: int,
+           stride: int) -> Encoded:
+    """Texts, with gold spans or without, as windows of at most `max_tokens` tokens (special ones included).
+
+    Raises:
+        ConfigError: the tokenizer is slow, or the window is too small for its stride.
+    """
+    prefix, suffix = special_ids(tokenizer)
+    room = max_tokens - len(prefix) - len(suffix)
+    if stride >= room:
+        raise ConfigError(f"model.stride {stride} must be smaller than the {room} tokens that model.max_tokens {max_tokens} leaves for text")
+    out = Encoded()
+    for begin in range(0, len(texts), 1000):
+        batch = tokenizer(list(texts[begin : begin + 1000]), add_special_tokens=False, return_attention_mask=False, verbose=False)
+        for i, encoding in enumerate(batch.encodings):
+            record = begin + i
+            firsts, bounds = _words(encoding.offsets, encoding.word_ids, texts[record])
+            out.bounds.append(bounds)
+            tags = np.empty(0, np.int64)
+            if spans is not None:
+                gold, overlapping = without_overlaps(spans[record])
+                out.gold.append(gold)
+                out.counts["overlapping"] += overlapping
+                tags = _tag(gold, bounds, tag_ids, out.counts)
+            _cut(out, record, np.asarray(encoding.ids, np.int32), firsts, tags, prefix, suffix, room, stride)
+    return out
+
+
+def _words(offsets: list[tuple[int, int]], word_ids: list[int | None], text: str) -> tuple[np.ndarray, np.ndarray]:
+    """First token and character bounds of each word; white space at a word's edges is not part of it."""
+    firsts, bounds = [], []
+    before = None
+    for token, ((start, end), word) in enumerate(zip(offsets, word_ids, strict=True)):
+        while start < end and text[start].isspace():
+            start += 1
+        if start >= end:
+            continue
+        if word is not None and word == before:
+            bounds[-1][1] = max(end, bounds[-1][1])
+            continue
+        if bounds and start < bounds[-1][1]:
+            continue
+        before = word
+        firsts.append(token)
+        bounds.append([start, end])
+    return np.array(firsts, np.int64), np.array(bounds, np.int64).reshape(-1, 2)
+
+
+def _tag(gold: list[Span], bounds: np.ndarray, tag_ids: dict[str, int], counts: Counter[str]) -> np.ndarray:
+    tags = np.full(len(bounds), tag_ids["O"], np.int64)
+    free = np.ones(len(bounds), bool)
+    for start, end, label in sorted(gold, key=lambda s: s[0] - s[1]):
+        low = int(np.searchsorted(bounds[:, 1], start, side="right"))
+        high = int(np.searchsorted(bounds[:, 0], end, side="left"))
+        if low >= high or not free[low:high].all():
+            counts["lost"] += 1
+            continue
+        counts["cut a word"] += bool(bounds[low, 0] < start or bounds[high - 1, 1] > end)
+        free[low:high] = False
+        tags[low] = tag_ids[f"B-{label}"]
+        tags[low + 1 : high] = tag_ids[f"I-{label}"]
+    return tags
+
+
+def _cut(out: Encoded, record: int, ids: np.ndarray, firsts: np.ndarray, tags: np.ndarray, prefix: list[int], suffix: list[int],
+         room: int, stride: int) -> None:
+    starts = [0]
+    while starts[-1] + room < len(ids):
+        starts.append(starts[-1] + room - stride)
+    for k, start in enumerate(starts):
+        low = start + stride // 2 if k else 0
+        high = starts[k + 1] + stride // 2 if k + 1 < len(starts) else len(ids)
+        words = np.arange(*np.searchsorted(firsts, [low, high]))
+        if not len(words):
+            continue
+        piece = np.concatenate([prefix, ids[start : start + room], suffix]).astype(np.int64)
+        out.windows.append(Window(record, piece, firsts[words] - start + len(prefix), words, tags[words] if len(tags) else tags))
+
+
+def decode(tags: Sequence[str], bounds: np.ndarray) -> list[Span]:
+    """Tags of a record's words → spans in characters. An I- that continues nothing of its label opens a span."""
+    spans: list[Span] = []
+    before = "O"
+    for tag, (start, end) in zip(tags, bounds.tolist(), strict=True):
+        if tag[0] == "I" and before[2:] == tag[2:]:
+            spans[-1] = (spans[-1][0], end, tag[2:])
+        elif tag != "O":
+            spans.append((start, end, tag[2:]))
+        before = tag
+    return spans

@@ -1,0 +1,79 @@
+"""Prove that a place can be used before anything expensive asks for it; with the credentials of the process that runs this."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from curricle.errors import StoreError
+from curricle.store import Store, open_store
+
+_SIZE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried: what happened, and what to do where it failed."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+def check_store(uri: str) -> list[Finding]:
+    """Open the store, then write, read, list and delete one object of 1 MiB under a key that nobody else has.
+
+    Never raises for what a store refuses: each verb that was tried is a finding. What cannot be tried after a failure is
+    left out: without a write, which leaves all or nothing, there is nothing to read, list or delete.
+    """
+    findings: list[Finding] = []
+
+    def attempt(name: str, verb: Callable[[], str], advice: str) -> bool:
+        try:
+            findings.append(Finding(name, True, verb()))
+        except StoreError as error:
+            findings.append(Finding(name, False, str(error), advice))
+        return findings[-1].ok
+
+    stores: list[Store] = []
+    if not attempt("open", lambda: stores.append(open_store(uri)) or stores[0].uri, "Correct the URI or set the variables that it names (docs/stores.md)."):
+        return findings
+    store, folder = stores[0], f"curricle-preflight-{uuid.uuid4().hex}"
+    key, data = f"{folder}/probe.bin", os.urandom(_SIZE)
+
+    def write() -> str:
+        with tempfile.TemporaryDirectory(prefix="curricle-preflight-") as local:
+            Path(local, "probe").write_bytes(data)
+            store.put(key, Path(local, "probe"))
+        return f"{_SIZE} bytes to {key}"
+
+    def read() -> str:
+        found = store.read(key)
+        if found != data:
+            what = "nothing" if found is None else f"{len(found)} bytes, sha256 {hashlib.sha256(found).hexdigest()[:12]}…"
+            raise StoreError(f"{store.uri}: wrote {_SIZE} bytes to {key!r}, read back {what}")
+        return f"{_SIZE} bytes, as written"
+
+    def list_() -> str:
+        found = [(entry.key, entry.size) for entry in store.list(f"{folder}/")]
+        if found != [(key, _SIZE)]:
+            raise StoreError(f"{store.uri}: wrote {key!r}, but the listing of {folder!r} shows {found}")
+        return "the object is listed with its size"
+
+    def delete() -> str:
+        store.delete(folder)
+        if store.read(key) is not None:
+            raise StoreError(f"{store.uri}: deleted {key!r}, but it can still be read")
+        return "nothing is left"
+
+    if attempt("write", write, "Give the credentials the right to write here (s3:PutObject), or make the folder writable."):
+        attempt("read", read, "Give the credentials the right to read here (s3:GetObject); a store that alters data cannot be used.")
+        attempt("list", list_, "Give the credentials the right to list the bucket (s3:ListBucket).")
+        attempt("delete", delete, f"Give the credentials the right to delete here (s3:DeleteObject); then remove {folder}/ by hand.")
+    return findings

@@ -1,0 +1,111 @@
+"""One NAICS chain end to end on embedded data, by the real command: trained, skipped, resumed, used, and run as a compiled pipeline."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = ["curriculum.texts=[title]", "model.dim=8", "training.trainer.max_epochs=1", "model.max_tokens=16", "tracking.mlflow=false"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with the shipped configuration, as a user's working folder."""
+    folder = tmp_path_factory.mktemp("work")
+    shutil.copytree(ROOT / "config", folder / "config")
+    return folder
+
+
+def curricle(place: Path, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess:
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", "from curricle.cli import main; main()", *arguments], cwd=place, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == expect, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def train(place: Path, *arguments: str, store: str = "checkpoints", expect: int = 0) -> subprocess.CompletedProcess:
+    return curricle(place, "train-curriculum", *arguments, f"paths.store_uri={store}", *TINY, expect=expect)
+
+
+@pytest.fixture(scope="module")
+def trained(place) -> Path:
+    train(place, "--curricula", "01_stage,02_stage")
+    return place / "checkpoints" / "sequential_01-02"
+
+
+def test_the_layout_is_what_the_guide_shows(trained):
+    for stage in ("01_stage", "02_stage"):
+        names = {p.name for p in (trained / stage).iterdir()}
+        best = [n for n in names if n.startswith(f"{stage}-epoch=") and n.endswith(".ckpt")]
+        assert len(best) == 1 and {"last.ckpt", "manifest.json", "stage.json"} <= names
+        files = {p.name for p in (trained / stage / best[0]).iterdir()}
+        assert {"model.safetensors", "state.pt", "config.yaml", "manifest.json"} <= files
+
+
+def test_a_stage_records_where_it_comes_from(trained):
+    first = json.loads((trained / "01_stage/manifest.json").read_text())
+    second = json.loads((trained / "02_stage/manifest.json").read_text())
+    assert second["lineage"]["parent_digest"] == first["digest"]
+    assert second["lineage"]["parent_uri"].endswith(first["info"]["best"])
+    assert second["metrics"]["val_loss"] < first["metrics"]["val_loss"]
+
+
+def test_a_complete_chain_is_skipped_and_says_so(place, trained):
+    before = (trained / "02_stage/manifest.json").stat().st_mtime_ns
+    done = train(place, "--curricula", "01_stage,02_stage")
+    assert done.stdout.count("already complete with this digest") >= 2
+    assert (trained / "02_stage/manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_stage_continues_the_best_checkpoint_of_a_stage_by_name(place, trained):
+    done = train(place, "--curricula", "05_stage", "--from-checkpoint", "02_stage")
+    assert "best of 1 checkpoint of 02_stage" in done.stdout
+    made = json.loads((place / "checkpoints/sequential_05/05_stage/manifest.json").read_text())
+    assert "02_stage-epoch=" in made["lineage"]["parent_uri"]
+
+
+def test_a_truncated_checkpoint_is_an_error_and_not_a_new_start(place, trained):
+    broken = place / "broken.ckpt"
+    best = next((trained / "02_stage").glob("02_stage-epoch=*.ckpt"))
+    shutil.copytree(best, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    done = train(place, "--curricula", "04_stage", "--from-checkpoint", str(broken), expect=2)
+    assert "model.safetensors" in done.stderr
+    assert not (place / "checkpoints/sequential_04/04_stage/manifest.json").exists()
+
+
+def test_the_result_is_found_searched_assigned_and_exported(place, trained):
+    hits = json.loads(curricle(place, "search", "--json", "--model", "02_stage", "apple orchards").stdout)["hits"]
+    assert hits[0]["code"] == "111331" and len(hits) == 5
+    (place / "in.csv").write_text('id,text\n1,apple orchards\n2,"breweries, small"\n')
+    curricle(place, "assign", "in.csv", "--column", "text", "-o", "out.csv", "--model", "02_stage")
+    rows = (place / "out.csv").read_text().splitlines()
+    assert rows[0] == "id,text,naics_code,naics_title,naics_confidence" and len(rows) == 3
+    assert rows[1].startswith("1,apple orchards,111331,")
+    import numpy as np
+
+    curricle(place, "export", "-o", "codes.npz", "--model", "02_stage")
+    with np.load(place / "codes.npz") as codes:
+        assert codes["coordinates"].shape == (2125, 8)
+        assert np.allclose(codes["time"] ** 2 - (codes["coordinates"] ** 2).sum(1), 1)
+
+
+def test_the_compiled_pipeline_gives_the_same_digests_and_weights(place, trained):
+    from safetensors.numpy import load_file
+
+    overrides = " ".join(TINY)
+    curricle(place, "pipeline", "run", "--local", str(ROOT / "kfp_pipelines/compiled/chain_smoke.yaml"), "store_uri=piped", f"overrides={overrides}",
+             "data_source=demo", "run_id=sequential_01-02")
+    for stage in ("01_stage", "02_stage"):
+        one = json.loads((trained / stage / "manifest.json").read_text())
+        other = json.loads((place / "piped/sequential_01-02" / stage / "manifest.json").read_text())
+        assert one["digest"] == other["digest"]
+        a, b = (load_file(folder / stage / m["info"]["best"] / "model.safetensors") for folder, m in ((trained, one), (place / "piped/sequential_01-02", other)))
+        assert a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)

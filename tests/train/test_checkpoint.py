@@ -1,0 +1,100 @@
+"""What survives a crash, and what is there at each moment."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from curricle.config.schema import StageConfig
+from curricle.errors import CheckpointError
+from curricle.store import layout, open_store
+from curricle.store.folder import FolderStore
+from curricle.store.manifest import read_manifest
+from curricle.train import worker
+from curricle.train.checkpoint import SPARE, load_state, load_weights, newest
+from tests.train.toy import Toy, make_config, make_stage
+
+
+class PowerCutError(RuntimeError):
+    pass
+
+
+def train(uri):
+    return worker.run(uri, build=Toy, schema=StageConfig)
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Lets so many writes of any folder store pass, and fails all that follow; counts them."""
+    state = {"left": 10**9, "count": 0}
+
+    def guarded(method):
+        def act(self, key, *args):
+            state["count"] += 1
+            state["left"] -= 1
+            if state["left"] < 0:
+                raise PowerCutError(key)
+            return method(self, key, *args)
+        return act
+
+    for name in ("write", "put", "delete"):
+        monkeypatch.setattr(FolderStore, name, guarded(getattr(FolderStore, name)))
+    return state
+
+
+def test_a_power_cut_at_any_write_leaves_a_stage_that_resumes_to_the_same_weights(tmp_path, cut):
+    straight = make_stage(tmp_path / "straight")
+    cut["count"] = 0
+    result = train(straight)
+    total, wanted = cut["count"], load_file(Path(straight, "last.ckpt", "model.safetensors"))
+    assert total > 30
+    for moment in range(0, total, 4):
+        uri = make_stage(tmp_path / str(moment))
+        cut["left"] = moment
+        with pytest.raises(PowerCutError):
+            train(uri)
+        cut["left"] = 10**9
+        assert not Path(uri, "manifest.json").exists()
+        resumed = train(uri)
+        assert resumed == result, f"cut at write {moment} of {total}"
+        found = load_file(Path(uri, "last.ckpt", "model.safetensors"))
+        assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+        places = {path.name for path in Path(uri).iterdir() if path.is_dir()}
+        assert places == {result.best, layout.LAST}, "exactly the best and the last are kept"
+        assert read_manifest(open_store(uri), result.best).metrics == result.metrics
+
+
+def test_once_a_state_is_complete_there_is_always_one(tmp_path, monkeypatch):
+    uri, seen = make_stage(tmp_path, make_config(tmp_path, save_every_n_steps=1)), []
+    store = open_store(f"{tmp_path}/store/sequential_01")
+
+    def looking(method):
+        def act(self, key, *args):
+            answer = method(self, key, *args)
+            seen.append(newest(store, "01_stage") is not None)
+            return answer
+        return act
+
+    for name in ("write", "put", "delete"):
+        monkeypatch.setattr(FolderStore, name, looking(getattr(FolderStore, name)))
+    train(uri)
+    first = seen.index(True)
+    assert len(seen) > first + 100 and all(seen[first:])
+    assert not Path(uri, SPARE).exists()
+
+
+def test_the_state_loads_without_running_pickled_code_and_says_where_it_stands(tmp_path):
+    uri = make_stage(tmp_path)
+    result = train(uri)
+    state = load_state(Path(uri, "last.ckpt"))
+    assert (state.epoch, state.step, state.step_in_epoch, state.best_name) == (3, 18, 0, result.best)
+    assert [group["name"] for group in state.optimizer["param_groups"]] == ["first", "last"]
+
+
+def test_a_damaged_state_is_an_error_with_the_path(tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"junk")
+    with pytest.raises(CheckpointError, match="state.pt"):
+        load_state(tmp_path)
+    with pytest.raises(CheckpointError, match="model.safetensors"):
+        load_weights(tmp_path)

@@ -1,0 +1,89 @@
+"""TensorBoard and MLflow get true values; neither stops a training."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from curricle.config.schema import StageConfig, TrackingConfig
+from curricle.errors import Interrupted
+from curricle.train import worker
+from curricle.train.tracking import Tracker
+from tests.train.toy import Toy, make_config, make_stage
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def train(uri, report=None):
+    return worker.run(uri, build=Toy, schema=StageConfig, report=report)
+
+
+def tracked(tmp_path, **changes):
+    settings = TrackingConfig(tensorboard=True, mlflow=True, mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db", log_every_n_steps=1)
+    return make_stage(tmp_path, replace(make_config(tmp_path), tracking=replace(settings, **changes)))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_curves_params_and_tags_reach_both_and_a_resumed_stage_goes_on_in_the_same_run(tmp_path, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    uri, events = tracked(tmp_path), []
+    monkeypatch.setenv("TOY", "term@8")
+    with pytest.raises(Interrupted):
+        train(uri, events.append)
+    monkeypatch.delenv("TOY")
+    result = train(uri, events.append)
+    assert not [e for e in events if e["event"] == "warning"]
+    found = curves(tmp_path / "outputs" / "sequential_01" / "01_stage")
+    assert [step for step, _ in found["train/loss"]] == list(range(1, 19))
+    assert found["train/global_batch/rows"][0] == (1, 8.0)
+    assert [step for step, _ in found["val_loss"]] == [6, 12, 18]
+    assert min(value for _, value in found["val_loss"]) == pytest.approx(result.metrics["val_loss"])
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("curricle").experiment_id])
+    assert len(runs) == 1, "a resumed stage goes on in its MLflow run"
+    run = runs[0]
+    assert run.info.run_name == "sequential_01/01_stage" and run.info.status == "FINISHED"
+    assert run.data.params["training.learning_rate"] == "0.02" and run.data.tags["curricle.digest"] == "d1"
+    assert sorted({m.step for m in client.get_metric_history(run.info.run_id, "train/loss")}) == list(range(1, 19))
+
+
+def test_a_backend_that_fails_is_one_warning_and_training_goes_on(tmp_path):
+    (tmp_path / "outputs").write_text("a file where TensorBoard wants a folder")
+    uri, events = tracked(tmp_path, mlflow_uri="nonsense://nowhere"), []
+    assert train(uri, events.append).epochs == 3
+    messages = [e["message"] for e in events if e["event"] == "warning"]
+    assert len(messages) == 2 and "TensorBoard is left out" in messages[0] and "MLflow is left out" in messages[1]
+
+
+def test_log_returns_at_once_however_slow_a_backend_is(tmp_path, monkeypatch):
+    import time
+
+    from curricle.train import tracking
+
+    class Slow:
+        def __init__(self, *args):
+            time.sleep(0.5)
+
+        def write(self, points):
+            time.sleep(0.5)
+
+        def close(self, status):
+            pass
+
+    monkeypatch.setattr(tracking, "_TensorBoard", Slow)
+    said = []
+    tracker = Tracker(folder=tmp_path, mlflow_uri=None, experiment="e", run_name="r", params={}, tags={}, purge_step=None, warn=said.append)
+    begin = time.perf_counter()
+    for step in range(100):
+        tracker.log({"a": 1.0}, step)
+    assert time.perf_counter() - begin < 0.2
+    tracker.close(patience=0.1)
+    assert len(said) == 1 and "did not end" in said[0]

@@ -1,0 +1,171 @@
+"""What the launcher needs of a cluster, and the one place where the kubernetes client is used (30.1: kfp's own cap).
+
+Objects are dicts in the API's own spelling. `ClusterApi` is the seam: tests put a cluster in memory behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from curricle.errors import JobError
+from curricle.launch.pytorchjob.render import GROUP, PLURAL, VERSION
+
+
+class Conflict(Exception):
+    """An object of that name is there already (409)."""
+
+
+class Missing(Exception):
+    """There is no such object (404)."""
+
+
+class Unreachable(OSError):
+    """The API server did not answer, or answered 5xx or 429: worth another try."""
+
+
+class ClusterApi(Protocol):
+    """What the launcher needs of a cluster, in dicts as the API returns them. All raise `Unreachable` and `JobError` (refused)."""
+
+    def create_job(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Create a PyTorchJob; raises `Conflict`."""
+
+    def get_job(self, name: str) -> dict[str, Any] | None:
+        """The job, or None."""
+
+    def list_jobs(self, selector: str) -> list[dict[str, Any]]:
+        """Jobs by label selector."""
+
+    def patch_job(self, name: str, body: dict[str, Any]) -> None:
+        """Merge `body` into the job."""
+
+    def delete_job(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete the job and its pods; not an error when it is gone."""
+
+    def list_pods(self, name: str) -> list[dict[str, Any]]:
+        """The pods of a job, those that exist now."""
+
+    def read_log(self, pod: str, *, since_seconds: int | None, follow: bool) -> Iterable[bytes]:
+        """See `logs.LogSource`."""
+
+
+class KubernetesApi:
+    """A `ClusterApi` over the official client (30.1: kfp's own cap)."""
+
+    def __init__(self, namespace: str, *, kubeconfig: str | None = None, context: str | None = None):
+        """In a pod by its service account, else by kubeconfig.
+
+        Raises:
+            JobError: reason `configuration`: neither is there.
+        """
+        from kubernetes import client, config
+
+        settings = client.Configuration()
+        try:
+            if kubeconfig is None and context is None:
+                try:
+                    config.load_incluster_config(settings)
+                except config.ConfigException:
+                    config.load_kube_config(client_configuration=settings)
+            else:
+                config.load_kube_config(kubeconfig, context, client_configuration=settings)
+        except config.ConfigException as error:
+            raise JobError(f"no cluster: neither a pod's service account nor a kubeconfig ({error})", reason="configuration", exit_code=2) from error
+        settings.retries = False
+        self.namespace = namespace
+        self._client = client.ApiClient(settings)
+        self._jobs, self._core = client.CustomObjectsApi(self._client), client.CoreV1Api(self._client)
+
+    def _call(self, what: str, call: Callable[..., Any], *args: Any, timeout: float | tuple[float, float] = (5.0, 30.0), **kwargs: Any) -> Any:
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            return call(*args, _request_timeout=timeout, **kwargs)
+        except HTTPError as error:
+            raise Unreachable(f"{what}: {error}") from error
+        except ApiException as error:
+            if error.status == 409:
+                raise Conflict(what) from error
+            if error.status == 404:
+                raise Missing(what) from error
+            if error.status == 429 or error.status >= 500 or (error.status == 400 and "waiting to start" in str(error.body)):
+                raise Unreachable(f"{what}: {error.status} {error.reason}") from error
+            raise JobError(f"{what}: {_said(error)}", reason="refused", exit_code=2) from error
+
+    def create_job(self, body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Create a PyTorchJob, strictly: a field that the server does not know is an error. `dry_run` only asks it."""
+        extra = {"dry_run": "All"} if dry_run else {}
+        try:
+            return self._call(
+                f"create PyTorchJob {body['metadata']['name']!r} in namespace {self.namespace!r}", self._jobs.create_namespaced_custom_object,
+                GROUP, VERSION, self.namespace, PLURAL, body, field_validation="Strict", **extra)  # fmt: skip
+        except Missing as error:
+            raise JobError(
+                f"cannot create a PyTorchJob in namespace {self.namespace!r}: the cluster knows no {PLURAL}.{GROUP}, or has no such namespace. "
+                "Install the Kubeflow training operator (v1)",
+                reason="no_operator",
+                exit_code=2,
+            ) from error
+
+    def get_job(self, name: str) -> dict[str, Any] | None:
+        """The job, or None."""
+        try:
+            return self._call(f"get PyTorchJob {name!r}", self._jobs.get_namespaced_custom_object, GROUP, VERSION, self.namespace, PLURAL, name)
+        except Missing:
+            return None
+
+    def list_jobs(self, selector: str) -> list[dict[str, Any]]:
+        """Jobs by label selector."""
+        try:
+            found = self._call(
+                f"list PyTorchJobs in namespace {self.namespace!r}", self._jobs.list_namespaced_custom_object,
+                GROUP, VERSION, self.namespace, PLURAL, label_selector=selector)  # fmt: skip
+        except Missing as error:
+            raise JobError(f"the cluster knows no {PLURAL}.{GROUP}. Install the Kubeflow training operator (v1)", reason="no_operator", exit_code=2) from error
+        return found["items"]
+
+    def patch_job(self, name: str, body: dict[str, Any]) -> None:
+        """Merge `body` into the job."""
+        self._call(f"patch PyTorchJob {name!r}", self._jobs.patch_namespaced_custom_object, GROUP, VERSION, self.namespace, PLURAL, name, body)
+
+    def delete_job(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete the job; its pods follow."""
+        with contextlib.suppress(Missing):
+            self._call(
+                f"delete PyTorchJob {name!r}", self._jobs.delete_namespaced_custom_object,
+                GROUP, VERSION, self.namespace, PLURAL, name, propagation_policy="Background", timeout=timeout or (5.0, 30.0))  # fmt: skip
+
+    def list_pods(self, name: str) -> list[dict[str, Any]]:
+        """The pods of a job, as plain dicts in the API's own spelling."""
+        found = self._call(
+            f"list pods of {name!r}", self._core.list_namespaced_pod, self.namespace, label_selector=f"training.kubeflow.org/job-name={name}")  # fmt: skip
+        return self._client.sanitize_for_serialization(found)["items"]
+
+    def read_log(self, pod: str, *, since_seconds: int | None, follow: bool) -> Iterator[bytes]:
+        """Chunks of a pod's log with timestamps; raises `Unreachable` when there is none (yet)."""
+        from urllib3.exceptions import HTTPError
+
+        since = {} if since_seconds is None else {"since_seconds": since_seconds}
+        try:
+            response = self._call(
+                f"log of {pod!r}", self._core.read_namespaced_pod_log, pod, self.namespace, container="pytorch",
+                follow=follow, timestamps=True, _preload_content=False, timeout=(5.0, 60.0), **since)  # fmt: skip
+        except Missing as error:
+            raise Unreachable(f"log of {pod!r}: {error}") from error
+        try:
+            yield from response.stream(65536, decode_content=False)
+        except HTTPError as error:
+            raise Unreachable(f"log of {pod!r}: {error}") from error
+        finally:
+            response.release_conn()
+
+
+def _said(error: Any) -> str:
+    """What the API server says, without headers."""
+    try:
+        return json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        return f"{error.status} {error.reason}"

@@ -1,0 +1,219 @@
+"""Why a PyTorchJob ended, or does not start: pure functions over the dicts that the API server returns.
+
+The job's own status only counts failed replicas; the reason lies in the pods. Pods vanish (clean-up, TTL, deadline), so callers
+keep the last they saw of each and pass that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from curricle.launch.job import Outcome, Reason
+
+Phase = Literal["pending", "suspended", "running", "succeeded", "failed"]
+
+RETRYABLE: frozenset[Reason] = frozenset({"evicted", "preempted", "interrupted", "lost"})
+"""Causes that the same work may survive when it starts again from its last checkpoint."""
+
+_PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable"}
+_BROKEN = {"InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_PREEMPTED = {"PreemptionByScheduler", "PreemptionByKueueScheduler"}
+_EVICTED = {"Evicted", "NodeLost", "NodeShutdown", "Terminated", "Shutdown", "Preempting", "UnexpectedAdmissionError", "NodeAffinity"}
+_DEADLINE = "active longer than specified deadline"
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """A pod that cannot start as things stand, and for how long."""
+
+    reason: Reason
+    pod: str
+    message: str
+    seconds: float
+    final: bool = False
+    """Waiting longer cures it hardly ever (a wrong image name, a missing secret)."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How one pod failed."""
+
+    pod: str
+    reason: Reason
+    exit_code: int
+    message: str
+    finished: datetime
+    """When; the least time there is where the pod does not say."""
+
+
+_LATEST = datetime.max.replace(tzinfo=UTC)
+
+
+def moment(text: str | None) -> datetime | None:
+    """An API timestamp as an aware datetime."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def conditions(thing: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The conditions of a job or pod that are True, by type."""
+    found = (thing.get("status") or {}).get("conditions") or []
+    return {c["type"]: c for c in found if c.get("status") == "True"}
+
+
+def phase(job: Mapping[str, Any]) -> Phase:
+    """Where the job stands. Several conditions may be True at once; the order here decides."""
+    true = conditions(job)
+    if "Failed" in true:
+        return "failed"
+    if "Succeeded" in true:
+        return "succeeded"
+    if "Suspended" in true or ((job.get("spec") or {}).get("runPolicy") or {}).get("suspend"):
+        return "suspended"
+    if "Running" in true:
+        return "running"
+    return "pending"
+
+
+def picked_up(job: Mapping[str, Any]) -> bool:
+    """Whether any operator has looked at the job: it then carries a condition, or waits for Kueue."""
+    return bool((job.get("status") or {}).get("conditions")) or phase(job) == "suspended"
+
+
+def containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Statuses of the init containers, then of the others."""
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def stuck(pods: Sequence[Mapping[str, Any]], now: datetime) -> Stuck | None:
+    """The pod that has been unable to start for longest, if there is one."""
+    found = [s for s in (_stuck(pod, now) for pod in pods) if s]
+    return max(found, key=lambda s: (s.final, s.seconds), default=None)
+
+
+def _stuck(pod: Mapping[str, Any], now: datetime) -> Stuck | None:
+    status, meta = pod.get("status") or {}, pod["metadata"]
+    if status.get("phase") not in (None, "Pending", "Running") or meta.get("deletionTimestamp"):
+        return None
+    for c in status.get("conditions") or []:
+        if c["type"] == "PodScheduled" and c["status"] == "False" and c.get("reason") in ("Unschedulable", "SchedulerError"):
+            return Stuck("unschedulable", meta["name"], c.get("message", ""), _age(c.get("lastTransitionTime"), now))
+    scheduled = conditions(pod).get("PodScheduled", {}).get("lastTransitionTime") or meta.get("creationTimestamp")
+    for c in containers(pod):
+        waiting = (c.get("state") or {}).get("waiting") or {}
+        why = waiting.get("reason")
+        if why in _PULL:
+            message = f"image {c.get('image', '')}: {waiting.get('message') or why}"
+            return Stuck("image_pull", meta["name"], message, _age(scheduled, now))
+        if why in _BROKEN:
+            message = f"container {c['name']}: {why}: {waiting.get('message', '')}".rstrip(": ")
+            return Stuck("configuration" if why != "InvalidImageName" else "image_pull", meta["name"], message, _age(scheduled, now), final=True)
+    return None
+
+
+def _age(since: str | None, now: datetime) -> float:
+    at = moment(since)
+    return (now - at).total_seconds() if at else 0.0
+
+
+def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> Failure | None:
+    """How this pod failed, or None when it did not.
+
+    `others_failed`: when the other pods failed; a deletion requested after one of these is clean-up, not a cause.
+    """
+    status, name = pod.get("status") or {}, pod["metadata"]["name"]
+    ended = [c for c in containers(pod) if ((c.get("state") or {}).get("terminated") or {}).get("exitCode")]
+    last = ended[0]["state"]["terminated"] if ended else {}
+    code, message = int(last.get("exitCode", 0)), (last.get("message") or "").strip()
+    at = moment(last.get("finishedAt")) or _LATEST
+    disrupted = conditions(pod).get("DisruptionTarget")
+    if disrupted and (code or status.get("phase") == "Failed"):
+        why: Reason = "preempted" if disrupted.get("reason") in _PREEMPTED else "evicted"
+        return Failure(name, why, code or 143, f"{disrupted.get('reason')}: {disrupted.get('message', '')}", at)
+    if status.get("phase") == "Failed" and status.get("reason") in _EVICTED:
+        why = "preempted" if status["reason"] == "Preempting" else "evicted"
+        return Failure(name, why, code or 137, f"{status['reason']}: {status.get('message', '')}", at)
+    if status.get("phase") == "Failed" and status.get("reason") == "DeadlineExceeded":
+        return Failure(name, "deadline", code or 143, "it ran longer than its deadline (active_deadline_seconds)", at)
+    if not code:
+        if status.get("phase") == "Failed":
+            return Failure(name, "error", 1, f"{status.get('reason', 'Failed')}: {status.get('message', '')}", at)
+        return None
+    requested = _deletion_requested(pod)
+    if requested and code >= 128 and last.get("reason") != "OOMKilled":
+        if not all(other > requested for other in others_failed):
+            return Failure(name, "interrupted", code, "removed after another pod had failed", at)
+        return Failure(name, "interrupted" if code == 143 else "lost", code, message or "the pod was deleted while it ran", at)
+    if last.get("reason") == "OOMKilled" or code == 137:
+        limit = _memory_limit(pod)
+        words = message if last.get("reason") != "OOMKilled" else ""
+        return Failure(name, "oom_killed", code, words or f"killed for memory (limit {limit}); ask for more memory or use smaller batches", at)
+    if last.get("reason") in ("ContainerCannotRun", "StartError"):
+        return Failure(name, "configuration", code, message or last["reason"], at)
+    if code == 143:
+        return Failure(name, "interrupted", code, message or "stopped on request", at)
+    reason: Reason = "configuration" if code == 2 else "error"
+    if ended[0] in ((status.get("initContainerStatuses")) or []):
+        message = f"init container {ended[0]['name']} failed: {message or 'the master was not found in time, or its image did not start'}"
+    return Failure(name, reason, code, message or f"exit code {code}, and no message", at)
+
+
+def _deletion_requested(pod: Mapping[str, Any]) -> datetime | None:
+    """When somebody asked for the pod's deletion: `deletionTimestamp` lies one grace period later."""
+    meta = pod["metadata"]
+    at = moment(meta.get("deletionTimestamp"))
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at.timestamp() - (meta.get("deletionGracePeriodSeconds") or 0), UTC)
+
+
+def _memory_limit(pod: Mapping[str, Any]) -> str:
+    for c in (pod.get("spec") or {}).get("containers") or []:
+        return ((c.get("resources") or {}).get("limits") or {}).get("memory", "unknown")
+    return "unknown"
+
+
+def failures(pods: Sequence[Mapping[str, Any]]) -> list[Failure]:
+    """How the pods failed, the cause first.
+
+    A lost rank makes the others fail within seconds, sometimes in the same one, so a pod that something outside of it ended
+    (eviction, preemption, deletion, the memory limit) goes before pods that failed no more than 30 s earlier by themselves,
+    and a pod that merely obeyed SIGTERM comes last.
+    """
+    bare = {f.pod: f for f in (failure(p) for p in pods) if f}
+    found = []
+    for pod in pods:
+        others = [f.finished for name, f in bare.items() if name != pod["metadata"]["name"]]
+        if f := failure(pod, others):
+            found.append(f)
+    if not found:
+        return []
+    first = min(f.finished for f in found)
+
+    def order(f: Failure) -> tuple[int, datetime, str]:
+        soon = first == _LATEST or f.finished == _LATEST or (f.finished - first).total_seconds() <= 30
+        outside = f.reason in ("evicted", "preempted", "lost", "oom_killed", "deadline")
+        rank = 0 if outside and soon else 2 if f.reason == "interrupted" else 1
+        return rank, f.finished, f.pod
+
+    return sorted(found, key=order)
+
+
+def classify(pods: Sequence[Mapping[str, Any]], job: Mapping[str, Any] | None) -> Outcome:
+    """How a job ended, from its last state and the last seen of its pods. `job` is None when it was deleted."""
+    if job is None:
+        return Outcome("cancelled", "cancelled", 143, "the PyTorchJob was deleted while it was waited for")
+    if phase(job) == "succeeded":
+        return Outcome("succeeded", "succeeded", 0)
+    said = conditions(job).get("Failed", {}).get("message", "")
+    if _DEADLINE in said:
+        seconds = ((job.get("spec") or {}).get("runPolicy") or {}).get("activeDeadlineSeconds")
+        return Outcome("failed", "deadline", 143, f"it ran longer than its deadline of {seconds} s (active_deadline_seconds)")
+    found = failures(pods)
+    if not found:
+        return Outcome("failed", "lost", 1, f"the operator says: {said or 'failed'}; none of its pods is left to say why")
+    cause = found[0]
+    return Outcome("failed", cause.reason, cause.exit_code, cause.message, cause.pod)

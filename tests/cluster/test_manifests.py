@@ -1,0 +1,85 @@
+"""The manifests before a genuine API server: server-side dry-run, and what each account may and may not do."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2] / "manifests"
+LAUNCHER = "system:serviceaccount:kubeflow:curricle-launcher"
+WORKER = "system:serviceaccount:kubeflow:curricle-worker"
+
+
+@pytest.fixture(scope="module")
+def kubectl(kubeconfig):
+    program = shlex.split(os.environ.get("CURRICLE_KUBECTL", "kubectl"))
+    if not shutil.which(program[0]):
+        pytest.skip(f"no kubectl: {program[0]} is not on the PATH (set CURRICLE_KUBECTL)")
+
+    def run(*arguments, check=True):
+        done = subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=60)
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def definitions(kubectl, shared):
+    """Kueue's, Argo CD's and Flux' real definitions, without their controllers."""
+    folder = shared / "data" / "kubernetes-schemas"
+    for path in sorted(folder.glob("*.yaml")):
+        kubectl("apply", "--server-side", "-f", str(path))
+    for path in sorted(folder.glob("*.yaml")):
+        kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(path))
+
+
+@pytest.fixture(scope="module")
+def dev(kubectl):
+    kubectl("apply", "--server-side", "-k", str(ROOT / "overlays" / "dev"))
+
+
+@pytest.mark.parametrize("overlay", ["dev", "production"])
+def test_the_server_accepts_an_overlay(overlay, kubectl, definitions):
+    kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-k", str(ROOT / "overlays" / overlay))
+
+
+@pytest.mark.parametrize("name", ["argocd-application.yaml", "flux-kustomization.yaml"])
+def test_the_server_accepts_the_gitops_examples(name, kubectl, definitions, tmp_path):
+    """Their own namespaces are not there, and a dry run makes none."""
+    text = (ROOT / "gitops" / name).read_text().replace("namespace: argocd", "namespace: default").replace("namespace: flux-system", "namespace: default")
+    (tmp_path / name).write_text(text)
+    kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("who", "verb", "what", "answer"),
+    [
+        (LAUNCHER, "create", "pytorchjobs.kubeflow.org", "yes"),
+        (LAUNCHER, "patch", "pytorchjobs.kubeflow.org", "yes"),
+        (LAUNCHER, "delete", "pytorchjobs.kubeflow.org", "yes"),
+        (LAUNCHER, "get", "pods/log", "yes"),
+        (LAUNCHER, "get", "secret/mlpipeline-minio-artifact", "yes"),
+        (LAUNCHER, "get", "secret/another", "no"),
+        (LAUNCHER, "list", "secrets", "no"),
+        (LAUNCHER, "create", "pods", "no"),
+        (LAUNCHER, "create", "pods/exec", "no"),
+        (LAUNCHER, "delete", "pods", "no"),
+        (WORKER, "get", "pods", "no"),
+        (WORKER, "list", "pytorchjobs.kubeflow.org", "no"),
+        (WORKER, "get", "secret/mlpipeline-minio-artifact", "no"),
+    ],
+)
+def test_each_account_may_do_its_work_and_no_more(who, verb, what, answer, kubectl, dev):
+    resource = what if "/log" not in what and "/exec" not in what else what.split("/")[0]
+    sub = ["--subresource", what.split("/")[1]] if resource != what else []
+    assert kubectl("auth", "can-i", verb, resource, *sub, "--as", who, "-n", "kubeflow", check=False).split()[-1] == answer
+
+
+def test_the_launcher_has_no_rights_in_other_namespaces(kubectl, dev):
+    assert kubectl("auth", "can-i", "create", "pytorchjobs.kubeflow.org", "--as", LAUNCHER, "-n", "default", check=False).split()[-1] == "no"

@@ -1,0 +1,297 @@
+import dataclasses
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from curricle.errors import Interrupted, JobError
+from curricle.launch.job import Outcome
+from curricle.launch.pytorchjob.api import Conflict, Unreachable
+from curricle.launch.pytorchjob.client import PyTorchJobLauncher, Waits, run_with_retries
+from curricle.launch.pytorchjob.render import Owner
+
+FAST = Waits(poll=0.01, notice=0.0, drain=2.0)
+
+
+class Cluster:
+    """A cluster in memory: objects that a test moves by hand."""
+
+    def __init__(self):
+        self.jobs, self.pods, self.logs, self.deleted, self.down = {}, {}, {}, [], 0
+        self.on_get = lambda: None
+
+    def create_job(self, body):
+        name = body["metadata"]["name"]
+        if name in self.jobs:
+            raise Conflict(name)
+        self.jobs[name] = body
+        return body
+
+    def get_job(self, name):
+        self.on_get()
+        if self.down:
+            self.down -= 1
+            raise Unreachable("503")
+        return self.jobs.get(name)
+
+    def list_jobs(self, selector):
+        key, value = selector.split("=")
+        return [j for j in self.jobs.values() if j["metadata"]["labels"].get(key) == value]
+
+    def patch_job(self, name, body):
+        self.jobs[name]["metadata"] |= body["metadata"]
+
+    def delete_job(self, name, *, timeout=None):
+        self.deleted.append((name, timeout))
+        self.jobs.pop(name, None)
+
+    def list_pods(self, name):
+        return self.pods.get(name, [])
+
+    def read_log(self, pod, *, since_seconds, follow):
+        yield self.logs.get(pod, b"")
+
+    def now(self, name, condition, message=""):
+        self.jobs[name]["status"] = {"conditions": [{"type": condition, "status": "True", "message": message}]}
+
+
+def pod(name, code=None, message=""):
+    state = {"running": {}} if code is None else {"terminated": {"exitCode": code, "message": message, "finishedAt": "2026-01-01T00:00:00Z"}}
+    return {"metadata": {"name": name, "uid": name}, "status": {"phase": "Running", "containerStatuses": [{"name": "pytorch", "state": state}]}}
+
+
+@pytest.fixture
+def cluster():
+    return Cluster()
+
+
+@pytest.fixture
+def launcher(cluster, plain):
+    return PyTorchJobLauncher(plain, cluster, waits=FAST)
+
+
+def test_submit_sends_what_render_shows(launcher, cluster, job):
+    assert launcher.submit(job) == f"kubeflow:{job.name}"
+    assert cluster.jobs[job.name] == launcher.render(job)
+
+
+@pytest.mark.parametrize("condition", ["Created", "Running", "Suspended", "Succeeded"])
+def test_the_same_work_is_adopted(condition, launcher, cluster, job):
+    launcher.submit(job)
+    cluster.now(job.name, condition)
+    assert launcher.submit(job) == f"kubeflow:{job.name}"
+    assert len(cluster.jobs) == 1
+
+
+def test_other_work_of_that_name_is_refused(launcher, cluster, job):
+    launcher.submit(job)
+    with pytest.raises(JobError, match="does other work") as caught:
+        launcher.submit(dataclasses.replace(job, digest="another"))
+    assert caught.value.reason == "refused" and caught.value.exit_code == 2
+
+
+def test_other_work_without_our_labels_is_refused_too(launcher, cluster, job):
+    cluster.jobs[job.name] = {"metadata": {"name": job.name, "labels": {}}}
+    with pytest.raises(JobError, match="does other work"):
+        launcher.submit(job)
+
+
+def test_two_launchers_at_once_share_one_job(cluster, plain, job):
+    """The second lists before the first creates: it meets a conflict and then adopts."""
+    first, second = PyTorchJobLauncher(plain, cluster, waits=FAST), PyTorchJobLauncher(plain, cluster, waits=FAST)
+    create, listed = cluster.create_job, cluster.list_jobs
+
+    def slow(body):
+        cluster.create_job = create
+        first.submit(job)
+        return create(body)
+
+    cluster.create_job = slow
+    assert second.submit(job) == f"kubeflow:{job.name}"
+    assert len(listed("curricle.dev/run=r1")) == 1
+
+
+def test_after_a_failed_attempt_comes_the_next_counted_in_the_cluster(launcher, cluster, plain, job):
+    launcher.submit(job)
+    cluster.now(job.name, "Failed")
+    assert launcher.submit(job) == f"kubeflow:{job.name}-a2"
+    cluster.now(f"{job.name}-a2", "Failed")
+    assert PyTorchJobLauncher(plain, cluster, waits=FAST).submit(job) == f"kubeflow:{job.name}-a3"
+
+
+def test_a_job_that_is_being_deleted_is_waited_for(launcher, cluster, job):
+    launcher.submit(job)
+    cluster.jobs[job.name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    threading.Timer(0.1, lambda: cluster.jobs.pop(job.name)).start()
+    launcher.submit(job)
+    assert "deletionTimestamp" not in cluster.jobs[job.name]["metadata"]
+
+
+def test_a_deletion_that_never_ends_is_an_error(cluster, plain, job):
+    launcher = PyTorchJobLauncher(plain, cluster, waits=dataclasses.replace(FAST, gone=0.05))
+    launcher.submit(job)
+    cluster.jobs[job.name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    with pytest.raises(JobError, match="finalizers"):
+        launcher.submit(job)
+
+
+def test_a_second_launcher_becomes_a_further_owner(cluster, plain, job):
+    for uid in ("one", "two", "two"):
+        options = dataclasses.replace(plain, owner=Owner(name=uid, uid=uid))
+        PyTorchJobLauncher(options, cluster, waits=FAST).submit(job)
+    assert [o["uid"] for o in cluster.jobs[job.name]["metadata"]["ownerReferences"]] == ["one", "two"]
+
+
+def test_the_master_is_streamed_and_the_first_to_fail_has_the_last_word(launcher, cluster, job):
+    handle, lines = launcher.submit(job), []
+    master, worker = f"{job.name}-master-0", f"{job.name}-worker-0"
+    cluster.pods[job.name] = [pod(master, 0), pod(worker, 1, "ValueError: boom")]
+    cluster.logs = {master: b"2026-01-01T00:00:00Z epoch 1\n", worker: b"2026-01-01T00:00:00Z Traceback\n2026-01-01T00:00:01Z ValueError: boom"}
+    cluster.now(job.name, "Failed")
+    outcome = launcher.wait(handle, lines.append)
+    assert outcome == Outcome("failed", "error", 1, "ValueError: boom", worker)
+    assert lines == [
+        "[master-0] epoch 1", f"[launcher] {worker} failed first (error, exit code 1); its last lines:",
+        "[worker-0] Traceback", "[worker-0] ValueError: boom",
+    ]  # fmt: skip
+
+
+def test_pods_that_are_gone_are_judged_as_they_were_last_seen(launcher, cluster, job):
+    handle = launcher.submit(job)
+    cluster.pods[job.name] = [pod(f"{job.name}-worker-0", 1, "boom")]
+    looks = iter(range(100))
+
+    def move():
+        if next(looks) == 3:
+            cluster.pods[job.name] = []
+            cluster.now(job.name, "Failed")
+
+    cluster.on_get = move
+    assert launcher.wait(handle, lambda line: None).message == "boom"
+
+
+def test_a_success_is_a_success(launcher, cluster, job):
+    handle = launcher.submit(job)
+    cluster.now(job.name, "Succeeded")
+    assert launcher.wait(handle, print).state == "succeeded"
+
+
+def test_a_cluster_that_does_not_answer_for_a_while_is_borne(launcher, cluster, job):
+    handle = launcher.submit(job)
+    cluster.now(job.name, "Succeeded")
+    cluster.down = 5
+    assert launcher.wait(handle, print).state == "succeeded"
+
+
+def test_a_cluster_that_never_answers_is_an_error_and_the_job_is_left_alone(cluster, plain, job):
+    launcher = PyTorchJobLauncher(plain, cluster, waits=dataclasses.replace(FAST, unreachable=0.05))
+    handle = launcher.submit(job)
+    cluster.down = 10**6
+    with pytest.raises(JobError, match="attach to it later") as caught:
+        launcher.wait(handle, print)
+    assert caught.value.reason == "lost" and job.name in cluster.jobs
+
+
+def test_without_an_operator_the_job_is_given_up_and_taken_away(cluster, plain, job):
+    launcher = PyTorchJobLauncher(plain, cluster, waits=dataclasses.replace(FAST, no_operator=0.05))
+    outcome = launcher.wait(launcher.submit(job), lambda line: None)
+    assert outcome.reason == "no_operator" and not cluster.jobs
+
+
+def test_a_pod_that_fits_no_node_is_waited_for_unless_told_otherwise(cluster, plain, job):
+    unfit = {"metadata": {"name": "p"}, "status": {"phase": "Pending", "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes", "lastTransitionTime": "2020-01-01T00:00:00Z"}]}}  # fmt: skip
+    lines = []
+    for schedule, state in ((0.0, "succeeded"), (1.0, "failed")):
+        launcher = PyTorchJobLauncher(plain, cluster, waits=dataclasses.replace(FAST, schedule=schedule))
+        handle = launcher.submit(job)
+        cluster.pods[job.name] = [unfit]
+        cluster.now(job.name, "Created")
+        timer = threading.Timer(0.2, lambda: job.name in cluster.jobs and cluster.now(job.name, "Succeeded"))
+        timer.start()
+        assert launcher.wait(handle, lines.append).state == state
+        timer.join()
+        cluster.jobs.clear()
+    assert "[launcher] p waits (unschedulable): 0/1 nodes" in lines
+
+
+def test_a_cancelled_job_ends_its_wait(launcher, cluster, job):
+    handle = launcher.submit(job)
+    threading.Timer(0.1, lambda: launcher.cancel(handle)).start()
+    outcome = launcher.wait(handle, print)
+    assert (outcome.state, outcome.message) == ("cancelled", "cancelled on request")
+    launcher.cancel(handle)
+
+
+@pytest.mark.parametrize(("choice", "left"), [("cancel", 0), ("detach", 1)])
+def test_sigterm_deletes_the_job_or_leaves_it(choice, left, cluster, plain, job):
+    launcher = PyTorchJobLauncher(plain, cluster, waits=FAST, on_sigterm=choice)
+    handle = launcher.submit(job)
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    started = time.monotonic()
+    with pytest.raises(Interrupted) as caught:
+        launcher.wait(handle, print)
+    assert time.monotonic() - started < 0.4 and caught.value.exit_code == 143
+    assert len(cluster.jobs) == left and signal.getsignal(signal.SIGTERM) is before
+    assert cluster.deleted == ([(job.name, 0.7)] if choice == "cancel" else [])
+
+
+def test_everything_of_a_run_goes_and_nothing_else(launcher, cluster, job):
+    launcher.submit(job)
+    launcher.submit(dataclasses.replace(job, name="other", labels={"curricle.dev/run": "r2"}))
+    assert launcher.delete_by_run("r1") == [job.name]
+    assert list(cluster.jobs) == ["other"]
+
+
+def test_attach_finds_the_last_attempt(launcher, cluster, job):
+    with pytest.raises(JobError, match="no PyTorchJob of job"):
+        launcher.attach(job.name)
+    launcher.submit(job)
+    cluster.now(job.name, "Failed")
+    launcher.submit(job)
+    assert launcher.attach(job.name) == f"kubeflow:{job.name}-a2"
+
+
+def test_a_queue_that_nobody_reads_is_a_warning(cluster, plain, job):
+    launcher = PyTorchJobLauncher(dataclasses.replace(plain, queue="team"), cluster, waits=FAST)
+    handle = launcher.submit(job)
+    assert "integration" in launcher.warnings(handle)[0]
+    cluster.jobs[job.name]["spec"]["runPolicy"]["suspend"] = True
+    assert launcher.warnings(handle) == []
+
+
+class Script:
+    """A launcher whose attempts end as told."""
+
+    def __init__(self, *ends):
+        self.ends, self.submitted = list(ends), 0
+
+    def submit(self, job):
+        self.submitted += 1
+        return str(self.submitted)
+
+    def wait(self, handle, on_log):
+        reason = self.ends[int(handle) - 1]
+        return Outcome("succeeded" if reason == "succeeded" else "failed", reason, 0, reason)
+
+
+@pytest.mark.parametrize(
+    ("ends", "advanced", "submitted", "reason"),
+    [
+        (["succeeded"], [], 1, "succeeded"),
+        (["evicted", "succeeded"], [True], 2, "succeeded"),
+        (["lost", "interrupted", "preempted", "succeeded"], [True, True, True], 3, "preempted"),
+        (["evicted", "succeeded"], [False], 2, "succeeded"),
+        (["evicted", "evicted", "succeeded"], [False, False], 2, "evicted"),
+        (["oom_killed", "succeeded"], [], 1, "oom_killed"),
+        (["configuration", "succeeded"], [], 1, "configuration"),
+        (["error", "succeeded"], [], 1, "error"),
+    ],
+)
+def test_only_what_a_retry_may_cure_is_tried_again(ends, advanced, submitted, reason, job):
+    script, steps = Script(*ends), iter(advanced)
+    outcome = run_with_retries(script, job, max_attempts=3, advanced=lambda: next(steps), on_log=lambda line: None)
+    assert (script.submitted, outcome.reason) == (submitted, reason)

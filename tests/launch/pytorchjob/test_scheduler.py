@@ -1,0 +1,101 @@
+from importlib.metadata import version
+
+import pytest
+import yaml
+from torchx.runner import Runner
+from torchx.specs import AppDef, AppState, Resource, Role, macros
+
+from curricle.errors import ConfigError
+from curricle.launch.pytorchjob.scheduler import Opts, PyTorchJobScheduler, manifest
+
+
+class Cluster:
+    """Jobs in memory."""
+
+    def __init__(self, namespace):
+        self.namespace, self.jobs = namespace, {}
+
+    def create_job(self, body):
+        self.jobs[body["metadata"]["name"]] = body
+        return body
+
+    def get_job(self, name):
+        return self.jobs.get(name)
+
+    def list_jobs(self, selector):
+        return list(self.jobs.values())
+
+    def delete_job(self, name, *, timeout=None):
+        self.jobs.pop(name, None)
+
+    def list_pods(self, name):
+        return [{"metadata": {"name": f"{name}-{which}"}, "status": {"phase": "Running"}} for which in ("worker-1", "worker-0", "master-0")]
+
+    def read_log(self, pod, *, since_seconds, follow):
+        yield f"2026-01-01T00:00:00Z hello from {pod[-8:]}\n2026-01-01T00:00:01Z loss 1".encode()
+
+
+@pytest.fixture
+def app():
+    role = Role("w", image="curricle/trainer:1", entrypoint="python", args=["-m", "curricle.launch.agent", "--", "-c", "print()", macros.app_id],
+                num_replicas=3, resource=Resource(cpu=2, gpu=1, memMB=2048), env={"A": "b"})  # fmt: skip
+    return AppDef("Toy chain", roles=[role])
+
+
+@pytest.fixture
+def runner():
+    clusters = {}
+    scheduler = PyTorchJobScheduler("s", connect=lambda namespace: clusters.setdefault(namespace, Cluster(namespace)))
+    with Runner("s", scheduler_factories={"pytorchjob": lambda session_name, **kwargs: scheduler}) as runner:
+        runner.clusters = clusters
+        yield runner
+
+
+def test_the_torchx_that_is_installed_is_the_one_that_fits():
+    assert version("torchx-nightly") == "2026.10.26"
+
+
+def test_an_app_becomes_one_job(app):
+    body = manifest(app, Opts(namespace="team", queue="q"))
+    template = body["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
+    name = body["metadata"]["name"]
+    assert body["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] == 2 and name.startswith("toy-chain-")
+    assert template["command"] == ["python", "-m", "curricle.launch.agent", "--", "-c", "print()", name]
+    assert template["resources"]["limits"] == {"cpu": "2", "memory": "2048Mi", "nvidia.com/gpu": "1"}
+    assert body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "q"
+
+
+def test_the_name_does_not_depend_on_what_torchx_adds(app):
+    first = manifest(app, Opts())["metadata"]["name"]
+    app.roles[0].env["TORCHX_INTERNAL_SESSION_ID"] = "random"
+    assert manifest(app, Opts())["metadata"]["name"] == first
+    app.roles[0].args.append("--more")
+    assert manifest(app, Opts())["metadata"]["name"] != first
+
+
+@pytest.mark.parametrize("spoil", [lambda r: r.args.append(macros.replica_id), lambda r: r.mounts.append("x")])
+def test_what_a_pytorchjob_cannot_do_is_refused(spoil, app):
+    spoil(app.roles[0])
+    with pytest.raises(ConfigError):
+        manifest(app, Opts())
+
+
+def test_run_status_log_list_and_cancel(app, runner):
+    shown = str(runner.dryrun(app, "pytorchjob", {"namespace": "team"}))
+    assert yaml.safe_load(shown)["kind"] == "PyTorchJob"
+    handle = runner.run(app, "pytorchjob", {"namespace": "team"})
+    assert handle.startswith("pytorchjob://s/team:toy-chain-")
+    job = next(iter(runner.clusters["team"].jobs.values()))
+    job["status"] = {"conditions": [{"type": "Running", "status": "True"}]}
+    status = runner.status(handle)
+    assert status.state == AppState.RUNNING and [r.hostname[-8:] for r in status.roles[0].replicas] == ["master-0", "worker-0", "worker-1"]
+    assert list(runner.log_lines(handle, "worker", k=1, regex="hello")) == ["hello from worker-0\n"]
+    assert [a.state for a in runner.list("pytorchjob", {"namespace": "team"})] == [AppState.RUNNING]
+    runner.cancel(handle)
+    assert runner.status(handle) is None
+
+
+def test_torchx_finds_the_scheduler_by_itself():
+    from torchx.schedulers import get_scheduler_factories
+
+    assert "pytorchjob" in get_scheduler_factories()

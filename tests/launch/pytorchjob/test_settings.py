@@ -1,0 +1,103 @@
+import dataclasses
+import json
+
+import pytest
+
+from curricle.errors import ConfigError
+from curricle.launch.pytorchjob.render import Elastic, render
+from curricle.launch.pytorchjob.settings import apply_task_config, from_environment, from_mapping, from_task_config
+
+
+def container(rendered):
+    return rendered["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]
+
+
+TASK = {
+    "affinity": {"nodeAffinity": {}},
+    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+    "node_selector": {"pool": "a100"},
+    "env": [
+        {"name": "LEVEL", "value": "1"},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+    ],
+    "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "corpora"}}],
+    "volume_mounts": [{"name": "data", "mountPath": "/data"}],
+    "resources": {"limits": {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": "2"}, "requests": {"cpu": "2"}},
+}
+
+
+def test_what_is_set_on_the_kfp_task_becomes_options():
+    assert from_task_config(json.dumps(TASK)) == {
+        "affinity": {"nodeAffinity": {}},
+        "node_selector": {"pool": "a100"},
+        "tolerations": ({"key": "gpu", "operator": "Exists"},),
+        "volumes": tuple(TASK["volumes"]),
+        "volume_mounts": tuple(TASK["volume_mounts"]),
+        "env": {"LEVEL": "1"},
+        "env_from_secrets": {"TOKEN": ("hub", "token")},
+        "env_entries": (TASK["env"][2],),
+        "cpu": "2", "cpu_limit": "4", "memory": "32Gi", "memory_limit": "",
+        "gpu_resource": "nvidia.com/gpu", "gpus": 2,
+    }  # fmt: skip
+
+
+def test_kfps_own_task_config_object_is_understood():
+    dsl = pytest.importorskip("kfp.dsl")
+    assert from_task_config(dsl.TaskConfig(**TASK)) == from_task_config(TASK)
+    assert from_task_config(dsl.TaskConfig()) == {} == from_task_config("")
+
+
+def test_the_task_goes_before_the_options_and_adds_to_them(job, plain):
+    base = dataclasses.replace(plain, env={"LEVEL": "0", "KEPT": "yes"}, tolerations=({"key": "spot"},))
+    merged = apply_task_config(base, TASK)
+    assert merged.env == {"LEVEL": "1", "KEPT": "yes"} and len(merged.tolerations) == 2 and merged.gpus == 2
+    assert container(render(job, merged))["resources"]["limits"] == {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": "2"}
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({"resource": {}}, "known are"),
+        ("{", "no JSON"),
+        ({"resources": {"limits": {"nvidia.com/gpu": "1", "amd.com/gpu": "1"}}}, "several kinds"),
+        ({"resources": {"limits": {"nvidia.com/gpu": "0.5"}}}, "whole GPUs"),
+    ],
+)
+def test_a_task_configuration_that_has_no_place_is_refused(task, words):
+    with pytest.raises(ConfigError, match=words):
+        from_task_config(task)
+
+
+def test_settings_of_a_pod_are_file_then_image_then_owner(tmp_path):
+    path, namespace = tmp_path / "cluster.yaml", tmp_path / "namespace"
+    path.write_text("image: a:1\ncpu: 4\nenv_from_secrets: {AWS_ACCESS_KEY_ID: [store, key]}\nelastic: {min_nodes: 1, max_nodes: 2}\n")
+    namespace.write_text("team-a\n")
+    options = from_environment(
+        {"CURRICLE_CLUSTER": str(path), "CURRICLE_TRAINER_IMAGE": "b:2", "KFP_POD_NAME": "p", "KFP_POD_UID": "u"}, TASK, namespace_file=namespace
+    )
+    assert (options.image, options.cpu, options.cpu_limit, options.namespace, options.owner.uid) == ("b:2", "2", "4", "team-a", "u")
+    assert options.elastic == Elastic(min_nodes=1, max_nodes=2)
+    assert options.env_from_secrets == {"AWS_ACCESS_KEY_ID": ("store", "key"), "TOKEN": ("hub", "token")}
+
+
+def test_without_an_image_nothing_is_guessed(tmp_path):
+    with pytest.raises(ConfigError, match="CURRICLE_TRAINER_IMAGE"):
+        from_environment({}, namespace_file=tmp_path / "none")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        from_environment({"CURRICLE_CLUSTER": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"imge": "a"}, "did you mean 'image'"),
+        ({"image": "a", "gpus": "two"}, "gpus must be int"),
+        ({"image": "a", "tolerations": {"key": "x"}}, "tolerations must be Sequence"),
+        ({"image": "a", "owner": {}}, "unknown field 'owner'"),
+        ([], "must be a mapping"),
+    ],
+)
+def test_settings_that_are_wrong_are_named(raw, words):
+    with pytest.raises(ConfigError, match=words):
+        from_mapping(raw)

@@ -56,6 +56,34 @@ def test_a_stage_records_where_it_comes_from(trained):
     assert second["metrics"]["val/mrr"] > first["metrics"]["val/mrr"]
 
 
+def test_the_global_batch_figures_reach_tensorboard_with_true_values(place, trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(place / "outputs/sequential_01-02/02_stage"))
+    events.Reload()
+    values = {name: events.Scalars(f"train/global_batch/{name}")[0].value for name in (
+        "global_batch_size", "global_k_negatives", "global_negatives_memory_mb", "similarity_matrix_memory_mb", "global_hard_negatives_used")}
+    assert values["global_batch_size"] == 256 and values["global_k_negatives"] == 2124
+    assert values["global_negatives_memory_mb"] == pytest.approx(2125 * 8 * 4 / 2**20, rel=1e-5)
+    assert values["similarity_matrix_memory_mb"] == pytest.approx(256 * 2125 * 4 / 2**20, rel=1e-5)
+    assert values["global_hard_negatives_used"] == 0
+
+
+def test_two_ranks_train_the_classic_objective_on_negatives_of_the_whole_batch(place, trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curricle(place, "train", "--curriculum", "classic_01", "--from-checkpoint", "02_stage", "paths.store_uri=checkpoints", "model.dim=8", "model.max_tokens=16",
+             "training.trainer.max_epochs=1", "tracking.mlflow=false", "training.trainer.devices=2", "training.trainer.accelerator=cpu",
+             "curriculum.n_positives=1", "curriculum.n_negatives=4", "curriculum.anchor_level=[2, 3]", "tracking.log_every_n_steps=1")
+    made = json.loads((place / "checkpoints/sequential_classic_01/classic_01/manifest.json").read_text())
+    assert made["info"]["world_size"] == 2
+    events = EventAccumulator(str(place / "outputs/sequential_classic_01/classic_01"))
+    events.Reload()
+    assert events.Scalars("train/global_batch/global_batch_size")[0].value == 64
+    assert events.Scalars("train/global_batch/global_hard_negatives_used")[0].value == 1
+    assert events.Scalars("train/global_batch/global_k_negatives")[0].value > 4, "more negatives than a rank drew for an anchor itself"
+
+
 def test_a_complete_chain_is_skipped_and_says_so(place, trained):
     before = (trained / "02_stage/manifest.json").stat().st_mtime_ns
     done = train(place, "--curricula", "01_stage,02_stage")

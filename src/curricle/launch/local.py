@@ -37,6 +37,8 @@ class _Running:
     runner: Runner
     log_dir: Path
     cancelled: threading.Event = field(default_factory=threading.Event)
+    ending: threading.RLock = field(default_factory=threading.RLock)
+    """Held while TorchX stops the job and while its log folder goes: TorchX writes into that folder last of all."""
     outcome: Outcome | None = None
 
 
@@ -89,16 +91,19 @@ class LocalLauncher:
                 self.cancel(handle)
                 raise
             finally:
-                running.runner.close()
-                shutil.rmtree(running.log_dir, ignore_errors=True)
+                with running.ending:
+                    running.runner.close()
+                    shutil.rmtree(running.log_dir, ignore_errors=True)
         return running.outcome
 
     def cancel(self, handle: str) -> None:
         """Stop the job: its ranks get SIGTERM and time to save."""
         running = self._of(handle)
         if running.outcome is None and not running.cancelled.is_set():
-            running.cancelled.set()
-            running.runner.cancel(handle)
+            with running.ending:
+                running.cancelled.set()
+                if running.log_dir.exists():
+                    running.runner.cancel(handle)
 
     def _of(self, handle: str) -> _Running:
         if handle not in self._running:

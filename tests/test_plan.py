@@ -15,8 +15,8 @@ def stage(name: str, *overrides: str, data: str = "d1") -> StageInput:
     return StageInput(name, build(NaicsConfig, Layer(layer.tree, layer.origins)), f"store/data/{data}", data)
 
 
-def plan(stages, *, holdings=Holdings(), start=None, resume=True, **options) -> ChainPlan:
-    return plan_chain(stages, chain_name="c", store_uri="store", start=start, holdings=holdings, resume=resume, **options)
+def plan(stages, *, holdings=None, start=None, resume=True, **options) -> ChainPlan:
+    return plan_chain(stages, chain_name="c", store_uri="store", start=start, holdings=holdings or Holdings(), resume=resume, **options)
 
 
 def test_a_chain_starts_from_scratch_and_continues():

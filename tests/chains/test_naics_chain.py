@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TINY = ["curriculum.texts=[title]", "model.dim=8", "training.trainer.max_epochs=1", "model.max_tokens=16", "tracking.mlflow=false"]
+TINY = ["curriculum.texts=[entry,title]", "model.dim=8", "training.trainer.max_epochs=1", "model.max_tokens=16", "tracking.mlflow=false"]
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ FAMILIES = {
     "naics": FamilyEntry(
         config="curricle.families.naics.config:NaicsConfig",
         prepare="curricle.families.naics.prepare:prepare",
-        fingerprint="curricle.families.naics.prepare:fingerprint",
+        fingerprint="curricle.families.naics.sources:fingerprint",
         build="curricle.families.naics.task:build",
         evaluate="curricle.families.naics.evaluate:evaluate",
     ),

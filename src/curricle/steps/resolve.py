@@ -88,7 +88,7 @@ def find_checkpoints(store: Store, store_uri: str, stage: str) -> tuple[list[Can
 
     ``last.ckpt`` is never among them: it is for resuming, not for continuing.
     """
-    pattern = re.compile(rf"(?P<place>[^/]+/(?P<stage>[^/]+))/(?P<name>[^/]+\.ckpt)/(?P<file>.+)")
+    pattern = re.compile(r"(?P<place>[^/]+/(?P<stage>[^/]+))/(?P<name>[^/]+\.ckpt)/(?P<file>.+)")
     folders: dict[tuple[str, str, str], set[str]] = {}
     for entry in store.list(""):
         found = pattern.fullmatch(entry.key)

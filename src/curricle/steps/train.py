@@ -17,7 +17,6 @@ from curricle.store.manifest import Manifest, read_manifest, retire
 from curricle.train.worker import StageSpec
 
 
-
 @dataclass(frozen=True)
 class StageOutcome:
     """A complete stage: what the next stage, the run view and the user need."""

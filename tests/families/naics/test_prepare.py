@@ -6,7 +6,8 @@ import pytest
 
 from curricle.errors import DataError
 from curricle.families.naics.config import Curriculum, NaicsConfig, NaicsData
-from curricle.families.naics.prepare import NaicsTable, fingerprint, load, prepare
+from curricle.families.naics.prepare import NaicsTable, load, prepare
+from curricle.families.naics.sources import fingerprint
 from curricle.families.naics.texts import check_no_leak
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +14,10 @@ import numpy as np
 
 from curricle.errors import DataError
 from curricle.families.naics.config import NaicsConfig
+from curricle.families.naics.sources import local_folder
 from curricle.families.naics.texts import LabelledText, NearDuplicates, check_no_leak, cold_codes, labelled_texts
 from curricle.families.naics.tree import Tree
-from curricle.families.naics.workbooks import WORKBOOKS, Sources, demo_titles, read_demo, read_workbooks, require_workbooks
-
-FORMAT = 1
-"""Raised whenever the same sources prepare to other bytes."""
+from curricle.families.naics.workbooks import Sources, read_demo, read_workbooks
 
 CHANNELS = ("title", "description", "examples", "exclusions")
 
@@ -74,24 +69,6 @@ class NaicsTable:
         return [t for t in self.texts if t.split == name and (not kinds or t.kind in kinds)]
 
 
-def fingerprint(config: NaicsConfig) -> str:
-    """Digest of what the prepared data depends on: the sources' bytes, the split's settings, the format. Prepares nothing.
-
-    Raises:
-        DataError: a source is missing.
-    """
-    parts = [f"naics format {FORMAT}", f"split seed {config.data.split_seed}", f"hidden codes {config.data.hidden_codes}"]
-    if config.data.source == "demo":
-        titles = json.dumps(demo_titles(), ensure_ascii=False)
-        parts.append(f"demo {hashlib.sha256(titles.encode()).hexdigest()}")
-    else:
-        with _local(config.data.source) as folder:
-            require_workbooks(folder)
-            for book in WORKBOOKS:
-                parts.append(f"{book.file} {hashlib.sha256((folder / book.file).read_bytes()).hexdigest()}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
 def prepare(config: NaicsConfig, out_dir: Path) -> dict[str, Any]:
     """Write `codes.jsonl` and `texts.jsonl` into `out_dir`; returns their counts.
 
@@ -102,7 +79,7 @@ def prepare(config: NaicsConfig, out_dir: Path) -> dict[str, Any]:
     if config.data.source == "demo":
         sources = read_demo()
     else:
-        with _local(config.data.source) as folder:
+        with local_folder(config.data.source) as folder:
             sources = read_workbooks(folder)
     texts, dropped = labelled_texts(sources, split_seed=config.data.split_seed, hidden_codes=config.data.hidden_codes)
     check_no_leak(texts)
@@ -166,26 +143,6 @@ def _code_rows(sources: Sources, texts: list[LabelledText], cold: frozenset[str]
             "excluded_codes": [c for c in dict.fromkeys(named[code]) if c != code],
             "cold": code in cold,
         }
-
-
-@contextmanager
-def _local(source: str) -> Iterator[Path]:
-    """The source as a local folder; a store's workbooks are fetched to a temporary one."""
-    if "://" not in source:
-        yield Path(source)
-        return
-    from curricle.store import open_store
-
-    store = open_store(source)
-    held = {entry.key for entry in store.list("")}
-    missing = [book.file for book in WORKBOOKS if book.file not in held]
-    if missing:
-        expected = ", ".join(repr(book.file) for book in WORKBOOKS)
-        raise DataError(f"{source} lacks {', '.join(map(repr, missing))}; expected {expected}; it holds: {', '.join(sorted(held)) or 'nothing'}")
-    with tempfile.TemporaryDirectory() as folder:
-        for book in WORKBOOKS:
-            store.get(book.file, Path(folder, book.file))
-        yield Path(folder)
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from curricle.errors import CheckpointError
 from curricle.families.ner.resolve import check_checkpoint, explain_checkpoint, resolve_checkpoint_path
+from curricle.store import open_store
+from curricle.store.manifest import publish
 
 HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
 WEIGHTS = struct.pack("<Q", len(HEADER)) + HEADER + b"\0\0\0\0"
@@ -44,6 +46,16 @@ def test_a_source_that_is_set_and_invalid_is_an_error_that_names_it(tmp_path):
     config = {"checkpoint": {"source_path": str(checkpoint(tmp_path / "good"))}}
     with pytest.raises(CheckpointError, match="CHECKPOINT_PATH=.*absent.*does not exist"):
         resolve_checkpoint_path(config, environ={"CHECKPOINT_PATH": str(tmp_path / "absent")})
+
+
+def test_a_store_uri_leads_to_a_verified_copy(tmp_path):
+    made = checkpoint(tmp_path / "made")
+    publish(open_store(f"file://{tmp_path}/store"), "run/model", made, kind="checkpoint", digest="d", info={})
+    config = {"checkpoint": {"source_path": f"file://{tmp_path}/store/{{run_id}}/model"}, "paths": {"cache_dir": str(tmp_path / "cache")}}
+    found = resolve_checkpoint_path(config, None, None, "run", environ={})
+    assert (found / "model.safetensors").read_bytes() == WEIGHTS
+    with pytest.raises(CheckpointError, match="source_path .*absent"):
+        resolve_checkpoint_path(config, None, None, "absent", environ={})
 
 
 def test_nothing_set_is_scratch_only_where_no_checkpoint_is_asked_for(tmp_path):

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curricle.errors import CheckpointError
+from curricle.config.schema import PathsConfig
+from curricle.errors import CheckpointError, StoreError
+from curricle.store.manifest import fetch
 
 ENVIRONMENT = "CHECKPOINT_PATH"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.bin")
@@ -78,7 +80,7 @@ def explain_checkpoint(
     block = _block(config)
     validate = block.get("validate", True)
     reasons: list[str] = []
-    for source, find in (("environment", lambda: _from_environment(environ)),
+    for source, find in (("environment", lambda: _from_environment(config, environ)),
                          ("config", lambda: _from_config(config, block, backbone, run_id)),
                          ("cache", lambda: _from_cache(previous_cache_path))):
         found, why = find()
@@ -114,17 +116,30 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _from_environment(environ: Mapping[str, str]) -> tuple[Path | None, str]:
+def _from_environment(config: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Path | None, str]:
     value = environ.get(ENVIRONMENT, "")
-    return (Path(value), f"{ENVIRONMENT}={value}") if value.strip() else (None, f"{ENVIRONMENT} is not set")
+    if not value.strip():
+        return None, f"{ENVIRONMENT} is not set"
+    return _local(value, config, f"{ENVIRONMENT}={value}"), f"{ENVIRONMENT}={value}"
+
+
+def _local(place: str, config: Mapping[str, Any], why: str) -> Path:
+    """A folder as it is; a store's URI as a verified local copy below ``paths.cache_dir``."""
+    if "://" not in place:
+        return Path(place)
+    paths = config.get("paths") or {}
+    try:
+        return fetch(place, Path(paths.get("cache_dir", PathsConfig().cache_dir)) / "checkpoints")[0]
+    except StoreError as error:
+        raise CheckpointError(f"{why}: {error}") from None
 
 
 def _from_config(config: Mapping[str, Any], block: Mapping[str, Any], backbone: str | None, run_id: str | None) -> tuple[Path | None, str]:
     pattern = block.get("source_path")
     if not pattern:
         return None, "checkpoint.source_path is not set"
-    path = Path(fill_pattern(str(pattern), {"backbone": backbone, "run_id": run_id}))
     why = f"checkpoint.source_path {pattern}"
+    path = _local(fill_pattern(str(pattern), {"backbone": backbone, "run_id": run_id}), config, why)
     if path.is_absolute() or path.is_dir():
         return path, why
     beside = Path(config.get("_config_dir") or ".").resolve().parent / path
@@ -192,8 +207,8 @@ def check_checkpoint(folder: Path | str) -> CheckpointFacts:
         children = {int(m[1]): p for p in folder.iterdir() if p.is_dir() and (m := re.fullmatch(r"checkpoint-(\d+)", p.name))}
         if children:
             folder = children[max(children)]
-        elif (folder / "checkpoint").is_dir():
-            folder = folder / "checkpoint"
+        else:
+            folder = next((folder / name for name in ("checkpoint", "whole") if (folder / name).is_dir()), folder)
     if (folder / "adapter_config.json").is_file():
         adapter = _json(folder / "adapter_config.json")
         _weights(folder, ("adapter_model.safetensors", "adapter_model.bin"))

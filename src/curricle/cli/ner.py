@@ -1,0 +1,73 @@
+"""Verbs of the NER family: combine, resolve-checkpoint, ner predict, ner evaluate."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from curricle.config.load import read_yaml
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.option("--old", type=FOLDER, default=None, help="Folder of the old dataset (train.json, .jsonl or .conll).")
+@click.option("--new", type=FOLDER, required=True, help="Folder of the new dataset.")
+@click.option("--strategy", type=click.Choice(["combined", "new_only", "append"]), default="combined", show_default=True, help="combined shuffles, append keeps the order.")
+@click.option("--replay", type=float, default=None, help="Share of the old training records to keep, in (0, 1]; all by default.")
+@click.option("--validation-ratio", type=float, default=0.1, show_default=True, help="Share of records for a new validation set.")
+@click.option("--new-validation/--keep-validation", default=True, show_default=True, help="Draw a new validation set, or join those that are there.")
+@click.option("--seed", type=int, default=42, show_default=True, help="Decides everything that is drawn.")
+@click.option("--output", "-o", type=FOLDER, required=True, help="Folder for train.jsonl, validation.jsonl and report.json.")
+def combine(old: Path | None, new: Path, strategy: str, replay: float | None, validation_ratio: float, new_validation: bool, seed: int, output: Path) -> None:
+    """Combine datasets: deterministic, leak-free, bounded memory; prints what was read, kept and dropped."""
+    from curricle.families.ner.combine import combine_datasets
+
+    made = combine_datasets(old, new, strategy, validation_ratio, seed, create_new_validation=new_validation, replay=replay, output_dir=output)
+    click.echo(json.dumps(made.report, indent=1, ensure_ascii=False))
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), default=Path("config/train_continued.yaml"), show_default=True, help="File with a checkpoint block.")
+@click.option("--cache", type=click.Path(path_type=Path), default=None, help="Cache file of a former training.")
+@click.option("--backbone", default=None, help="Fills {backbone} of checkpoint.source_path.")
+@click.option("--run-id", default=None, help="Fills {run_id} of checkpoint.source_path.")
+def resolve_checkpoint(config: Path, cache: Path | None, backbone: str | None, run_id: str | None) -> None:
+    """Print the checkpoint that continued training would start from; which source won, and why the others did not, goes to standard error."""
+    from curricle.families.ner.resolve import explain_checkpoint
+
+    tree = read_yaml(config).tree | {"_config_dir": str(config.parent)}
+    found = explain_checkpoint(tree, cache, backbone, run_id, environ=os.environ)
+    for reason in found.reasons:
+        click.echo(reason, err=True)
+    click.echo(str(found.path) if found.path else "scratch")
+
+
+@click.group()
+def ner() -> None:
+    """Use a trained NER model."""
+
+
+@ner.command()
+@click.option("--model", type=FOLDER, required=True, help="Folder of a trained model.")
+def predict(model: Path) -> None:
+    """Tag standard input, a text or a JSON record a line; JSON Lines with annotations [start, end, label] go to standard output."""
+    from curricle.families.ner.predict import load_tagger, predict_lines
+
+    tagger = load_tagger(model)
+    for line in predict_lines(tagger, sys.stdin):
+        click.echo(line)
+
+
+@ner.command()
+@click.option("--model", type=FOLDER, required=True, help="Folder of a trained model.")
+@click.option("--data", type=FOLDER, required=True, help="Folder of a dataset.")
+def evaluate(model: Path, data: Path) -> None:
+    """Exact span F1 on the test records (validation where there are none), as JSON."""
+    from curricle.families.ner.evaluate import evaluate as measure
+
+    click.echo(json.dumps(measure(model, data), indent=1, sort_keys=True))

@@ -22,7 +22,12 @@ class Precision:
         """The context in which losses and metrics are computed; geometry switches it off for itself."""
         if self.name == "32-true":
             return contextlib.nullcontext()
-        return torch.autocast(self.device_type, dtype=torch.float16 if self.name == "16-mixed" else torch.bfloat16)
+        return torch.autocast(self.device_type, dtype=self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What matrix products are computed in."""
+        return {"32-true": torch.float32, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}[self.name]
 
     def scaler(self) -> torch.amp.GradScaler:
         """Scales the loss of 16-mixed, whose gradients underflow otherwise; passes everything through elsewhere."""

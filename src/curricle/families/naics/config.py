@@ -75,6 +75,11 @@ class LossWeights:
     """Weighted squared error of distances against the tree's."""
     balance: float = 0.01
     """Load balance of the experts."""
+    smoothing: float = 0.0
+    """Label smoothing of the cross-entropies: the share of each target that is spread over all codes of its level."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.smoothing < 1, f"smoothing must lie in [0, 1), not {self.smoothing}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,8 @@ class Curriculum:
     """The parts that get gradients."""
     texts: tuple[TextKind, ...] = ("entry", "cross_reference", "title", "description", "code")
     """The labelled texts of a `retrieval` stage; `code` is a whole code with all its channels."""
+    word_dropout: float = 0.0
+    """Share of a training text's tokens that are left out, drawn anew each time (`live` features of a `retrieval` stage)."""
     loss: LossWeights = field(default_factory=LossWeights)
     """Weights of the terms."""
     anchor_level: tuple[int, ...] | None = None
@@ -118,6 +125,7 @@ class Curriculum:
     """Negatives an (anchor, positive) at most, drawn with weight 1 / margin; `all` takes every code as a negative."""
 
     def __post_init__(self) -> None:
+        require(0 <= self.word_dropout < 1, f"word_dropout must lie in [0, 1), not {self.word_dropout}")
         for name in ("anchor_level", "positive_level", "negative_level"):
             levels = getattr(self, name)
             require(levels is None or all(2 <= v <= 6 for v in levels), f"{name} must hold levels 2 to 6, not {levels}")

@@ -70,6 +70,15 @@ class Encoder(nn.Module):
             )
         self.adapted = True
 
+    def keep_frozen_in(self, dtype: torch.dtype) -> None:
+        """Hold the frozen matrices in the dtype that autocast computes in: the same numbers without a cast in every step.
+
+        Only for training; a model that is to be saved keeps float32.
+        """
+        for module in self.model.modules():
+            if isinstance(module, nn.Linear) and not module.weight.requires_grad:
+                module.to(dtype)
+
     def adapter_weights(self) -> dict[str, Tensor]:
         """The adapters' tensors by name; empty without adapters."""
         return {name: p for name, p in self.model.named_parameters() if "lora_" in name} if self.adapted else {}
@@ -141,7 +150,7 @@ def cached_features(encoder: Encoder, texts: list[str], max_tokens: int, token_b
             path.unlink()
     encoder.eval()
     with torch.inference_mode():
-        features = encoder.encode(encoder.tokenize(texts, max_tokens), token_budget * 4).cpu().numpy()
+        features = encoder.encode(encoder.tokenize(texts, max_tokens), token_budget).cpu().numpy()
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{key[:8]}.part.npy")
     np.save(part, features)

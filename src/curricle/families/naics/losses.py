@@ -6,14 +6,16 @@ import torch
 from torch import Tensor, nn
 
 
-def level_cross_entropy(logits: Tensor, ancestors: Tensor, own: Tensor, level: Tensor, own_weight: float, coarser_weight: float) -> Tensor:
+def level_cross_entropy(logits: Tensor, ancestors: Tensor, own: Tensor, level: Tensor, own_weight: float, coarser_weight: float,
+                        smoothing: float = 0.0) -> Tensor:
     """Cross-entropy over all codes of each level, for every level that a target has an ancestor on.
 
     Args:
         logits: [B, N] over all codes.
         ancestors: [B, 5] the target's ancestor-or-self at levels 2 to 6, -1 where it has none.
         own: [B] level of the target itself: weighted `own_weight`, coarser levels `coarser_weight`.
-        level: [N] level of each code.
+        level: [N] level of each code; 0 leaves a code out.
+        smoothing: share of each target spread evenly over the level's codes (Szegedy et al., 2016).
 
     Returns:
         Scalar, mean over B.
@@ -27,7 +29,7 @@ def level_cross_entropy(logits: Tensor, ancestors: Tensor, own: Tensor, level: T
         columns = (level == k + 2).nonzero().squeeze(-1)
         place = torch.full((len(level),), -1, dtype=torch.long, device=logits.device)
         place[columns] = torch.arange(len(columns), device=logits.device)
-        loss = nn.functional.cross_entropy(logits[rows][:, columns], place[ancestors[rows, k]], reduction="none")
+        loss = nn.functional.cross_entropy(logits[rows][:, columns], place[ancestors[rows, k]], reduction="none", label_smoothing=smoothing)
         total = total + (weights * loss).sum()
     return total / max(1, len(logits))
 

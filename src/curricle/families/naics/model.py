@@ -123,14 +123,16 @@ class NaicsHead(nn.Module):
         return pairwise(self.radii()[level - 2], direction, radius[columns], codes[columns])
 
     @torch.no_grad()
-    def start(self, features: Tensor, subtree: Tensor) -> None:
+    def start(self, features: Tensor, subtree: Tensor, shown: Tensor) -> None:
         """Geometry from text, without training: principal axes of the codes' features, directions as means over subtrees.
 
         Args:
             features: [N, width] of the codes.
             subtree: bool [N, N], whether the column lies in the row's subtree.
+            shown: bool [N], False for codes that must not tell anything of themselves: each then stands for itself alone.
         """
-        centred = features - features.mean(0)
+        centred = features[shown] - features[shown].mean(0)
+        subtree = (subtree & shown) | torch.eye(len(shown), dtype=torch.bool, device=shown.device)
         _, _, axes = torch.linalg.svd(centred, full_matrices=False)
         rows = min(self.linear.weight.shape[0], axes.shape[0])
         self.linear.weight.zero_()

@@ -30,7 +30,7 @@ CHANNELS = ("title", "description", "examples", "exclusions")
 STRESS_ROWS = 256
 CHANNEL_DROPOUT = 0.3
 STRUCTURE_FLOOR = 0.985
-"""Pearson correlation with the tree below which the validation loss is charged twice the shortfall."""
+"""Pearson, NDCG@10 and edge MAP below which the validation loss is charged the shortfall."""
 
 
 def build(context: StageContext) -> TrainingTask:
@@ -115,16 +115,23 @@ class _Task:
         self.features: Tensor | None = None
         self.tokens: list[list[int]] = []
         if self.live:
+            self.encoder.keep_frozen_in(resolve_precision(config.training.trainer.precision, context.device).dtype)
             self.tokens = self.encoder.tokenize(self.distinct, config.model.max_tokens)
         if not self.live or context.parent_dir is None:
             self.features = self._cached()
         if context.parent_dir is None:
             rows = self._channel_features(np.arange(len(self.tree.codes)), cached=True)
             mean = nn.functional.normalize((rows[0] * rows[1].unsqueeze(-1)).sum(1), dim=-1)
-            self.head.start(mean, torch.from_numpy(self.tree.subtree).to(self.device))
+            self.head.start(mean, torch.from_numpy(self.tree.subtree).to(self.device), torch.from_numpy(~self.table.cold).to(self.device))
         self.validation_rows = np.array([self.number[t.text] for t in self.validation])
         column = {code: i for i, code in enumerate(self.tree.leaves)}
         self.validation_target = np.array([column[self.tree.index[t.code]] for t in self.validation])
+        everyone = np.arange(len(self.tree.codes))
+        self.hidden = torch.from_numpy(self.table.cold).to(self.device)
+        """Codes that training must not see: no loss ranks them, and their distances below are 0, which the losses leave out."""
+        self.true = torch.from_numpy(self.tree.tree_distance(everyone[:, None], everyone[None, :])).to(self.device).float()
+        self.true[self.hidden] = 0
+        self.true[:, self.hidden] = 0
         self._freeze()
 
     def _cached(self) -> Tensor:
@@ -162,7 +169,16 @@ class _Task:
         if self.features is not None and not self.live:
             return self.features[torch.from_numpy(rows)]
         unique, back = np.unique(rows, return_inverse=True)
-        return self.encoder.encode([self.tokens[i] for i in unique], self.config.data_loader.token_budget)[torch.from_numpy(back).to(self.device)]
+        return self.encoder.encode([self._thinned(self.tokens[i]) for i in unique], self.config.data_loader.token_budget)[torch.from_numpy(back).to(self.device)]
+
+    def _thinned(self, tokens: list[int]) -> list[int]:
+        """In training, a text without a random share of its tokens: one that is never seen twice alike is not learned by heart."""
+        share = self.config.curriculum.word_dropout
+        if not share or not self.model.training:
+            return tokens
+        inner = tokens[1:-1]
+        kept = [token for token, draw in zip(inner, torch.rand(len(inner)).tolist(), strict=True) if draw >= share]
+        return [tokens[0], *(kept or inner), tokens[-1]]
 
     def _channel_features(self, codes: np.ndarray, cached: bool = False, drop: bool = False) -> tuple[Tensor, Tensor]:
         """Channels of codes: features [n, 4, width] (zero where absent) and presence [n, 4]; `drop` hides present channels at random."""
@@ -202,8 +218,10 @@ class _Task:
     def validate(self) -> dict[str, float]:
         """Retrieval of held-out texts, and structure of the table.
 
-        ``val_loss = 1 - MRR + 2·max(0, STRUCTURE_FLOOR - Pearson)``: the best retrieval among checkpoints whose geometry holds.
+        ``val_loss = 1 - MRR + Σ max(0, STRUCTURE_FLOOR - s)`` over s in (Pearson, NDCG@10, edge MAP): the best retrieval among
+        checkpoints whose geometry holds.
         """
+        self._place_hidden()
         features = self._text_features(self.validation_rows).float()
         with torch.autocast(self.device.type, enabled=False):
             direction = self.head.direction(features)
@@ -214,8 +232,17 @@ class _Task:
             radius, points = self.head.codes()
             between = geometry.pairwise(radius.double(), points.double(), radius.double(), points.double()).cpu().numpy()
         form = metrics.structure(between, self.tree)
-        loss = 1 - found["mrr"] + 2 * max(0.0, STRUCTURE_FLOOR - form["pearson"])
+        loss = 1 - found["mrr"] + sum(max(0.0, STRUCTURE_FLOOR - form[name]) for name in ("pearson", "ndcg@10", "edge_map"))
         return {"val_loss": loss, **{f"val/{k}": v for k, v in found.items()}, **{f"structure/{k}": v for k, v in form.items()}}
+
+    @torch.no_grad()
+    def _place_hidden(self) -> None:
+        """Codes hidden from training stand where their texts put them, as a code that is new tomorrow would."""
+        codes = np.flatnonzero(self.table.cold)
+        if len(codes):
+            with torch.autocast(self.device.type, enabled=False):
+                radius, direction, _ = self._points_of_codes(codes)
+                self.head.table[codes] = radius.unsqueeze(-1) * direction
 
     def weights(self) -> dict[str, Tensor]:
         """See `NaicsModel.weights`."""
@@ -256,8 +283,8 @@ class RetrievalTask(_Task):
         self.ancestors = torch.from_numpy(self.tree.ancestors).to(self.device)
         if not len(self.target) and self.groups:
             raise DataError(f"stage {config.curriculum.name}: no training text of the kinds {', '.join(config.curriculum.texts)}")
-        everyone = np.arange(len(self.tree.codes))
-        self.true = torch.from_numpy(self.tree.tree_distance(everyone[:, None], everyone[None, :])).to(self.device).float()
+        self.ranked = torch.where(self.hidden, 0, self.head.level)
+        """Level of each code that may be ranked, 0 for the others."""
 
     def batches(self, epoch: int) -> list[TextBatch]:
         """Batches of like length out of shuffled chunks; every rank takes every W-th item."""
@@ -294,7 +321,8 @@ class RetrievalTask(_Task):
             own = head.level[target]
             everyone = torch.arange(len(head.level), device=self.device)
             distances = head.to_codes(head.direction(features), own, everyone)
-            rank = losses.level_cross_entropy(head.logits(distances), self.ancestors[target], own, head.level, weights.leaf, weights.level)
+            rank = losses.level_cross_entropy(head.logits(distances), self.ancestors[target], own, self.ranked, weights.leaf, weights.level,
+                                              weights.smoothing)
             rows = torch.from_numpy(batch.rows).to(self.device)
             radius, points = head.codes()
             stress = losses.stress(geometry.pairwise(radius[rows], points[rows], radius, points), self.true[rows], head.scale)
@@ -335,8 +363,6 @@ class ContrastiveTask(_Task):
         self.triplets = sample(self.table, config.curriculum, config.seed)
         same = self.tree.chain
         self.same = torch.from_numpy(same).to(self.device)
-        everyone = np.arange(len(self.tree.codes))
-        self.true = torch.from_numpy(self.tree.tree_distance(everyone[:, None], everyone[None, :])).to(self.device).float()
 
     def batches(self, epoch: int) -> list[PairBatch]:
         """Shuffled pairs; the last part of a batch that does not divide by the ranks is left out."""
@@ -354,7 +380,7 @@ class ContrastiveTask(_Task):
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
         """InfoNCE over the pool of all ranks' negatives, anchors and positives; codes as near as the positive are no negatives."""
         weights, head = self.config.curriculum.loss, self.head
-        everyone = np.arange(len(self.tree.codes))
+        everyone = np.flatnonzero(~self.table.cold)
         drawn = everyone if batch.negatives is None else batch.negatives.ravel()
         held = np.concatenate([batch.anchors, batch.positives, drawn])
         unique, back = np.unique(held, return_inverse=True)

@@ -74,7 +74,8 @@ class Scorer:
         self.codes = [table.codes[i] for i in self.leaves]
         column = {int(code): i for i, code in enumerate(self.leaves)}
         sole = table.tree.sole_leaf
-        memory = [(t.text, column[int(sole[table.tree.index[t.code]])]) for t in table.split("train") if sole[table.tree.index[t.code]] >= 0]
+        known = [*table.split("train"), *(t for t in table.split("cold") if t.kind in ("title", "description"))]
+        memory = [(t.text, column[int(sole[table.tree.index[t.code]])]) for t in known if sole[table.tree.index[t.code]] >= 0]
         memory.sort(key=lambda pair: pair[1])
         self.memory = [text for text, _ in memory]
         owners = np.array([leaf for _, leaf in memory], dtype=np.int64)
@@ -197,7 +198,7 @@ def _nll(scores: np.ndarray, target: np.ndarray) -> float:
 
 def measure(scorer: Scorer, split: str, name: str) -> dict[str, float]:
     """Retrieval metrics of a split's texts among all six-digit codes, as ``<name>/<metric>``."""
-    texts = [t for t in scorer.table.split(split) if t.code in scorer.codes]
+    texts = [t for t in scorer.table.split(split) if t.kind == "entry" and t.code in scorer.codes]
     if not texts:
         return {}
     column = {code: i for i, code in enumerate(scorer.codes)}

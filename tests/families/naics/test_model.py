@@ -49,7 +49,7 @@ def test_geometry_from_text_puts_a_parent_between_its_children():
     for row, below in enumerate([[0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5], [2, 3, 4, 5], [3, 4, 5], [4], [5]]):
         subtree[row, below] = True
     torch.manual_seed(0)
-    head.start(torch.nn.functional.normalize(torch.randn(6, 8), dim=-1), subtree)
+    head.start(torch.nn.functional.normalize(torch.randn(6, 8), dim=-1), subtree, torch.ones(6, dtype=torch.bool))
     radius, direction = head.codes()
     assert (radius[1:] >= radius[:-1] - 1e-5).all()
     assert torch.allclose(direction.norm(dim=-1), torch.ones(6), atol=1e-5)

@@ -14,11 +14,14 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import mmap
+import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 import unicodedata
 from array import array
@@ -34,17 +37,39 @@ from curricle.errors import ConfigError, DataError
 from curricle.families.ner.formats import dataset_files, iter_pieces, read_piece
 
 STRATEGIES = ("new_only", "combined", "append")
+_LARGE = 64 << 20
+"""Bytes of all files together from which a second process pays."""
 _LOWER = bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256))
+_ASCII = bytes(range(128))
 _WHITE = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 
 
 def text_key(text: str) -> bytes:
     """16 bytes that are equal for texts equal after NFKC, case folding and removal of white space."""
-    if text.isascii():
-        folded = text.encode().translate(_LOWER, _WHITE)
-    else:
-        folded = "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split()).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(folded, digest_size=16).digest()
+    if not text.isascii():
+        chars = set(text.encode("utf-8", "surrogatepass").translate(None, _ASCII).decode("utf-8", "surrogatepass"))
+        alone = {char: _folded_alone(char) for char in chars}
+        if None in alone.values():
+            text = _folded(text)
+        else:
+            for char, folded in alone.items():
+                if folded != char:
+                    text = text.replace(char, folded)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass").translate(_LOWER, _WHITE), digest_size=16).digest()
+
+
+def _folded(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+
+
+@functools.lru_cache(4096)
+def _folded_alone(char: str) -> str | None:
+    """What `_folded` makes of this character in any text, or None if that may depend on its neighbours.
+
+    Latin letters, punctuation and symbols without combining marks: nothing composes with what stands before them.
+    """
+    simple = (char < "\u0300" or "\u2000" <= char < "\u2c00") and not unicodedata.category(char).startswith("M")
+    return _folded(char) if simple else None
 
 
 class _File:
@@ -66,7 +91,7 @@ class _File:
             keys += text_key(text)
             name = piece.record.get("id")
             groups.append(-1 if name is None else seen.setdefault(str(name), len(seen)))
-            self.labels.update(label for _, _, label in piece.record["annotations"])
+            self.labels.update([label for _, _, label in piece.record["annotations"]])
         self.starts, self.ends, self.groups = (np.frombuffer(a, dtype=t) if len(a) else np.empty(0, t) for a, t in
                                                ((starts, np.uint64), (ends, np.uint64), (groups, np.int64)))
         self.keys = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
@@ -96,6 +121,15 @@ class _File:
         if b"\n" in raw or b"\r" in raw:
             raw = raw.replace(b"\r", b" ").replace(b"\n", b" ")
         return origin + raw[1:] + b"\n"
+
+
+def _read(places: list[tuple[str, str, Path]]) -> list[_File]:
+    """The files, read by two processes where they are large. What is read does not depend on it."""
+    large = sum(path.stat().st_size for _, _, path in places) >= _LARGE
+    if not large or len(places) < 2 or sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2:
+        return [_File(*place) for place in places]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.starmap(_File, places, chunksize=1)
 
 
 class Records(Sequence):
@@ -175,7 +209,7 @@ def combine_datasets(
     folders = {} if strategy == "new_only" else {"old": Path(old_dataset_path)}
     folders["new"] = Path(new_dataset_path)
     named = {source: dataset_files(folder, f"{source}_dataset_path") for source, folder in folders.items()}
-    files = [_File(source, split, path) for source, parts in named.items() for split, path in parts.items()]
+    files = _read([(source, split, path) for source, parts in named.items() for split, path in parts.items()])
     plan = _Plan(files, int(random_seed))
     plan.drop_tested()
     plan.replay(replay)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import orjson
+
 from curricle.errors import DataError
 
 Span = tuple[int, int, str]
@@ -98,7 +100,7 @@ def read_piece(path: Path, data: bytes | mmap.mmap, start: int, end: int) -> dic
     """The record in one byte range of a file that was read before."""
     if path.suffix == ".conll":
         return _sentence(path, data[start:end], start)
-    return json.loads(data[start:end])
+    return _loads(data[start:end])
 
 
 def _fail(path: Path, number: int, byte: int, problem: str) -> DataError:
@@ -106,7 +108,11 @@ def _fail(path: Path, number: int, byte: int, problem: str) -> DataError:
 
 
 def _loads(raw: bytes) -> Any:
-    return json.loads(raw.decode("utf-8"))
+    """What the standard library reads; orjson, which refuses a little more (NaN, lone surrogates), only makes it faster."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return json.loads(raw.decode("utf-8"))
 
 
 def _array(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
@@ -246,16 +252,23 @@ def check_record(record: Any, path: Path | str, number: int) -> None:
             raise wrong(f"annotations must be a list of [start, end, label], not {_kind(spans)}")
         raise wrong("annotations is missing" + ("; there is `entities`: rename it to annotations" if "entities" in record else ""))
     size = len(text)
-    for place, span in enumerate(spans, 1):
-        if type(span) is not list or len(span) != 3:
-            what = f"a list of {len(span)}" if isinstance(span, list) else _kind(span)
-            raise wrong(f"annotation {place} must be [start, end, label], not {what}")
-        start, end, label = span
-        if type(start) is not int or type(end) is not int or type(label) is not str or not label:
-            raise wrong(f"annotation {place} must be [number, number, label], not {json.dumps(span, ensure_ascii=False)[:80]}")
-        if not 0 <= start < end <= size:
-            raise wrong(f"annotation {place} [{start}, {end}, {label!r}] does not lie inside the text of {size} characters "
-                        "(start from 0, end exclusive and larger than start)")
+    for span in spans:
+        if type(span) is list and len(span) == 3:
+            start, end, label = span
+            if type(start) is int and type(end) is int and type(label) is str and label and 0 <= start < end <= size:
+                continue
+        raise wrong(f"annotation {1 + next(i for i, s in enumerate(spans) if s is span)} {_span_problem(span, size)}")
+
+
+def _span_problem(span: Any, size: int) -> str:
+    if type(span) is not list or len(span) != 3:
+        what = f"a list of {len(span)}" if isinstance(span, list) else _kind(span)
+        return f"must be [start, end, label], not {what}"
+    start, end, label = span
+    if type(start) is not int or type(end) is not int or type(label) is not str or not label:
+        return f"must be [number, number, label], not {json.dumps(span, ensure_ascii=False)[:80]}"
+    return (f"[{start}, {end}, {label!r}] does not lie inside the text of {size} characters "
+            "(start from 0, end exclusive and larger than start)")
 
 
 def _kind(value: Any) -> str:

@@ -205,6 +205,12 @@ def test_the_key_of_a_text_is_that_of_its_folded_form(text):
     assert text_key(text) == combine.hashlib.blake2b(folded.encode(), digest_size=16).digest()
 
 
+def test_a_character_that_folds_alone_folds_to_what_stays():
+    alone = {chr(i): combine._folded_alone(chr(i)) for i in range(128, 0x3000)}
+    for pair in filter(None, alone.values()):
+        assert all(alone.get(c) in (None, (c.encode(), c.encode())) for c in pair[1].decode())
+
+
 def test_two_processes_read_what_one_reads(tmp_path, monkeypatch):
     old, new = folder(tmp_path / "old", train=rows("o", 9)), folder(tmp_path / "new", train=rows("n", 9) + rows("é", 2))
     one = combine_datasets(old, new)

@@ -26,6 +26,8 @@ Layout = Literal["array", "lines", "conll"]
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".json", ".jsonl", ".conll")
+_FORGET = 8 << 20
+"""Bytes of a file after which its mapped pages are let go (whole pages on every system)."""
 _BOM = b"\xef\xbb\xbf"
 _BOUNDARY = re.compile(rb"\}\s*([,\]])\s*")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
@@ -91,16 +93,18 @@ def iter_pieces(path: Path) -> Iterator[Piece]:
         start = len(_BOM) if data[:3] == _BOM else 0
         layout = layout_of(path, data)
         reader = {"array": _array, "lines": _lines, "conll": _conll}[layout]
+        behind = 0
         for number, (begin, end, record) in enumerate(reader(path, data, start), 1):
             check_record(record, path, number)
+            if end - behind > _FORGET:
+                data.madvise(mmap.MADV_DONTNEED, behind, _FORGET)
+                behind += _FORGET
             yield Piece(number, begin, end, record)
 
 
-def read_piece(path: Path, data: bytes | mmap.mmap, start: int, end: int) -> dict[str, Any]:
-    """The record in one byte range of a file that was read before."""
-    if path.suffix == ".conll":
-        return _sentence(path, data[start:end], start)
-    return _loads(data[start:end])
+def read_piece(path: Path, raw: bytes, start: int) -> dict[str, Any]:
+    """The record in bytes of a file that was read before; they begin at `start`."""
+    return _sentence(path, raw, start) if path.suffix == ".conll" else _loads(raw)
 
 
 def _fail(path: Path, number: int, byte: int, problem: str) -> DataError:

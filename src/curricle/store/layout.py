@@ -27,6 +27,8 @@ DATA = "data"
 
 WEIGHTS = "model.safetensors"
 STATE = "state.pt"
+TRAINED = "trained.safetensors"
+"""The weights that training goes on from, where they are not those of `WEIGHTS`."""
 CONFIG = "config.yaml"
 
 _CHECKPOINT = re.compile(r"^(?P<stage>.+)-epoch=(?P<epoch>\d+)-val_loss=(?P<loss>-?[0-9.]+(?:e[+-]?\d+)?|nan|-?inf)\.ckpt$", re.I)

@@ -73,8 +73,10 @@ def load_state(folder: Path) -> State:
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Read `model.safetensors`, on the CPU."""
-    path = folder / layout.WEIGHTS
+    """Read the weights that training goes on from, on the CPU: `trained.safetensors` where the task wrote one, else `model.safetensors`."""
+    path = folder / layout.TRAINED
+    if not path.is_file():
+        path = folder / layout.WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"the checkpoint {folder} holds no {layout.WEIGHTS}")
     return load_file(path)

@@ -71,7 +71,10 @@ class TrainingTask(Protocol):
         """Take `weights` back in place (resume), strictly."""
 
     def save_extras(self, folder: Path) -> None:
-        """Write the further files of a checkpoint (tokenizer, adapter folder, label list, model card)."""
+        """Write the further files of a checkpoint (tokenizer, adapter folder, label list, model card).
+
+        A task whose `weights` are not those it trains (averages) writes the latter here, as `trained.safetensors`; resume takes them.
+        """
 
 
 class Family(Protocol):

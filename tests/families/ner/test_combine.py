@@ -2,11 +2,15 @@
 
 import json
 import random
+import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curricle.errors import ConfigError, DataError
+from curricle.families.ner import combine
 from curricle.families.ner.combine import combine_datasets, text_key
 from curricle.families.ner.formats import load_records
 
@@ -193,3 +197,26 @@ def test_a_test_text_never_trains(tmp_path):
     new = folder(tmp_path / "new", train=rows("n", 5), validation=rows("v", 1), test=rows("n", 1))
     made = combine_datasets(None, new, "new_only", 0.1, 42)
     assert len(made["train"]) == 4 and made.report["dropped"]["text stands in a test file"] == 1
+
+
+@given(st.text(alphabet=st.one_of(st.characters(max_codepoint=0x2BFF), st.sampled_from("aA \u0301\u0336´ﬁßİ\u00a0\u0085’…Å가\U0001f600"))))
+def test_the_key_of_a_text_is_that_of_its_folded_form(text):
+    folded = "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+    assert text_key(text) == combine.hashlib.blake2b(folded.encode(), digest_size=16).digest()
+
+
+def test_a_character_that_folds_alone_folds_to_what_stays():
+    alone = {chr(i): combine._folded_alone(chr(i)) for i in range(128, 0x3000)}
+    for pair in filter(None, alone.values()):
+        assert all(alone.get(c) in (None, (c.encode(), c.encode())) for c in pair[1].decode())
+
+
+def test_two_processes_read_what_one_reads(tmp_path, monkeypatch):
+    old, new = folder(tmp_path / "old", train=rows("o", 9)), folder(tmp_path / "new", train=rows("n", 9) + rows("é", 2))
+    one = combine_datasets(old, new)
+    monkeypatch.setattr(combine, "_LARGE", 0)
+    two = combine_datasets(old, new)
+    assert two.fingerprint() == one.fingerprint() and two.report == one.report
+    (new / "train.json").write_text("[{}]")
+    with pytest.raises(DataError, match="record 1: text is missing"):
+        combine_datasets(old, new)

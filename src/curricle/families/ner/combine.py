@@ -1,6 +1,6 @@
 """Combine an old and a new dataset into one: which records train, which validate, in which order, and why others were left out.
 
-Only byte ranges and 128-bit text keys stay in memory; records are copied from the memory-mapped sources. Nothing is drawn from a
+Only byte ranges and 128-bit text keys stay in memory; records are copied from the sources. Nothing is drawn from a
 random generator: order and split follow from a hash of (seed, text), so they depend on neither file order, process nor Python.
 
 Rules:
@@ -14,11 +14,13 @@ Rules:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-import mmap
+import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 import unicodedata
 from array import array
@@ -34,17 +36,39 @@ from curricle.errors import ConfigError, DataError
 from curricle.families.ner.formats import dataset_files, iter_pieces, read_piece
 
 STRATEGIES = ("new_only", "combined", "append")
+_LARGE = 64 << 20
+"""Bytes of all files together from which a second process pays."""
 _LOWER = bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256))
+_ASCII = bytes(range(128))
 _WHITE = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 
 
 def text_key(text: str) -> bytes:
     """16 bytes that are equal for texts equal after NFKC, case folding and removal of white space."""
-    if text.isascii():
-        folded = text.encode().translate(_LOWER, _WHITE)
-    else:
-        folded = "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split()).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(folded, digest_size=16).digest()
+    raw = text.encode("utf-8", "surrogatepass")
+    if not text.isascii():
+        alone = [_folded_alone(char) for char in set(raw.translate(None, _ASCII).decode("utf-8", "surrogatepass"))]
+        if None in alone:
+            raw = _folded(text).encode("utf-8", "surrogatepass")
+        else:
+            for char, folded in alone:
+                if folded != char:
+                    raw = raw.replace(char, folded)
+    return hashlib.blake2b(raw.translate(_LOWER, _WHITE), digest_size=16).digest()
+
+
+def _folded(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+
+
+@functools.lru_cache(4096)
+def _folded_alone(char: str) -> tuple[bytes, bytes] | None:
+    """This character, and what `_folded` makes of it in any text; None if that may depend on its neighbours.
+
+    Latin letters, punctuation and symbols without combining marks: nothing composes with what stands before them.
+    """
+    simple = (char < "\u0300" or "\u2000" <= char < "\u2c00") and not unicodedata.category(char).startswith("M")
+    return (char.encode(), _folded(char).encode()) if simple else None
 
 
 class _File:
@@ -66,36 +90,48 @@ class _File:
             keys += text_key(text)
             name = piece.record.get("id")
             groups.append(-1 if name is None else seen.setdefault(str(name), len(seen)))
-            self.labels.update(label for _, _, label in piece.record["annotations"])
+            self.labels.update([label for _, _, label in piece.record["annotations"]])
         self.starts, self.ends, self.groups = (np.frombuffer(a, dtype=t) if len(a) else np.empty(0, t) for a, t in
                                                ((starts, np.uint64), (ends, np.uint64), (groups, np.int64)))
         self.keys = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
-        self._data: mmap.mmap | None = None
+        self._handle = -1
 
     def __len__(self) -> int:
         return len(self.starts)
 
-    @property
-    def data(self) -> mmap.mmap:
-        """The file's bytes, mapped on first use."""
-        if self._data is None:
-            with self.path.open("rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._data
+    def raw(self, row: int) -> bytes:
+        """One record's bytes."""
+        if self._handle < 0:
+            self._handle = os.open(self.path, os.O_RDONLY)
+        start = int(self.starts[row])
+        return os.pread(self._handle, int(self.ends[row]) - start, start)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", -1) >= 0:
+            os.close(self._handle)
 
     def record(self, row: int) -> dict[str, Any]:
         """One record."""
-        return read_piece(self.path, self.data, int(self.starts[row]), int(self.ends[row]))
+        return read_piece(self.path, self.raw(row), int(self.starts[row]))
 
     def line(self, row: int) -> bytes:
         """One record as one line of JSON with its `origin`; a record that has an origin already keeps it."""
         origin = b'{"origin": "' + self.source.encode() + b'", '
         if self.path.suffix == ".conll":
             return origin + json.dumps(self.record(row), ensure_ascii=False).encode()[1:] + b"\n"
-        raw = self.data[int(self.starts[row]) : int(self.ends[row])].strip()
+        raw = self.raw(row).strip()
         if b"\n" in raw or b"\r" in raw:
             raw = raw.replace(b"\r", b" ").replace(b"\n", b" ")
         return origin + raw[1:] + b"\n"
+
+
+def _read(places: list[tuple[str, str, Path]]) -> list[_File]:
+    """The files, read by two processes where they are large. What is read does not depend on it."""
+    large = sum(path.stat().st_size for _, _, path in places) >= _LARGE
+    if not large or len(places) < 2 or sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2:
+        return [_File(*place) for place in places]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.starmap(_File, places, chunksize=1)
 
 
 class Records(Sequence):
@@ -175,7 +211,7 @@ def combine_datasets(
     folders = {} if strategy == "new_only" else {"old": Path(old_dataset_path)}
     folders["new"] = Path(new_dataset_path)
     named = {source: dataset_files(folder, f"{source}_dataset_path") for source, folder in folders.items()}
-    files = [_File(source, split, path) for source, parts in named.items() for split, path in parts.items()]
+    files = _read([(source, split, path) for source, parts in named.items() for split, path in parts.items()])
     plan = _Plan(files, int(random_seed))
     plan.drop_tested()
     plan.replay(replay)

@@ -28,7 +28,7 @@ class NerData:
     replay: float | None = None
     """Share of the old training records to keep; null keeps all."""
     labels: tuple[str, ...] | None = None
-    """Labels of the head; null takes those of the training data. A label of the data that is not here is an error."""
+    """Labels of the head; null takes those of the training data and of the old dataset. A label of the data that is not here is an error."""
 
     def __post_init__(self) -> None:
         require(0 < self.validation_ratio < 1, f"validation_ratio must lie between 0 and 1, not {self.validation_ratio}")
@@ -91,6 +91,22 @@ class NerModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NerForgetting:
+    """What a continued stage does to keep what it knew, beside `data.replay`, `data.strategy`, `model.lora` and `model.layer_decay`."""
+
+    distill: float = 0.0
+    """Weight of the old model's distribution over its labels as soft targets, beside the data's tags; 0 is none. For new text whose old
+    labels nobody annotated."""
+    average: tuple[float, ...] = ()
+    """Shares of the trained weights in an average with the old ones, tried after each epoch beside 1; what scores best on validation
+    (mean F1 over domains) is published. Empty: no averages."""
+
+    def __post_init__(self) -> None:
+        require(self.distill >= 0, f"distill must be 0 or more, not {self.distill}")
+        require(all(0 < share < 1 for share in self.average), f"the shares of average must lie between 0 and 1, not {self.average}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class NerConfig(StageConfig):
     """One NER stage's effective configuration."""
 
@@ -105,3 +121,9 @@ class NerConfig(StageConfig):
     """Start."""
     model: NerModel = field(default_factory=NerModel)
     """Model."""
+    forgetting: NerForgetting = field(default_factory=NerForgetting)
+    """What keeps the old domain."""
+
+    def __post_init__(self) -> None:
+        require(not (self.forgetting.average and self.model.lora.enabled),
+                "forgetting.average averages whole weights, and model.lora trains adapters; use one of them")

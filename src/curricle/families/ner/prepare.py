@@ -58,10 +58,12 @@ def prepare(config: NerConfig, out_dir: Path) -> dict[str, Any]:
         with (out_dir / f"{name}.jsonl").open("wb") as out:
             out.writelines(part.lines())
         found.update(label for record in part for _, _, label in record["annotations"])
+    sources = {s: dataset_files(f) for s, f in (("old", data.old_dataset_path), ("new", data.new_dataset_path)) if f}
+    if data.strategy == "new_only" and "old" in sources:
+        found.update(label for piece in iter_pieces(sources["old"]["train"]) for _, _, label in piece.record["annotations"])
     labels = list(data.labels) if data.labels is not None else sorted(found)
     check_labels(found, labels, "the training and validation data")
     tags_of(labels)
-    sources = {s: dataset_files(f) for s, f in (("old", data.old_dataset_path), ("new", data.new_dataset_path)) if f}
     trained = {text_key(r["text"]) for r in made.train} if data.strategy == "new_only" and "old" in sources else set()
     if data.strategy == "new_only" and "validation" in sources.get("old", {}):
         _copy({"old": sources["old"]["validation"]}, out_dir / "watch_old.jsonl", trained)

@@ -14,15 +14,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
-from curricle.errors import DataError
+from curricle.errors import ConfigError, DataError
 from curricle.families.ner.config import NerConfig
 from curricle.families.ner.forgetting import changes
 from curricle.families.ner.formats import load_records, spans_of
 from curricle.families.ner.labels import tags_of
+from curricle.families.ner.levers import SoftTargets, mixed
 from curricle.families.ner.model import build_model, write_labels
 from curricle.families.ner.tagger import ScoredSet, Tagger, collate
 from curricle.families.ner.windows import IGNORE
+from curricle.store import layout
+from curricle.train.precision import resolve_precision
 from curricle.train.task import StageContext
 
 BUCKET = 16
@@ -52,9 +56,21 @@ class NerTask:
             raise DataError(f"{context.data_dir}/train.jsonl holds no word to train on")
         self.sets = [ScoredSet(path, self.tagger) for name in ("validation", "watch_old") if (path := context.data_dir / f"{name}.jsonl").is_file()]
         self.before: dict[str, float] = {}
-        if parent is not None:
-            added = [r.new for r in self.made.rows if r.status == "added"] if self.made else []
-            self.before = {name: s["f1"] for name, s in self._score(added)[0].items()}
+        self.soft: SoftTargets | None = None
+        self.start: dict[str, torch.Tensor] = {}
+        self.published: dict[str, torch.Tensor] = {}
+        levers = config.forgetting
+        if (levers.distill or levers.average) and self.made is None:
+            raise ConfigError("forgetting.distill and forgetting.average keep what an old model knew, and this stage starts from none: "
+                              "continue from a checkpoint, or leave them out")
+        with torch.no_grad(), resolve_precision(config.training.trainer.precision, context.device).autocast():
+            if parent is not None:
+                added = [r.new for r in self.made.rows if r.status == "added"] if self.made else []
+                self.before = {name: s["f1"] for name, s in self._score(added)[0].items()}
+            if levers.distill:
+                self.soft = SoftTargets(self.tagger, self.data.windows, self.made)
+        if levers.average:
+            self.start = {name: tensor.clone() for name, tensor in self._trained().items()}
 
     def _with_lora(self, model: torch.nn.Module) -> torch.nn.Module:
         lora = self.config.model.lora
@@ -104,15 +120,21 @@ class NerTask:
         return [(chunk[self.ranks.rank :: self.ranks.world_size], int(sum(len(windows[i].tags) for i in chunk))) for chunk in chunks]
 
     def losses(self, batch: tuple[np.ndarray, int]) -> dict[str, torch.Tensor]:
-        """Mean cross-entropy over the scored words of the whole batch."""
+        """Mean cross-entropy over the scored words of the whole batch, and with distillation its weighted divergence from the old model."""
         rows, words = batch
+        self.published = {}
         if not len(rows):
-            return {"loss": sum(p.sum() * 0.0 for p in self.model.parameters() if p.requires_grad)}
+            nothing = sum(p.sum() * 0.0 for p in self.model.parameters() if p.requires_grad)
+            return {"loss": nothing} | ({"distill": nothing.detach()} if self.soft else {})
         tensors = collate([self.data.windows[i] for i in rows], self.tagger.pad, self.device)
         labels = tensors.pop("labels")
         logits = self.model(**tensors).logits.float()
         summed = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
-        return {"loss": summed * self.ranks.world_size / max(1, words)}
+        share = self.ranks.world_size / max(1, words)
+        if self.soft is None:
+            return {"loss": summed * share}
+        divergence = self.soft.divergence(logits, labels, rows)
+        return {"loss": (summed + self.config.forgetting.distill * divergence) * share, "distill": divergence.detach() * share}
 
     def scalars(self) -> dict[str, float]:
         """Nothing further."""
@@ -126,17 +148,40 @@ class NerTask:
         return first, loss
 
     def validate(self) -> dict[str, float]:
-        """``val_loss`` (mean over words), ``val/f1`` and its kin, ``val/<domain>/...`` by domain; of a continued stage also before and change."""
+        """``val_loss`` (mean over words), ``val/f1`` and its kin, ``val/<domain>/...`` by domain; of a continued stage also before and change.
+
+        With averages these are the numbers of the best one, and ``val/average`` is its share.
+        """
+        if not self.start:
+            return self._metrics()[0]
+        trained = {name: tensor.clone() for name, tensor in self._trained().items()}
+        best = -1.0
+        for share in sorted({1.0, *self.config.forgetting.average}, reverse=True):
+            weights = mixed(self.start, trained, share, self.made)
+            self.load_weights(weights)
+            found, worth = self._metrics()
+            if worth > best:
+                best, metrics, self.published = worth, found | {"val/average": share}, weights
+        self.load_weights(trained)
+        return metrics
+
+    def _metrics(self) -> tuple[dict[str, float], float]:
         scores, loss = self._score()
         out = {"val_loss": loss} | {f"val/{name}": value for name, value in scores.pop("all").items()}
         for domain, values in scores.items():
             out |= {f"val/{domain}/{name}": value for name, value in values.items()}
         if self.before:
             out |= changes(self.before, {name: v["f1"] for name, v in scores.items()})
-        return out
+        return out, sum(v["f1"] for v in scores.values()) / len(scores)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The whole model, named as transformers names it; under LoRA the adapters and the head only (the whole one: `save_extras`)."""
+        """The whole model, named as transformers names it; under LoRA the adapters and the head only (the whole one: `save_extras`).
+
+        Right after a validation with averages it is the best of those.
+        """
+        return self.published or self._trained()
+
+    def _trained(self) -> dict[str, torch.Tensor]:
         state = self.model.state_dict()
         if self.config.model.lora.enabled:
             trained = {n for n, p in self.model.named_parameters() if p.requires_grad}
@@ -145,7 +190,7 @@ class NerTask:
 
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Take `weights` back, strictly."""
-        own = self.weights()
+        own = self._trained()
         if own.keys() != weights.keys():
             raise DataError(f"the saved weights do not fit this model: missing {sorted(own.keys() - weights.keys())[:3]}, "
                             f"unknown {sorted(weights.keys() - own.keys())[:3]}")
@@ -165,6 +210,8 @@ class NerTask:
         else:
             self.model.config.architectures = [type(self.model).__name__]
             self.model.config.save_pretrained(target)
+        if self.published:
+            save_file(self._trained(), folder / layout.TRAINED)
         self.tagger.tokenizer.model_max_length = self.config.model.max_tokens
         self.tagger.tokenizer.save_pretrained(target)
         write_labels(target, self.tags, self.made)

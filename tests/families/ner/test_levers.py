@@ -1,0 +1,138 @@
+"""What keeps the old domain: soft targets of the old model, averages of weights, and a stage with both that is stopped and resumed."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from curricle.config.schema import DataLoaderConfig, TrainerConfig, TrainingConfig
+from curricle.errors import ConfigError, Interrupted
+from curricle.families.ner.config import NerConfig, NerData, NerForgetting, NerLora, NerModel
+from curricle.families.ner.levers import mixed
+from curricle.families.ner.prepare import prepare
+from curricle.families.ner.task import build
+from curricle.store import layout
+from curricle.train.checkpoint import Checkpoints, load_weights
+from curricle.train.distributed import Ranks
+from curricle.train.loop import run_stage
+from curricle.train.task import StageContext
+from curricle.train.tracking import NoTracker
+from tests.families.ner.test_task import context, dataset, train
+
+NONE = NerModel(max_tokens=32, stride=8)
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    """A model of NAME and SKILL, and the new domain: the same sentences with AGE where SKILL was, and nobody marked the names."""
+    tmp = tmp_path_factory.mktemp("old")
+    config = NerConfig(data=NerData(new_dataset_path=str(dataset(tmp / "data-old", "knows"))), model=NONE)
+    parent = train(build(context(tmp, config)), tmp / "model")
+    new = dataset(tmp / "data-new", "is", ("NAME", "AGE"))
+    for path in new.iterdir():
+        path.write_text(path.read_text().replace("[[0, 3, \"NAME\"], ", "[").replace("[[0, 2, \"NAME\"], ", "[").replace("[[0, 4, \"NAME\"], ", "["))
+    data = NerData(strategy="new_only", old_dataset_path=str(tmp / "data-old"), new_dataset_path=str(new))
+    return replace(config, data=data), parent
+
+
+def test_a_new_only_stage_keeps_the_labels_of_the_old_dataset_that_it_watches(old, tmp_path):
+    task = build(context(tmp_path, *old))
+    assert {"B-NAME", "B-SKILL", "B-AGE"} <= set(task.tags) and task.validate()["val/old/f1_before"] == 1.0
+
+
+def test_soft_targets_keep_labels_that_nobody_marked_in_the_new_text(old, tmp_path):
+    config, parent = old
+    scores = {}
+    for weight in (0.0, 5.0):
+        task = build(context(tmp_path, replace(config, forgetting=NerForgetting(distill=weight)), parent))
+        train(task, tmp_path / f"model{weight}", epochs=8)
+        scores[weight] = task.validate()["val/old/f1/NAME"]
+    assert scores[0.0] == 0.0 and scores[5.0] == 1.0
+
+
+def test_soft_targets_ask_nothing_of_a_model_that_still_says_what_the_old_one_said(old, tmp_path):
+    config, parent = old
+    config = replace(config, data=replace(config.data, new_dataset_path=config.data.old_dataset_path), forgetting=NerForgetting(distill=1.0),
+                     training=TrainingConfig(trainer=TrainerConfig(precision="32-true")))
+    task = build(context(tmp_path, config, parent))
+    task.model.eval()
+    assert all(float(task.losses(batch)["distill"]) == pytest.approx(0, abs=1e-6) for batch in task.batches(0))
+    whole = task.losses(task.batches(0)[0])["loss"].item()
+    parts = []
+    for rank in range(2):
+        task.ranks = Ranks(rank=rank, world_size=2)
+        parts.append(task.losses(task.batches(0)[0])["loss"].item())
+    assert whole == pytest.approx(sum(parts) / 2, rel=1e-4)
+    assert set(task.losses((task.batches(0)[0][0][:0], 1))) == {"loss", "distill"}
+
+
+def test_an_average_keeps_the_trained_rows_of_added_tags_and_is_what_is_published(old, tmp_path):
+    config, parent = old
+    task = build(context(tmp_path, replace(config, forgetting=NerForgetting(average=(0.5,))), parent))
+    start = {n: t.clone() for n, t in task.start.items()}
+    train(task, tmp_path / "model", epochs=8)
+    trained = {n: t.clone() for n, t in task.weights().items()}
+    half = mixed(start, trained, 0.5, task.made)
+    rows = {tag: i for i, tag in enumerate(task.tags)}
+    head, kept, fresh = "classifier.weight", rows["B-NAME"], rows["B-AGE"]
+    assert torch.allclose(half[head][kept], (start[head][kept] + trained[head][kept]) / 2) and torch.equal(half[head][fresh], trained[head][fresh])
+    found = task.validate()
+    assert found["val/average"] in (0.5, 1.0)
+    wanted = half if found["val/average"] == 0.5 else trained
+    assert all(torch.equal(wanted[n], t) for n, t in task.weights().items())
+    task.published = half
+    task.save_extras(tmp_path / "saved")
+    assert all(torch.equal(trained[n], t) for n, t in load_weights(tmp_path / "saved").items())
+    task.losses(task.batches(0)[0])
+    assert all(torch.equal(trained[n], t) for n, t in task.weights().items())
+
+
+def run(place: Path, config: NerConfig, parent: Path, stop_at: int = 0) -> Path:
+    """Train a stage at `place`, from where it stands; its best checkpoint."""
+    ranks = Ranks()
+    task = build(StageContext(config=config, data_dir=place.parent / "prepared", parent_dir=parent, work_dir=place, device=ranks.device, ranks=ranks))
+    losses, steps = task.losses, []
+
+    def counted(batch):
+        steps.append(batch)
+        if len(steps) == stop_at:
+            ranks.request_stop(signal.SIGTERM)
+        return losses(batch)
+
+    task.losses = counted
+    checkpoints = Checkpoints(str(place / "stage"), stage="stage", digest="d", config_text="", lineage={}, info={}, scratch_dir=place / "scratch")
+    try:
+        uri = checkpoints.resume_uri()
+        result = run_stage(task, config, checkpoints, ranks, tracker=NoTracker(), report=lambda event: None, resume_dir=Path(uri) if uri else None)
+    finally:
+        checkpoints.close()
+    return place / "stage" / result.best
+
+
+@pytest.mark.parametrize("stop_at", [4, 5])
+def test_a_stage_with_all_levers_that_was_stopped_goes_on_bit_for_bit(old, tmp_path, stop_at):
+    config, parent = old
+    config = replace(config, forgetting=NerForgetting(distill=1.0, average=(0.3, 0.6)), data_loader=DataLoaderConfig(batch_size=2),
+                     training=TrainingConfig(learning_rate=1e-3, trainer=TrainerConfig(max_epochs=3)))
+    prepare(config, tmp_path / "prepared")
+    whole = run(tmp_path / "whole", config, parent)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "halves", config, parent, stop_at)
+    resumed = run(tmp_path / "halves", config, parent)
+    assert resumed.name == whole.name
+    a, b = (load_file(folder / layout.WEIGHTS) for folder in (whole, resumed))
+    assert a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+def test_levers_without_an_old_model_and_averages_of_adapters_are_refused(old, tmp_path):
+    config, _ = old
+    with pytest.raises(ConfigError, match="starts from none"):
+        build(context(tmp_path, replace(config, forgetting=NerForgetting(distill=1.0))))
+    with pytest.raises(ValueError, match="adapters"):
+        replace(config, forgetting=NerForgetting(average=(0.5,)), model=replace(NONE, lora=NerLora(enabled=True)))
+    for wrong in ({"distill": -1.0}, {"average": (1.0,)}):
+        with pytest.raises(ValueError, match="must"):
+            NerForgetting(**wrong)

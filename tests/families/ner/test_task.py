@@ -140,7 +140,7 @@ def test_the_fingerprint_follows_the_data_and_not_its_place(tmp_path):
 
 def test_prepare_refuses_labels_that_the_configuration_does_not_name(tmp_path):
     config = NerConfig(data=NerData(new_dataset_path=str(dataset(tmp_path / "d", "knows")), labels=("NAME",)))
-    with pytest.raises(DataError, match="holds labels SKILL"):
+    with pytest.raises(DataError, match="first: .*train.json, record 1. holds labels SKILL"):
         prepare(config, tmp_path / "out")
 
 

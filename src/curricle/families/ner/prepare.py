@@ -59,9 +59,10 @@ def prepare(config: NerConfig, out_dir: Path) -> dict[str, Any]:
             out.writelines(part.lines())
         found.update(label for record in part for _, _, label in record["annotations"])
     labels = list(data.labels) if data.labels is not None else sorted(found)
-    check_labels(found, labels, "the training and validation data")
-    tags_of(labels)
     sources = {s: dataset_files(f) for s, f in (("old", data.old_dataset_path), ("new", data.new_dataset_path)) if f}
+    if unknown := found - set(labels):
+        check_labels(unknown, labels, _first_with(unknown, sources))
+    tags_of(labels)
     trained = {text_key(r["text"]) for r in made.train} if data.strategy == "new_only" and "old" in sources else set()
     if data.strategy == "new_only" and "validation" in sources.get("old", {}):
         _copy({"old": sources["old"]["validation"]}, out_dir / "watch_old.jsonl", trained)
@@ -72,6 +73,13 @@ def prepare(config: NerConfig, out_dir: Path) -> dict[str, Any]:
     (out_dir / "report.json").write_text(json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     return {"labels": labels, "train": len(made.train), "validation": len(made.validation), "dropped": made.report["dropped"],
             "notes": made.report["notes"]}
+
+
+def _first_with(labels: set[str], sources: dict[str, dict[str, Path]]) -> str:
+    """The first record that has one of the labels, for a message."""
+    pieces = ((path, piece) for files in sources.values() for path in files.values() for piece in iter_pieces(path))
+    path, piece = next((path, piece) for path, piece in pieces if any(label in labels for _, _, label in piece.record["annotations"]))
+    return f"the data (first: {path}, record {piece.number})"
 
 
 def _copy(paths: dict[str, Path], target: Path, without: set[bytes]) -> None:

@@ -135,7 +135,8 @@ def test_an_unknown_strategy_and_missing_paths_are_named(tmp_path):
     (b'[{"text": "ab", "annotations": [[0, 3, "X"]]}]', "does not lie inside the text of 2"),
     (b'[{"text": "ab", "annotations": [[1, 1, "X"]]}]', "does not lie inside"),
     (b'[{"text": "ab", "annotations": [[-1, 1, "X"]]}]', "does not lie inside"),
-    (b'[{"text": "\xff", "annotations": []}]', "not UTF-8"),
+    (b'[{"text": "\xff", "annotations": []}]', r"record 1 \(byte 11\): not UTF-8"),
+    (b'[{"text": "a", "annotations": []}, {"text": "b \\ud83d", "annotations": []}]', "record 2: text holds half a surrogate pair at character 2"),
     (b"", "is empty"),
     (b"[]", "nothing is left to train on"),
 ])
@@ -145,6 +146,25 @@ def test_damaged_files_are_named_with_record_and_nothing_is_written(tmp_path, co
     with pytest.raises(DataError, match=problem):
         combine_datasets(None, tmp_path / "new", "new_only", 0.1, 1, output_dir=tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize(("content", "problem"), [
+    ("Ann B-PER\nran O\n\nBo\n", r"record 2 \(byte 17\): line 'Bo': a token and a tag"),
+    ("Ann B-PER\n\n-DOCSTART- O\n\nBo PER\n", "record 2 .*line 'Bo PER'"),
+])
+def test_damaged_conll_is_named_with_its_sentence(tmp_path, content, problem):
+    (tmp_path / "train.conll").write_text(content)
+    with pytest.raises(DataError, match=problem):
+        combine_datasets(None, tmp_path, "new_only", 0.1, 1)
+
+
+def test_overlapping_and_blank_records_are_named_by_their_number_in_the_file(tmp_path):
+    tangled = {"text": "Go Rust", "annotations": [[3, 7, "A"], [0, 7, "B"], [0, 2, "A"]]}
+    new = folder(tmp_path / "new", train=[{"text": " ", "annotations": []}, tangled, *rows("n", 3), {"text": "", "annotations": []}, *rows("n", 1)])
+    report = combine_datasets(None, new, "new_only", 0.1, 42, create_new_validation=False).report
+    assert report["overlapping_annotations"] == {"new": 2} and report["examples"]["overlapping annotations"] == ["train.json of new, record 2"]
+    assert report["examples"]["blank text"] == ["train.json of new, record 1", "train.json of new, record 6"]
+    assert report["examples"]["duplicate in training"][0] in ("train.json of new, record 3", "train.json of new, record 7")
 
 
 @pytest.mark.parametrize("write", [

@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from curricle.errors import ConfigError, DataError
+from curricle.families.ner.formats import load_records, spans_of
 from curricle.families.ner.labels import check_labels, reconcile, tags_of
 from curricle.families.ner.metrics import score_tags
 from curricle.families.ner.windows import decode, encode, without_overlaps
@@ -60,6 +61,21 @@ def test_of_overlapping_spans_the_longest_stays(tokenizer):
 
 def test_a_span_without_a_word_is_counted_as_lost(tokenizer):
     assert round_trip(tokenizer, "a   b", [(2, 3, "SKILL")]) == ([], {"overlapping": 0, "lost": 1})
+
+
+@pytest.mark.parametrize("name", ["wnut17", "skillspan/house", "skillspan/tech", "crossner/ai", "crossner/literature", "crossner/science"])
+def test_real_annotations_survive_windows_of_64_tokens_but_for_those_that_are_counted(tokenizer, shared, name):
+    records = load_records(shared / "data/ner" / name / "train.json")
+    tags = tags_of({label for r in records for *_, label in r["annotations"]})
+    made = encode([r["text"] for r in records], [spans_of(r) for r in records], tokenizer, {t: i for i, t in enumerate(tags)}, max_tokens=64, stride=16)
+    found = [["O"] * len(bounds) for bounds in made.bounds]
+    for window in made.windows:
+        for word, tag in zip(window.words.tolist(), window.tags.tolist(), strict=True):
+            found[window.record][word] = tags[tag]
+    spans = [decode(t, bounds) for t, bounds in zip(found, made.bounds, strict=True)]
+    missed = sum(len(set(gold) - set(got)) for gold, got in zip(made.gold, spans, strict=True))
+    assert len(made.windows) > len(records) and missed == made.counts["edge in no word"] + made.counts["cut a word"] + made.counts["lost"]
+    assert made.counts["overlapping"] == {"skillspan/house": 29, "skillspan/tech": 135}.get(name, 0)
 
 
 def test_long_texts_lose_no_entity(tokenizer):

@@ -101,6 +101,20 @@ def test_continued_training_measures_the_old_domain_before_and_after_and_moves_r
     assert torch.equal(task.model.classifier.weight[rows["B-SKILL"]], old[load_tagger(parent).tag_ids["B-SKILL"]])
 
 
+def test_an_added_label_keeps_the_encoder_and_the_old_rows_and_a_dropped_one_is_reported(trained):
+    from curricle.families.ner.model import build_model
+
+    _, folder, _ = trained
+    old = load_tagger(folder).model
+    model, _, made = build_model("", ("O", "B-AGE", "I-AGE", "B-SKILL", "I-SKILL"), folder)
+    assert made.counts() == {"kept": 3, "permuted": 0, "split": 0, "added": 2, "dropped": 2}
+    assert "B-NAME" in made.table() and "dropped" in made.table()
+    before = {name: tensor for name, tensor in old.state_dict().items() if "classifier" not in name}
+    assert before and all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+    assert torch.equal(model.classifier.weight[3], old.classifier.weight[old.config.label2id["B-SKILL"]])
+    assert model.classifier.weight[1].std() < 0.05
+
+
 def test_padding_and_special_tokens_change_no_loss_and_two_ranks_make_one_batch(trained, tmp_path):
     from curricle.families.ner.tagger import collate
     from curricle.families.ner.task import build
@@ -140,7 +154,7 @@ def test_the_fingerprint_follows_the_data_and_not_its_place(tmp_path):
 
 def test_prepare_refuses_labels_that_the_configuration_does_not_name(tmp_path):
     config = NerConfig(data=NerData(new_dataset_path=str(dataset(tmp_path / "d", "knows")), labels=("NAME",)))
-    with pytest.raises(DataError, match="holds labels SKILL"):
+    with pytest.raises(DataError, match="first: .*train.json, record 1. holds labels SKILL"):
         prepare(config, tmp_path / "out")
 
 

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from curricle.errors import ConfigError, DataError
-from curricle.families.ner.formats import dataset_files, iter_pieces, read_piece
+from curricle.families.ner.formats import dataset_files, iter_pieces, overlapping, read_piece
 
 STRATEGIES = ("new_only", "combined", "append")
 _LARGE = 64 << 20
@@ -78,19 +78,23 @@ class _File:
         self.source, self.split, self.path = source, split, path
         starts, ends, groups, keys = array("Q"), array("Q"), array("q"), bytearray()
         seen: dict[str, int] = {}
-        self.blank = 0
+        self.blanks, self.tangled = array("Q"), array("Q")
+        self.overlapping = 0
         self.labels: Counter[str] = Counter()
         for piece in iter_pieces(path):
             text = piece.record["text"]
             if not text.strip():
-                self.blank += 1
+                self.blanks.append(piece.number)
                 continue
+            if len(spans := piece.record["annotations"]) > 1 and (many := overlapping(spans)):
+                self.overlapping += many
+                self.tangled.append(piece.number)
             starts.append(piece.start)
             ends.append(piece.end)
             keys += text_key(text)
             name = piece.record.get("id")
             groups.append(-1 if name is None else seen.setdefault(str(name), len(seen)))
-            self.labels.update([label for _, _, label in piece.record["annotations"]])
+            self.labels.update(label for _, _, label in spans)
         self.starts, self.ends, self.groups = (np.frombuffer(a, dtype=t) if len(a) else np.empty(0, t) for a, t in
                                                ((starts, np.uint64), (ends, np.uint64), (groups, np.int64)))
         self.keys = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
@@ -109,6 +113,17 @@ class _File:
     def __del__(self) -> None:
         if getattr(self, "_handle", -1) >= 0:
             os.close(self._handle)
+
+    def place(self, number: int) -> str:
+        """A record by its number, for people."""
+        return f"{self.path.name} of {self.source}, record {number}"
+
+    def number(self, row: int) -> int:
+        """The number in the file of a record that is kept here as `row`: blank ones are not."""
+        for skipped, blank in enumerate(self.blanks):
+            if blank > row + 1 + skipped:
+                return row + 1 + skipped
+        return row + 1 + len(self.blanks)
 
     def record(self, row: int) -> dict[str, Any]:
         """One record."""
@@ -263,15 +278,16 @@ class _Plan:
         split = np.array([("train", "validation", "test").index(f.split) for f in files])[self.which] if len(self.which) else self.which
         self.train, self.validation, self.test = split == 0, split == 1, split == 2
         self.old = np.array([f.source == "old" for f in files])[self.which] if len(self.which) else split.astype(bool)
-        self.dropped: dict[str, int] = {"blank text": sum(f.blank for f in files)}
-        self.examples: dict[str, list[str]] = {}
+        self.dropped: dict[str, int] = {"blank text": sum(len(f.blanks) for f in files)}
+        named = {"blank text": [f.place(n) for f in files for n in f.blanks[:5]], "overlapping annotations": [f.place(n) for f in files for n in f.tangled[:5]]}
+        self.examples: dict[str, list[str]] = {why: places[:5] for why, places in named.items() if places}
         self.notes: list[str] = []
 
     def _drop(self, mask: np.ndarray, why: str) -> None:
         self.dropped[why] = int(mask.sum())
         if mask.any():
-            self.examples[why] = [f"{self.files[self.which[i]].path.name} of {self.files[self.which[i]].source}, record {self.rows[i] + 1}"
-                                  for i in np.flatnonzero(mask)[:5]]
+            found = [(self.files[self.which[i]], int(self.rows[i])) for i in np.flatnonzero(mask)[:5]]
+            self.examples[why] = [file.place(file.number(row)) for file, row in found]
         self.train &= ~mask
         self.validation &= ~mask
 
@@ -381,9 +397,10 @@ class _Plan:
             if not kept["validation"][source]:
                 self.notes.append(f"the {source} domain is not validated: no validation record comes from it")
         labels = {s: dict(sorted(sum((f.labels for f in self.files if f.source == s), Counter()).items())) for s in sources}
-        read = {s: {f.split: len(f) + f.blank for f in self.files if f.source == s} for s in sources}
+        read = {s: {f.split: len(f) + len(f.blanks) for f in self.files if f.source == s} for s in sources}
         report = {"read": read, "kept": kept, "dropped": self.dropped, "examples": self.examples, "near_duplicates_kept": self.near,
-                  "duplicates_with_other_annotations": self.conflicts, "annotations": labels, "notes": self.notes}
+                  "duplicates_with_other_annotations": self.conflicts, "annotations": labels,
+                  "overlapping_annotations": {s: sum(f.overlapping for f in self.files if f.source == s) for s in sources}, "notes": self.notes}
         return CombinedDataset(parts["train"], parts["validation"], report)
 
 

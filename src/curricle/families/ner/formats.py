@@ -196,27 +196,29 @@ def _lines(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dic
 
 
 def _conll(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    number = 0
     while at < len(data):
         found = _CONLL_BREAK.search(data, at)
         end = found.start() if found else len(data)
         raw = data[at:end]
         if raw.strip() and not raw.lstrip().startswith(b"-DOCSTART-"):
-            yield at, end, _sentence(path, raw, at)
+            number += 1
+            yield at, end, _sentence(path, number, at, raw)
         at = found.end() if found else end
 
 
-def _sentence(path: Path, raw: bytes, byte: int) -> dict[str, Any]:
+def _sentence(path: Path, number: int, byte: int, raw: bytes) -> dict[str, Any]:
     try:
         lines = raw.decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}, byte {byte + error.start}: not UTF-8 text") from None
+        raise _fail(path, number, byte + error.start, "not UTF-8 text") from None
     tokens, tags = [], []
     for line in lines:
         if not line.strip():
             continue
         columns = line.split("\t") if "\t" in line else line.split()
         if len(columns) < 2 or not re.fullmatch(r"O|[BI]-\S+", columns[-1].strip()):
-            raise DataError(f"{path}, sentence at byte {byte}, line {line!r}: a token and a tag (O, B-x or I-x) were expected")
+            raise _fail(path, number, byte, f"line {line[:80]!r}: a token and a tag (O, B-x or I-x) were expected")
         tokens.append(columns[0])
         tags.append(columns[-1].strip())
     return {"text": " ".join(tokens), "annotations": _joined(tokens, tags)}
@@ -239,8 +241,8 @@ def check_record(record: Any, path: Path | str, number: int) -> None:
     """Refuse a record that is not exactly a text with its spans.
 
     Raises:
-        DataError: names file, record and what is wrong: no object, text missing or no string, annotations missing or no list,
-            a span that is not ``[start, end, label]``, is empty, negative or ends behind the text.
+        DataError: names file, record and what is wrong: no object, text missing or no string or with half a character,
+            annotations missing or no list, a span that is not ``[start, end, label]``, is empty, negative or ends behind the text.
     """
     def wrong(problem: str) -> DataError:
         return DataError(f"{path}, record {number}: {problem}")
@@ -250,6 +252,11 @@ def check_record(record: Any, path: Path | str, number: int) -> None:
     text = record.get("text")
     if type(text) is not str:
         raise wrong(f"text must be a string, not {_kind(text)}" if "text" in record else "text is missing")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise wrong(f"text holds half a surrogate pair at character {error.start}, which is no character") from None
     spans = record.get("annotations")
     if type(spans) is not list:
         if "annotations" in record:
@@ -277,6 +284,15 @@ def _span_problem(span: Any, size: int) -> str:
 
 def _kind(value: Any) -> str:
     return "null" if value is None else {dict: "an object", list: "a list", str: "a string", bool: "a truth value"}.get(type(value), "a number")
+
+
+def overlapping(spans: list[list[Any]]) -> int:
+    """How many spans begin before one that begins no later has ended."""
+    reach = count = 0
+    for start, end, _ in sorted(spans):
+        count += start < reach
+        reach = max(reach, end)
+    return count
 
 
 def load_records(path: Path) -> list[dict[str, Any]]:

@@ -150,7 +150,7 @@ def create_model_and_tokenizer(
     return model.to(device), tokenizer, device
 
 
-def write_labels(folder: Path, tags: Sequence[str], made: Reconciliation | None) -> None:
-    """Write the tag list and how it came about."""
-    content = {"labels": list(tags), "reconciliation": made.to_dict() if made else None}
+def write_labels(folder: Path, tags: Sequence[str], made: Reconciliation | None, annotations: Mapping[str, int]) -> None:
+    """Write the tag list, how it came about, and how many training annotations a rule of `windows` changed."""
+    content = {"labels": list(tags), "reconciliation": made.to_dict() if made else None, "annotations": dict(annotations)}
     (folder / LABELS_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

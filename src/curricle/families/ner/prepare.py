@@ -62,7 +62,8 @@ def prepare(config: NerConfig, out_dir: Path) -> dict[str, Any]:
     if data.strategy == "new_only" and "old" in sources:
         found.update(label for piece in iter_pieces(sources["old"]["train"]) for _, _, label in piece.record["annotations"])
     labels = list(data.labels) if data.labels is not None else sorted(found)
-    check_labels(found, labels, "the training and validation data")
+    if unknown := found - set(labels):
+        check_labels(unknown, labels, _first_with(unknown, sources))
     tags_of(labels)
     trained = {text_key(r["text"]) for r in made.train} if data.strategy == "new_only" and "old" in sources else set()
     if data.strategy == "new_only" and "validation" in sources.get("old", {}):
@@ -74,6 +75,13 @@ def prepare(config: NerConfig, out_dir: Path) -> dict[str, Any]:
     (out_dir / "report.json").write_text(json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     return {"labels": labels, "train": len(made.train), "validation": len(made.validation), "dropped": made.report["dropped"],
             "notes": made.report["notes"]}
+
+
+def _first_with(labels: set[str], sources: dict[str, dict[str, Path]]) -> str:
+    """The first record that has one of the labels, for a message."""
+    pieces = ((path, piece) for files in sources.values() for path in files.values() for piece in iter_pieces(path))
+    path, piece = next((path, piece) for path, piece in pieces if any(label in labels for _, _, label in piece.record["annotations"]))
+    return f"the data (first: {path}, record {piece.number})"
 
 
 def _copy(paths: dict[str, Path], target: Path, without: set[bytes]) -> None:

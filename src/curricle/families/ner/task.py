@@ -214,7 +214,7 @@ class NerTask:
             save_file(self._trained(), folder / layout.TRAINED)
         self.tagger.tokenizer.model_max_length = self.config.model.max_tokens
         self.tagger.tokenizer.save_pretrained(target)
-        write_labels(target, self.tags, self.made)
+        write_labels(target, self.tags, self.made, self.data.counts)
         window = {"max_tokens": self.config.model.max_tokens, "stride": self.config.model.stride}
         (target / "windows.json").write_text(json.dumps(window) + "\n", encoding="utf-8")
 

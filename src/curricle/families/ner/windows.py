@@ -4,6 +4,7 @@ A word is what the tokenizer's pre-tokenisation makes one; its first sub-word ca
 are never scored (-100). Rules, all counted:
 - Of overlapping spans the longest stays, then the earlier, then the first listed.
 - A span that cuts a word is taken as if it covered the whole word.
+- An edge of a span that lies in no word (white space, a control character) cannot be predicted: the span counts as missed.
 - A span none of whose characters is in a word, or whose words a longer one took, is lost.
 A text longer than a window becomes several that overlap by `stride` tokens; each word is scored in exactly one, where its context is largest.
 """
@@ -48,7 +49,7 @@ class Encoded:
     gold: list[list[Span]] = field(default_factory=list)
     """Per record: the spans after the overlap rule, in characters as annotated."""
     counts: Counter[str] = field(default_factory=Counter)
-    """overlapping, cut a word, lost."""
+    """overlapping, cut a word, edge in no word, lost."""
 
 
 def without_overlaps(spans: Sequence[Span]) -> tuple[list[Span], int]:
@@ -128,6 +129,7 @@ def _tag(gold: list[Span], bounds: np.ndarray, tag_ids: dict[str, int], counts: 
             counts["lost"] += 1
             continue
         counts["cut a word"] += bool(bounds[low, 0] < start or bounds[high - 1, 1] > end)
+        counts["edge in no word"] += bool(bounds[low, 0] > start or bounds[high - 1, 1] < end)
         free[low:high] = False
         tags[low] = tag_ids[f"B-{label}"]
         tags[low + 1 : high] = tag_ids[f"I-{label}"]

@@ -49,6 +49,8 @@ class StageInput:
     loaded: Loaded[StageConfig]
     data_uri: str
     data_digest: str
+    tracking: dict[str, Any] = field(default_factory=dict)
+    """Names and tags for MLflow, where they are not the common ones: see `train.worker.StageSpec`."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class StagePlan:
     argv: tuple[str, ...]
     config: dict[str, Any]
     origins: dict[str, str]
+    tracking: dict[str, Any] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
@@ -196,6 +199,7 @@ def _plan_stage(stage: StageInput, run_id: str, store_uri: str, parent: Source |
         argv=("-m", "curricle.train.worker", "--stage-uri", place),
         config=to_tree(stage.loaded.config),
         origins=stage.loaded.origins,
+        tracking=stage.tracking,
     )
 
 

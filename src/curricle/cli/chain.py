@@ -30,6 +30,9 @@ RUN_ID = click.option("--run-id", default="", help="Name of the run; default seq
 
 @click.command()
 @click.option("--curriculum", "-c", default="", help="Stage to train, e.g. 01_stage.")
+@click.option("--experiment", "-e", type=click.Path(path_type=Path), default=None, help="Experiment file: data, model, training and search files that belong together (NER).")
+@click.option("--stage", type=click.Choice(["all", "smoke", "hpo", "training", "benchmark"]), default="all", show_default=True, help="Of an experiment: all is its search, where it lists one, and its training.")
+@click.option("--json", "as_json", is_flag=True, help="Of an experiment: print the result as JSON on standard output.")
 @click.option("--list-curricula", is_flag=True, help="List the stages and chains there are, and exit.")
 @CONFIG
 @FROM
@@ -37,13 +40,18 @@ RUN_ID = click.option("--run-id", default="", help="Name of the run; default seq
 @LAUNCHER
 @RUN_ID
 @OVERRIDES
-def train(curriculum: str, list_curricula: bool, config: Path, overrides: tuple[str, ...], **options: Any) -> None:
-    """Train one stage, with dotted overrides such as training.learning_rate=1e-4."""
+def train(curriculum: str, experiment: Path | None, stage: str, as_json: bool, list_curricula: bool, config: Path, overrides: tuple[str, ...], **options: Any) -> None:
+    """Train one stage or one experiment, with dotted overrides such as training.learning_rate=1e-4."""
     if list_curricula:
         _list(config)
         return
-    if not curriculum:
-        raise click.UsageError("give --curriculum NAME, or --list-curricula to see the names")
+    if bool(curriculum) == bool(experiment):
+        raise click.UsageError("give either --curriculum NAME (--list-curricula shows the names) or --experiment FILE")
+    if experiment:
+        from curricle.cli.experiment import run_stages
+
+        run_stages(experiment, stage, list(overrides), as_json=as_json, **options)
+        return
     _run(config, overrides, curricula=(curriculum,), **options)
 
 

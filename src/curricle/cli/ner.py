@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -38,10 +37,10 @@ def combine(old: Path | None, new: Path, strategy: str, replay: float | None, va
 @click.option("--run-id", default=None, help="Fills {run_id} of checkpoint.source_path.")
 def resolve_checkpoint(config: Path, cache: Path | None, backbone: str | None, run_id: str | None) -> None:
     """Print the checkpoint that continued training would start from; which source won, and why the others did not, goes to standard error."""
-    from curricle.families.ner.resolve import explain_checkpoint
+    from curricle.steps.continued import resolve_ner
 
     tree = read_yaml(config).tree | {"_config_dir": str(config.parent)}
-    found = explain_checkpoint(tree, cache, backbone, run_id, environ=os.environ)
+    found = resolve_ner(tree, cache, backbone, run_id)
     for reason in found.reasons:
         click.echo(reason, err=True)
     click.echo(str(found.path) if found.path else "scratch")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
+from curricle.config.schema import TrackingConfig
 from curricle.errors import CheckpointError, CurricleError
 from curricle.plan import Source
 from curricle.store import Store, join_uri, layout, open_store
@@ -24,7 +27,8 @@ def resolve_source(text: str, store_uri: str) -> Source:
     """The checkpoint that ``--from-checkpoint`` means.
 
     Args:
-        text: a stage name (the lowest validation loss over all runs wins), or the path or URI of a checkpoint or of a stage.
+        text: a stage name (the lowest validation loss over all runs wins), the path or URI of a checkpoint or of a stage, or an MLflow
+            run id (32 hex digits).
         store_uri: where runs are looked for by name.
 
     Raises:
@@ -32,6 +36,8 @@ def resolve_source(text: str, store_uri: str) -> Source:
     """
     if "/" in text or text.endswith(".ckpt"):
         return _at(text)
+    if re.fullmatch(r"[0-9a-f]{32}", text):
+        return _of_mlflow_run(text)
     return _of_stage(text, store_uri)
 
 
@@ -81,6 +87,27 @@ def _of_stage(stage: str, store_uri: str) -> Source:
     if broken:
         reason += f"; left out as unreadable: {'; '.join(broken)}"
     return Source(best.uri, best.manifest.digest, reason)
+
+
+def _of_mlflow_run(run_id: str) -> Source:
+    """The stage that an MLflow run tracked: its tags and parameters say which."""
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", TrackingConfig().mlflow_uri)
+    path = tracking.removeprefix("sqlite:///")
+    if path != tracking and not Path(path).is_file():
+        raise CheckpointError(f"--from-checkpoint {run_id} looks like an MLflow run id, but {tracking} is not there; set MLFLOW_TRACKING_URI")
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        run = MlflowClient(tracking).get_run(run_id)
+    except MlflowException as error:
+        raise CheckpointError(f"--from-checkpoint {run_id}: {tracking} knows no such run ({error.message})") from None
+    tags, params = run.data.tags, run.data.params
+    missing = [name for name in ("curricle.run", "curricle.stage") if name not in tags] + ["paths.store_uri"] * ("paths.store_uri" not in params)
+    if missing:
+        raise CheckpointError(f"--from-checkpoint {run_id}: the MLflow run {run.info.run_name} has no {', '.join(missing)}; it is no run of Curricle")
+    found = _at(join_uri(params["paths.store_uri"], tags["curricle.run"], tags["curricle.stage"]))
+    return Source(found.uri, found.digest, f"MLflow run {run.info.run_name}")
 
 
 def find_checkpoints(store: Store, store_uri: str, stage: str) -> tuple[list[Candidate], list[str], list[str]]:

@@ -54,7 +54,7 @@ def _stages(store_uri: str, run: str) -> list[dict[str, Any]]:
     seen: dict[tuple[str, str], set[str]] = {}
     for entry in store.list(f"{run}/" if run else ""):
         found = _STAGE_FILE.fullmatch(entry.key)
-        if found and found[1] != layout.DATA:
+        if found and found[1] not in (layout.DATA, layout.IMPORTED):
             seen.setdefault((found[1], found[2]), set()).add(found[3])
     rows = []
     for (run_id, stage), files in sorted(seen.items()):

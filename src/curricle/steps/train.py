@@ -119,6 +119,7 @@ def _spec(plan: ChainPlan, stage: StagePlan, parent_uri: str) -> StageSpec:
     return StageSpec(
         run_id=plan.run_id, stage=stage.name, digest=stage.digest, family=stage.family, config=stage.config, start=stage.start,
         parent_uri=source, parent_digest=stage.parent_digest or None, data_uri=stage.data_uri, data_digest=stage.data_digest,
+        tracking=stage.tracking,
     )
 
 

@@ -2,6 +2,7 @@
 
     <store_uri>/
       data/<family>-<digest>/             prepared data, manifest.json last
+      imported/<family>-<digest>/         a checkpoint that was made elsewhere
       sequential_01-02-03/                a run (its id)
         plan.json                         the chain's plan
         01_stage/                         a stage's place
@@ -24,6 +25,7 @@ PLAN = "plan.json"
 FAILURE = "failure.json"
 LAST = "last.ckpt"
 DATA = "data"
+IMPORTED = "imported"
 
 WEIGHTS = "model.safetensors"
 STATE = "state.pt"

@@ -197,11 +197,6 @@ class _Task:
         out[torch.from_numpy(rows >= 0).to(self.device)] = found.float()
         return out, present
 
-    def _points_of_codes(self, codes: np.ndarray, drop: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Text-only points of codes: radii [n], directions [n, dim], load balance."""
-        fused, balance = self.head.fusion(*self._channel_features(codes, drop=drop))
-        return self.head.radii()[torch.from_numpy(self.tree.level[codes]).to(self.device) - 2], self.head.direction(fused), balance
-
     def scalars(self) -> dict[str, float]:
         """The five global-batch figures of the last step."""
         return self._scalars
@@ -240,8 +235,10 @@ class _Task:
         """Codes hidden from training stand where their texts put them, as a code that is new tomorrow would."""
         codes = np.flatnonzero(self.table.cold)
         if len(codes):
+            channels = self._channel_features(codes)
             with torch.autocast(self.device.type, enabled=False):
-                radius, direction, _ = self._points_of_codes(codes)
+                direction = self.head.direction(self.head.fusion(*channels)[0])
+                radius = self.head.radii()[torch.from_numpy(self.tree.level[codes]).to(self.device) - 2]
                 self.head.table[codes] = radius.unsqueeze(-1) * direction
 
     def weights(self) -> dict[str, Tensor]:
@@ -293,7 +290,7 @@ class RetrievalTask(_Task):
         size, world = self.config.data_loader.batch_size, self.ranks.world_size
         if self.live:
             lengths = np.array([len(self.tokens[r]) for r in self.text_rows] + [0] * len(self.code_items))
-            chunk = size * 32
+            chunk = size * 2  # wide enough to save padding; wider ones gather the long texts in one batch, which then decides the memory
             order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(chunk, len(order), chunk))])
         parts = [order[i : i + size] for i in range(0, len(order), size)]
         parts = [part[: len(part) // world * world] for part in parts]

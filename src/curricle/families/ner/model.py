@@ -59,6 +59,10 @@ def build_model(encoder: str, tags: Sequence[str], checkpoint: Path | None = Non
         CheckpointError: the checkpoint cannot be read or is no encoder.
     """
     from transformers import AutoConfig, AutoModelForTokenClassification
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # of a fresh head: that it is fresh
 
     tags = list(tags)
     facts = check_checkpoint(checkpoint) if checkpoint else None

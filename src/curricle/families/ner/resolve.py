@@ -10,7 +10,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def resolve_checkpoint_path(
 
 def explain_checkpoint(
     config: Mapping[str, Any], previous_cache_path: Path | str | None = None, backbone: str | None = None, run_id: str | None = None,
-    *, environ: Mapping[str, str] | None = None,
+    *, environ: Mapping[str, str] | None = None, named: Callable[[str], Path] | None = None,
 ) -> Resolution:
     """Resolve the checkpoint and say why.
 
@@ -72,6 +72,7 @@ def explain_checkpoint(
         previous_cache_path: JSON file of a former training whose `output_dir` holds ``checkpoint``.
         backbone, run_id: fill ``{backbone}`` and ``{run_id}`` of `source_path`.
         environ: where CHECKPOINT_PATH is looked up; the process's environment by default.
+        named: leads a stage's name or an MLflow run id (a source without a slash that is no folder) to a checkpoint's folder.
 
     Raises:
         CheckpointError: a source is set, but leads to no whole checkpoint; or none is set and scratch is not allowed.
@@ -80,8 +81,8 @@ def explain_checkpoint(
     block = _block(config)
     validate = block.get("validate", True)
     reasons: list[str] = []
-    for source, find in (("environment", lambda: _from_environment(config, environ)),
-                         ("config", lambda: _from_config(config, block, backbone, run_id)),
+    for source, find in (("environment", lambda: _from_environment(config, environ, named)),
+                         ("config", lambda: _from_config(config, block, backbone, run_id, named)),
                          ("cache", lambda: _from_cache(previous_cache_path))):
         found, why = find()
         if found is None:
@@ -116,11 +117,17 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _from_environment(config: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Path | None, str]:
+def _from_environment(config: Mapping[str, Any], environ: Mapping[str, str], named: Callable[[str], Path] | None) -> tuple[Path | None, str]:
     value = environ.get(ENVIRONMENT, "")
     if not value.strip():
         return None, f"{ENVIRONMENT} is not set"
+    if named and _is_name(value):
+        return named(value), f"{ENVIRONMENT}={value}"
     return _local(value, config, f"{ENVIRONMENT}={value}"), f"{ENVIRONMENT}={value}"
+
+
+def _is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None and not Path(text).exists()
 
 
 def _local(place: str, config: Mapping[str, Any], why: str) -> Path:
@@ -134,12 +141,16 @@ def _local(place: str, config: Mapping[str, Any], why: str) -> Path:
         raise CheckpointError(f"{why}: {error}") from None
 
 
-def _from_config(config: Mapping[str, Any], block: Mapping[str, Any], backbone: str | None, run_id: str | None) -> tuple[Path | None, str]:
+def _from_config(config: Mapping[str, Any], block: Mapping[str, Any], backbone: str | None, run_id: str | None,
+                 named: Callable[[str], Path] | None) -> tuple[Path | None, str]:
     pattern = block.get("source_path")
     if not pattern:
         return None, "checkpoint.source_path is not set"
     why = f"checkpoint.source_path {pattern}"
-    path = _local(fill_pattern(str(pattern), {"backbone": backbone, "run_id": run_id}), config, why)
+    place = fill_pattern(str(pattern), {"backbone": backbone, "run_id": run_id})
+    if named and _is_name(place) and not (Path(config.get("_config_dir") or ".").resolve().parent / place).exists():
+        return named(place), why
+    path = _local(place, config, why)
     if path.is_absolute() or path.is_dir():
         return path, why
     beside = Path(config.get("_config_dir") or ".").resolve().parent / path

@@ -1,0 +1,73 @@
+"""What `curricle train --experiment` shows: notes, plan, progress, scores before and after, the decision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from curricle.cli.look import Progress, console, plan_table
+from curricle.errors import ConfigError
+from curricle.families.ner.experiment import load_experiment
+from curricle.launch import open_launcher
+from curricle.steps.experiment import Finished, measure_latency, plan_experiment, run_experiment, search_experiment, summary
+
+
+def run_stages(path: Path, stage: str, overrides: list[str], *, as_json: bool, from_checkpoint: str, resume: bool, launcher: str, run_id: str) -> None:
+    """Run an experiment's stages for each of its backbones."""
+    if from_checkpoint:
+        raise ConfigError("--from-checkpoint is of --curriculum; an experiment names its start in checkpoint.source_path, or set CHECKPOINT_PATH")
+    experiment = load_experiment(path)
+    if stage in ("smoke", "hpo") and getattr(experiment.stages, stage) is None and not experiment.hpo_config:
+        raise ConfigError(f"{path} has neither stages.{stage} nor hpo_config")
+    console.stderr = as_json
+    results = []
+    for backbone in experiment.stages.training.backbones:
+        if stage == "benchmark":
+            _latency(path, backbone, overrides)
+            continue
+        if stage in ("smoke", "hpo") or (stage == "all" and experiment.stages.hpo):
+            with Progress() as progress:
+                found = search_experiment(path, backbone, overrides, stage="smoke" if stage == "smoke" else "hpo",
+                                          launcher=open_launcher(launcher), listen=progress)
+            console.print(f"\n[bold]best[/] of {found['complete']} trials: {found['trial_name']} {found['hyperparameters']} "
+                          f"({found['selection_criteria']['metric']} {found['metrics']['objective_value']:.4f})", highlight=False)
+        if stage in ("smoke", "hpo"):
+            continue
+        planned = plan_experiment(path, backbone, overrides, run_id=run_id, resume=resume)
+        for note in planned.notes:
+            console.print(f"  {note}", style="dim", highlight=False, markup=False)
+        plan_table(planned.plan, values=False)
+        with Progress() as progress:
+            finished = run_experiment(path, planned, open_launcher(launcher), progress)
+        _show(finished)
+        results.append(summary(planned, finished))
+    if as_json:
+        click.echo(json.dumps(results, indent=1, sort_keys=True))
+
+
+def _show(finished: Finished) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0), title="F1 by domain", title_justify="left")
+    for name in ("domain", "before", "after", "change"):
+        table.add_column(name, justify="left" if name == "domain" else "right")
+    before = finished.scores.before
+    for domain, value in sorted(finished.scores.after.items()):
+        known = domain in before
+        table.add_row(domain, f"{before[domain]:.4f}" if known else "-", f"{value:.4f}", f"{value - before[domain]:+.4f}" if known else "-")
+    console.print()
+    console.print(table)
+    style = "green" if finished.verdict.decision == "promote" else "yellow"
+    console.print(f"[bold {style}]{finished.verdict.decision}[/]: {finished.verdict.reason}", highlight=False)
+    if finished.folder:
+        console.print(f"model: {finished.folder}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        console.print(f"not promoted; the trained model stays at {finished.uri}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _latency(path: Path, backbone: str, overrides: list[str]) -> None:
+    target, found = measure_latency(path, backbone, overrides)
+    for size, row in found["batch_sizes"].items():
+        console.print(f"batch {size:>3}: {row['mean_ms']:8.2f} ms  p95 {row['p95_ms']:8.2f} ms  {row['texts_per_second']:8.1f} texts/s", highlight=False)
+    console.print(f"written to {target}", highlight=False, markup=False)

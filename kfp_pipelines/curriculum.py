@@ -7,7 +7,7 @@ chain, then per stage only the branch group; the URI of each stage's result, a s
 from collections.abc import Callable
 from typing import Any
 
-from kfp import dsl
+from kfp import dsl, kubernetes
 
 from curricle.errors import PipelineError
 from kfp_pipelines.artifacts import MAX_STAGES
@@ -71,6 +71,7 @@ def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
                 chain=chain_name, stages=stages, data_source=data_source, overrides=overrides, store_uri=store_uri, data_uri=data.output,
                 start_uri=start.output, start_mode=start_mode, resume=resume, run_id=run_id, job_id=job_id, launcher=launcher,
             )  # fmt: skip
+            in_cluster(last, data, start, plan)
             for task, title in ((data, "prepare data"), (start, "resolve start"), (plan, "plan")):
                 task.set_display_name(title)
             uncached(start, plan)
@@ -80,6 +81,7 @@ def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
             measured = evaluate_model(uri=uri, data_uri=data.output).set_display_name("evaluate")
             verdict = gate(metrics_json=measured.outputs["Output"], rule=gate_rule).set_display_name("gate")
             uncached(measured, verdict)
+            in_cluster(measured)
 
     return chain
 
@@ -96,7 +98,15 @@ def stage_branches(plan: dsl.PipelineTask, index: int, name: str, parent_uri: An
     for task, title in ((scratch, "train"), (continued, "train further"), (reused, "reuse")):
         task.set_display_name(f"{title} {name}")
     uncached(scratch, continued, reused)
+    in_cluster(scratch, continued, reused)
     return dsl.OneOf(scratch.outputs["Output"], continued.outputs["Output"], reused.outputs["Output"])
+
+
+def in_cluster(*tasks: dsl.PipelineTask) -> None:
+    """Give components the store's credentials and the cluster's settings; optional, so that a pipeline starts without them and says what is missing."""
+    for task in tasks:
+        kubernetes.use_secret_as_env(task, "mlpipeline-minio-artifact", {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}, optional=True)
+        kubernetes.use_config_map_as_env(task, "curricle-cluster", {"cluster.yaml": "CURRICLE_CLUSTER_YAML"}, optional=True)
 
 
 def uncached(*tasks: dsl.PipelineTask) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from curricle.errors import CurricleError
+from curricle.launch.pytorchjob.settings import plain_environment
 
 MARK = "curricle: error: "
 """What the first line of a component's failure starts with; the local runner finds the reason by it."""
@@ -14,8 +16,10 @@ MARK = "curricle: error: "
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Turn a `CurricleError` of the body into its message on standard error and its exit code. Anything else is a bug and keeps its traceback."""
+    """Give the component the workers' plain environment (the store's endpoint), and turn a `CurricleError` of the body into its message on standard error and its exit code. Anything else is a bug and keeps its traceback."""
     try:
+        for name, value in plain_environment(os.environ).items():
+            os.environ.setdefault(name, value)
         yield
     except CurricleError as error:
         sys.stdout.flush()

@@ -1,11 +1,12 @@
 """Experiments of the continued training guide by the real command: baseline, search, continued, promoted or held, and what is wrong with one."""
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -69,14 +70,12 @@ def test_continued_training_measures_both_domains_and_decides(place, baseline):
     promoted = result["after"]["new"] >= 0 and result["after"]["old"] >= result["before"]["old"] - 0.01
     assert (result["decision"] == "promote") == promoted and (result["folder"] is not None) == promoted
     assert "latest of 1 final trainings of resume_ner_baseline" in " ".join(result["notes"])
-    from mlflow.tracking import MlflowClient
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # mlflow's own
-        client = MlflowClient(f"sqlite:///{place}/mlflow.db")
-        run, = client.search_runs([client.get_experiment_by_name("resume_ner_continued-continued-distilbert").experiment_id])
-    assert run.info.run_name == f"distilbert_continued_{result['run_id']}" and run.data.tags["training_type"] == "continued"
-    told = curricle(place, "resolve-checkpoint", "--config", "config/train_continued.yaml", CHECKPOINT_PATH=run.info.run_id)
+    with contextlib.closing(sqlite3.connect(place / "mlflow.db")) as db:
+        rows = db.execute("select r.run_uuid, r.name, t.value from runs r join experiments e using (experiment_id) join tags t using (run_uuid) "
+                          "where e.name = 'resume_ner_continued-continued-distilbert' and t.key = 'training_type'").fetchall()
+    (mlflow_id, name, kind), = rows
+    assert name == f"distilbert_continued_{result['run_id']}" and kind == "continued"
+    told = curricle(place, "resolve-checkpoint", "--config", "config/train_continued.yaml", CHECKPOINT_PATH=mlflow_id)
     assert "resume_ner_continued" in told.stdout
     by_stage = curricle(place, "resolve-checkpoint", "--config", "config/train_continued.yaml", CHECKPOINT_PATH="resume_ner_continued")
     assert by_stage.stdout == told.stdout

@@ -32,7 +32,7 @@ def test_compiling_twice_gives_the_same_bytes(longest, tmp_path):
 
 
 def test_branches_the_plan_and_the_resolution_are_never_cached(longest):
-    tasks = tasks_of(yaml.safe_load(longest.read_text()))
+    tasks = tasks_of(next(yaml.safe_load_all(longest.read_text())))
     watched = {n: t for n, t in tasks.items() if n.startswith(("train-stage", "reuse-stage", "plan-chain", "resolve-start"))}
     assert len(watched) == 3 * len(STAGES) + 2
     assert not [name for name, task in watched.items() if task["cachingOptions"].get("enableCache")]

@@ -16,6 +16,7 @@ from curricle.launch import open_launcher
 from curricle.plan import ChainPlan
 from curricle.steps.chain import ChainRequest, make_plan, run_chain
 from curricle.steps.prepare import prepare_data
+from curricle.steps.render import render_jobs
 from curricle.steps.show import describe_run, list_runs
 
 DEFAULT_STAGES = ("01_stage", "02_stage", "03_stage", "04_stage", "05_stage")
@@ -87,8 +88,12 @@ def plan(
     planned = make_plan(_request(config, overrides, chain=chain, curricula=_stages(curricula), **options))
     if as_json:
         click.echo(planned.to_json())
-    else:
-        plan_table(planned, values)
+        return
+    if launcher == "pytorchjob":
+        console.stderr = True  # standard output holds the manifests alone: `... | kubectl apply --dry-run=server -f -`
+    plan_table(planned, values)
+    if launcher == "pytorchjob":
+        click.echo(render_jobs(planned), nl=False)
 
 
 @click.command()

@@ -48,6 +48,9 @@ class Outcome:
 class Launcher(Protocol):
     """Four verbs. `render` is pure and returns what `submit` would send."""
 
+    max_attempts: int
+    """How often a job is tried where a retry may cure what ended it."""
+
     def render(self, job: Job) -> object: ...
 
     def submit(self, job: Job) -> str:

@@ -45,6 +45,8 @@ class _Running:
 class LocalLauncher:
     """Runs jobs as processes of this machine. Handles are good in this process only: nothing is adopted from another one."""
 
+    max_attempts = 1
+
     def __init__(self) -> None:
         self._running: dict[str, _Running] = {}
 

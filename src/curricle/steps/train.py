@@ -10,9 +10,10 @@ from typing import Any
 
 from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.launch.job import Job, Launcher
+from curricle.launch.pytorchjob.client import run_with_retries
 from curricle.plan import ChainPlan, StagePlan
 from curricle.steps.resolve import best_checkpoint
-from curricle.store import join_uri, layout, open_store, split_uri
+from curricle.store import Store, join_uri, layout, open_store, split_uri
 from curricle.store.manifest import Manifest, read_manifest, retire
 from curricle.train.worker import StageSpec
 
@@ -54,33 +55,50 @@ def train_stage(
         retire(open_store(parent), key)
     store.delete(layout.FAILURE)
     store.write(layout.STAGE, _spec(plan, stage, parent_uri).to_json().encode())
-    trainer = stage.config["training"]["trainer"]
-    job = Job(
-        name=stage.job_name,
-        argv=(*stage.argv, "--progress", "json"),
-        nodes=trainer["num_nodes"],
-        processes_per_node=trainer["devices"],
-        labels={"curricle.dev/run": plan.run_id, "curricle.dev/stage": stage.name},
-        digest=stage.digest,
-    )
-    handle = launcher.submit(job)
+    job = job_of(plan, stage)
+    saved = [_saved(store)]
+
+    def advanced() -> bool:
+        saved.append(_saved(store))
+        return saved[-1] != saved[-2]
+
     try:
-        outcome = launcher.wait(handle, lambda line: listen(parse_line(line)))
-    except BaseException:
-        launcher.cancel(handle)
+        outcome = run_with_retries(launcher, job, max_attempts=launcher.max_attempts, advanced=advanced, on_log=lambda line: listen(parse_line(line)))
+    except Interrupted:
+        raise
+    except JobError as error:
+        _record(store, plan, stage, cause=error.reason, message=str(error), exit_code=error.exit_code, where="launcher")
         raise
     if outcome.state == "cancelled" or outcome.exit_code in (130, 143):
         raise Interrupted(f"stage {stage.name} was stopped; its state is saved, the same command goes on from there")
     if outcome.state == "failed":
         message = f"stage {stage.name} failed ({outcome.reason}, exit code {outcome.exit_code}): {outcome.message}"
-        failure = {"stage": stage.name, "cause": outcome.reason, "message": outcome.message, "exit_code": outcome.exit_code,
-                   "where": outcome.where, "run_id": plan.run_id}
-        store.write(layout.FAILURE, json.dumps(failure, indent=1, sort_keys=True).encode())
+        _record(store, plan, stage, cause=outcome.reason, message=outcome.message, exit_code=outcome.exit_code, where=outcome.where)
         raise JobError(message, reason=outcome.reason, exit_code=2 if outcome.exit_code == 2 else 1)
     manifest = read_manifest(store, "")
     if manifest is None:
         raise JobError(f"stage {stage.name}: the job succeeded but left no {layout.MANIFEST} at {stage.uri}", reason="lost")
     return _outcome(stage, manifest)
+
+
+def job_of(plan: ChainPlan, stage: StagePlan) -> Job:
+    """The job that trains a stage, as any launcher gets it."""
+    trainer = stage.config["training"]["trainer"]
+    return Job(
+        name=stage.job_name, argv=(*stage.argv, "--progress", "json"), nodes=trainer["num_nodes"], processes_per_node=trainer["devices"],
+        labels={"curricle.dev/run": plan.run_id, "curricle.dev/stage": stage.name}, digest=stage.digest,
+    )
+
+
+def _saved(store: Store) -> str:
+    """What tells one saved state from the next: a retry that saves no further one makes no way."""
+    manifest = read_manifest(store, layout.LAST)
+    return f"{manifest.digest} {manifest.created}" if manifest else ""
+
+
+def _record(store: Store, plan: ChainPlan, stage: StagePlan, **failure: Any) -> None:
+    """Write why a stage failed to its place in the store: Kubeflow keeps no reason."""
+    store.write(layout.FAILURE, json.dumps({"stage": stage.name, "run_id": plan.run_id, **failure}, indent=1, sort_keys=True).encode())
 
 
 def reuse_stage(plan: ChainPlan, index: int, parent_uri: str) -> StageOutcome:

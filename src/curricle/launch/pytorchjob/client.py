@@ -50,6 +50,8 @@ class Waits:
 class PyTorchJobLauncher:
     """Runs jobs as PyTorchJobs. `on_sigterm` says what SIGTERM does to the job that is waited for."""
 
+    max_attempts = 4
+
     def __init__(
         self,
         options: ClusterOptions,
@@ -334,7 +336,14 @@ def run_with_retries(
     """
     idle = 0
     for attempt in range(1, max_attempts + 1):
-        outcome = launcher.wait(launcher.submit(job), on_log)
+        handle = launcher.submit(job)
+        try:
+            outcome = launcher.wait(handle, on_log)
+        except JobError:  # said already, SIGTERM (`Interrupted`) too: the job is deleted, or goes on and can be attached to
+            raise
+        except BaseException:
+            launcher.cancel(handle)
+            raise
         if outcome.state != "failed" or outcome.reason not in reasons.RETRYABLE:
             return outcome
         idle = 0 if advanced() else idle + 1

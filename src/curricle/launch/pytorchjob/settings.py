@@ -20,6 +20,8 @@ from curricle.launch.pytorchjob.render import ClusterOptions, Elastic, Owner
 
 SETTINGS = "CURRICLE_CLUSTER"
 """Environment variable: path of the settings file."""
+INLINE = "CURRICLE_CLUSTER_YAML"
+"""Environment variable: the settings themselves, as a component pod gets them from the config map; goes before the file."""
 IMAGE = "CURRICLE_TRAINER_IMAGE"
 """Environment variable: the worker image; goes before the file's."""
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -31,14 +33,8 @@ def from_environment(environment: Mapping[str, str], task_config: Any = None, *,
     Raises:
         ConfigError: no image is named, or the file is missing or wrong.
     """
-    raw: dict[str, Any] = {}
-    if path := environment.get(SETTINGS):
-        try:
-            raw = yaml.safe_load(Path(path).read_text()) or {}
-        except OSError as error:
-            raise ConfigError(f"{SETTINGS} names {path}, which cannot be read: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: no YAML: {error}") from error
+    raw = _raw(environment)
+    path = environment.get(SETTINGS)
     if image := environment.get(IMAGE):
         raw["image"] = image
     if "image" not in raw:
@@ -49,6 +45,30 @@ def from_environment(environment: Mapping[str, str], task_config: Any = None, *,
     if environment.get("KFP_POD_NAME") and environment.get("KFP_POD_UID"):
         options = replace(options, owner=Owner(name=environment["KFP_POD_NAME"], uid=environment["KFP_POD_UID"]))
     return options if task_config is None else apply_task_config(options, task_config)
+
+
+def _raw(environment: Mapping[str, str]) -> dict[str, Any]:
+    if text := environment.get(INLINE):
+        where = INLINE
+    elif where := environment.get(SETTINGS, ""):
+        try:
+            text = Path(where).read_text()
+        except OSError as error:
+            raise ConfigError(f"{SETTINGS} names {where}, which cannot be read: {error.strerror}") from error
+    else:
+        return {}
+    try:
+        raw = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: no YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where}: the cluster's settings must be a mapping, not {type(raw).__name__}")
+    return raw
+
+
+def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The plain variables (`env`) that the settings give workers, for a process beside them that needs the same store."""
+    return {str(k): str(v) for k, v in (_raw(environment).get("env") or {}).items()}
 
 
 def from_mapping(raw: Mapping[str, Any]) -> ClusterOptions:
@@ -147,6 +167,9 @@ def _from_resources(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
 def apply_task_config(options: ClusterOptions, raw: str | Mapping[str, Any] | object) -> ClusterOptions:
     """`options` with what the KFP task says: maps are merged (the task wins), lists are appended, single values replaced."""
     changes = from_task_config(raw)
+    held = {INLINE, *options.env, *options.env_from_secrets}
+    if "env_entries" in changes:  # the pipeline's own optional entries, which the settings give already
+        changes["env_entries"] = tuple(e for e in changes["env_entries"] if e["name"] not in held)
     for key in ("env", "env_from_secrets", "node_selector", "extra_resources"):
         if key in changes:
             changes[key] = {**getattr(options, key), **changes[key]}

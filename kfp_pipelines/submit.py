@@ -1,0 +1,143 @@
+"""Start a compiled pipeline on a server, watch it to its end, and say truly how it ended and why."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from curricle.errors import CurricleError, PipelineError
+from curricle.store import layout, open_store
+from kfp_pipelines.parameters import parse, read_parameters
+from kfp_pipelines.server import answers, connect, ensure_experiment, ensure_version
+
+ENDED = {"SUCCEEDED": 0, "SKIPPED": 0, "FAILED": 1, "CANCELED": 3}
+"""Final states of a run, and the exit code they mean."""
+Answer = Literal["terminate", "detach"]
+
+
+@dataclass
+class Submitted:
+    """A run and how it ended."""
+
+    run_id: str
+    name: str
+    url: str
+    version: str
+    parameters: dict[str, Any]
+    state: str = "PENDING"
+    cancelled: bool = False
+    reasons: list[str] = field(default_factory=list)
+    """Why it failed: the stages' failure records, else the names of the failed tasks."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 succeeded, 1 failed, 3 cancelled; 4 when it still goes on."""
+        return 3 if self.cancelled and self.state in ENDED and self.state != "SUCCEEDED" else ENDED.get(self.state, 4)
+
+    def to_json(self) -> str:
+        """For ``--json``."""
+        return json.dumps(asdict(self) | {"exit_code": self.exit_code}, indent=1, sort_keys=True)
+
+
+def submit(
+    package: Path, texts: list[str], *, endpoint: str = "", token: str = "", namespace: str = "", experiment: str = "curricle", run_name: str = "",
+    service_account: str = "", wait: bool = True, timeout: float = 0.0, poll: float = 5.0, say: Callable[[str], None],
+    interrupted: Callable[[], Answer] = lambda: "detach", started: Callable[[Submitted], None] = lambda run: None,
+) -> Submitted:
+    """Submit and watch.
+
+    Args:
+        package: compiled pipeline; its parameters are checked before anything is sent.
+        texts: ``name=value`` parameters.
+        wait: False returns once the run is accepted.
+        timeout: seconds to watch; 0 for ever. The run goes on after it.
+        say: gets one line for each change.
+        interrupted: asked at Ctrl-C what becomes of the run.
+        started: gets the run once it is accepted.
+
+    Raises:
+        PipelineError: wrong parameters, or the server refuses.
+    """
+    values = parse(texts, read_parameters(package))
+    client = connect(endpoint, token, namespace)
+    version = ensure_version(client, package)
+    say(f"{'uploaded' if version.uploaded else 'found'} {version.name}")
+    name = run_name or f"{package.stem} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    experiment_id = ensure_experiment(client, experiment)
+    with answers(f"run {package.name}"):
+        made = client.run_pipeline(experiment_id, name, pipeline_id=version.pipeline_id, version_id=version.version_id, params=values,
+                                   **({"service_account": service_account} if service_account else {}))
+    run = Submitted(made.run_id, name, f"{client._get_url_prefix()}/#/runs/details/{made.run_id}", version.name, values, str(made.state or "PENDING"))
+    started(run)
+    say(f"run {run.run_id}: {run.url}")
+    if not wait:
+        return run
+    try:
+        _watch(client, run, timeout, poll, say)
+    except KeyboardInterrupt:
+        if interrupted() == "detach":
+            say(f"detached; the run goes on: {run.url}")
+            return run
+        with answers("terminate the run"):
+            client.terminate_run(run.run_id)
+        run.cancelled = True
+        say("terminated; its exit handler cleans up")
+        _watch(client, run, timeout, poll, say)
+    if run.exit_code == 1:
+        run.reasons = _records(run)
+        for reason in run.reasons:
+            say(reason)
+    return run
+
+
+def _watch(client: Any, run: Submitted, timeout: float, poll: float, say: Callable[[str], None]) -> None:
+    """Follow a run until it ends; a server that does not answer is asked again for five minutes."""
+    seen: dict[str, str] = {}
+    began = answered = time.monotonic()
+    while True:
+        try:
+            with answers(f"look at run {run.run_id}"):
+                found = client.get_run(run.run_id)
+            answered = time.monotonic()
+        except PipelineError as error:
+            if "answered 4" in str(error) or time.monotonic() - answered > 300:
+                raise
+            time.sleep(poll)
+            continue
+        tasks = (found.run_details.task_details if found.run_details else None) or []
+        for task in tasks:
+            title = str(task.display_name)
+            if title.endswith("-driver") or title in ("executor", run.name) or task.state is None:
+                continue
+            if seen.get(task.task_id) != task.state:
+                seen[task.task_id] = task.state
+                say(f"{title}: {str(task.state).lower()}")
+        if found.state != run.state:
+            run.state = str(found.state)
+            say(f"run: {run.state.lower()}")
+        run.cancelled |= run.state in ("CANCELING", "CANCELED")
+        if run.state in ENDED:
+            run.reasons = sorted({f"task {t.display_name} failed" + (f": {t.error.message}" if t.error and t.error.message else "")
+                                  for t in tasks if t.state == "FAILED" and t.display_name and not str(t.display_name).endswith("-driver")})
+            return
+        if timeout and time.monotonic() - began > timeout:
+            say(f"still {run.state.lower()} after {timeout:.0f} s; the run goes on")
+            return
+        time.sleep(poll)
+
+
+def _records(run: Submitted) -> list[str]:
+    """The stages' own reasons, from the run's place in the store; Kubeflow keeps none."""
+    store_uri = run.parameters.get("store_uri") or "minio://mlpipeline/curricle"
+    place = run.parameters.get("run_id") or run.run_id
+    try:
+        store = open_store(store_uri)
+        records = [json.loads(store.read(e.key) or b"{}") for e in store.list(f"{place}/") if e.key.endswith(f"/{layout.FAILURE}")]
+    except CurricleError as error:
+        return [*run.reasons, f"the failure records in {store_uri} cannot be read from here: {error}"]
+    return [f"stage {r.get('stage')} failed ({r.get('cause')}): {r.get('message')}" for r in records] or run.reasons

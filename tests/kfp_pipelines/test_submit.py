@@ -1,0 +1,100 @@
+"""Submission against the recorded answers of a real server: exit codes, content versions, wrong parameters, reasons, interruption."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
+from fake_kfp import FakeKfp  # noqa: E402
+
+PACKAGE = ROOT / "kfp_pipelines" / "compiled" / "chain_smoke.yaml"
+
+
+@pytest.fixture
+def serve(shared):
+    made = []
+
+    def start(*scenarios):
+        made.append(FakeKfp(shared / "data" / "kfp-api", *scenarios))
+        return made[-1]
+
+    yield start
+    for fake in made:
+        fake.close()
+
+
+def curricle(place: Path, *arguments: str) -> subprocess.CompletedProcess:
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "HOME": str(place)}
+    code = "import kfp_pipelines.submit as s; w = s._watch; s._watch = lambda c, r, t, p, say: w(c, r, t, 0.01, say); from curricle.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=place, env=env, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_a_run_that_succeeds_exits_0_and_its_stages_are_told(serve, tmp_path):
+    fake = serve()
+    done = curricle(tmp_path, "submit", str(PACKAGE), "launcher=local", "resume=false", "--endpoint", fake.url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "run: succeeded" in done.stdout and ": running" in done.stdout
+    assert fake.bodies[0]["runtime_config"]["parameters"] == {"launcher": "local", "resume": False}
+
+
+def test_the_same_content_is_uploaded_once(serve, tmp_path):
+    fake = serve()
+    first = curricle(tmp_path, "submit", str(PACKAGE), "--endpoint", fake.url, "--no-wait")
+    again = curricle(tmp_path, "submit", str(PACKAGE), "--endpoint", fake.url, "--no-wait")
+    assert "uploaded chain-smoke sha-" in first.stdout and "found chain-smoke sha-" in again.stdout
+    assert fake.calls.count(("POST", "/pipelines/upload_version")) == 1
+
+
+def test_a_failed_run_exits_1_with_the_reason_that_the_store_holds(serve, tmp_path):
+    fake = serve("watch a run that fails")
+    place = tmp_path / "store" / "nightly" / "02_stage"
+    place.mkdir(parents=True)
+    (place / "failure.json").write_text(json.dumps({"stage": "02_stage", "cause": "oom_killed", "message": "the worker used more than 8Gi"}))
+    done = curricle(tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={tmp_path}/store", "--endpoint", fake.url, "--json")
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 == result["exit_code"]
+    assert result["reasons"] == ["stage 02_stage failed (oom_killed): the worker used more than 8Gi"]
+
+
+def test_a_terminated_run_exits_3_although_the_server_calls_it_failed(serve, tmp_path):
+    fake = serve("watch a terminated run")
+    assert fake.frames[-1]["state"] == "FAILED"
+    done = curricle(tmp_path, "submit", str(PACKAGE), "--endpoint", fake.url)
+    assert done.returncode == 3, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("text", "said"), [("resum=false", "did you mean 'resume'"), ("resume=maybe", "must be true or false")])
+def test_a_wrong_parameter_is_said_before_anything_is_sent(serve, tmp_path, text, said):
+    fake = serve()
+    done = curricle(tmp_path, "submit", str(PACKAGE), text, "--endpoint", fake.url)
+    assert done.returncode == 2 and said in done.stderr and fake.calls == []
+
+
+def test_no_server_is_one_message(tmp_path):
+    done = curricle(tmp_path, "submit", str(PACKAGE), "--endpoint", "http://127.0.0.1:9")
+    assert done.returncode == 2 and "http://127.0.0.1:9" in done.stderr
+
+
+@pytest.mark.parametrize(("answer", "code"), [("terminate", 3), ("detach", 4)])
+def test_ctrl_c_terminates_or_detaches(serve, tmp_path, answer, code, monkeypatch):
+    import kfp_pipelines.submit as module
+
+    fake = serve()
+    watch, calls = module._watch, []
+
+    def interrupted_once(client, run, timeout, poll, say):
+        calls.append(run)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        watch(client, run, timeout, 0.01, say)
+
+    monkeypatch.setattr(module, "_watch", interrupted_once)
+    run = module.submit(PACKAGE, [], endpoint=fake.url, say=lambda text: None, interrupted=lambda: answer)
+    assert run.exit_code == code and (("POST", f"/runs/{run.run_id}:terminate") in fake.calls) == (answer == "terminate")

@@ -10,16 +10,17 @@ from typing import Any
 
 from curricle.config.chain import list_chains, load_chain
 from curricle.errors import PipelineError
-from kfp_pipelines import CONTROL_IMAGE
+from kfp_pipelines import CONTROL_IMAGE, TRAINER_IMAGE
 
 
-def compile_all(out_dir: Path, *, config_dir: Path = Path("config"), image: str = CONTROL_IMAGE) -> list[Path]:
+def compile_all(out_dir: Path, *, config_dir: Path = Path("config"), image: str = CONTROL_IMAGE, trainer_image: str = TRAINER_IMAGE) -> list[Path]:
     """Compile a pipeline for every ``chain_*.yaml`` of the configuration; the written files, sorted.
 
     Args:
         out_dir: where the YAML goes; made when missing.
         config_dir: holds `text_curriculum/`.
         image: the components' image.
+        trainer_image: the image of the evaluation, which needs torch.
 
     Raises:
         ConfigError: a chain is not valid.
@@ -33,10 +34,10 @@ def compile_all(out_dir: Path, *, config_dir: Path = Path("config"), image: str 
     names = {name: [stage.name for stage in load_chain(name, config_dir).chain.stages] for name, _ in chains}
     pipelines = {name: build(name, stages) for name, stages in names.items()}
     out_dir.mkdir(parents=True, exist_ok=True)
-    return [write(pipeline, out_dir / f"{name}.yaml", image=image) for name, pipeline in sorted(pipelines.items())]
+    return [write(pipeline, out_dir / f"{name}.yaml", image=image, trainer_image=trainer_image) for name, pipeline in sorted(pipelines.items())]
 
 
-def write(pipeline: Callable[..., Any], path: Path, *, image: str = CONTROL_IMAGE) -> Path:
+def write(pipeline: Callable[..., Any], path: Path, *, image: str = CONTROL_IMAGE, trainer_image: str = TRAINER_IMAGE) -> Path:
     """Compile one pipeline to `path`."""
     from kfp import compiler
 
@@ -45,5 +46,5 @@ def write(pipeline: Callable[..., Any], path: Path, *, image: str = CONTROL_IMAG
         raw = Path(scratch, "pipeline.yaml")
         compiler.Compiler().compile(pipeline, str(raw))
         text = raw.read_text(encoding="utf-8")
-    path.write_text(text.replace(f"image: {CONTROL_IMAGE}\n", f"image: {image}\n"), encoding="utf-8")
+    path.write_text(text.replace(f"image: {CONTROL_IMAGE}\n", f"image: {image}\n").replace(f"image: {TRAINER_IMAGE}\n", f"image: {trainer_image}\n"), encoding="utf-8")
     return path

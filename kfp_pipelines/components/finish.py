@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from kfp_pipelines import CONTROL_IMAGE
+from kfp_pipelines import CONTROL_IMAGE, TRAINER_IMAGE
 
 
-@dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
+@dsl.component(base_image=TRAINER_IMAGE, install_kfp_package=False)
 def evaluate_model(uri: str, data_uri: str, metrics: dsl.Output[dsl.Metrics], report: dsl.Output[dsl.HTML]) -> str:
     """Measure a trained model on held-out data.
 

@@ -17,11 +17,13 @@ def pipeline() -> None:
 @pipeline.command("compile")
 @click.option("--output", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("kfp_pipelines/compiled"), show_default=True, help="Folder for the YAML files.")
 @click.option("--config-dir", type=click.Path(file_okay=False, path_type=Path), default=Path("config"), show_default=True, help="Folder of the chains.")
-def compile_pipelines(output: Path, config_dir: Path) -> None:
+@click.option("--image", default="curricle/control:dev", show_default=True, help="Image of the components.")
+@click.option("--trainer-image", default="curricle/trainer:dev", show_default=True, help="Image of the evaluation, which needs torch.")
+def compile_pipelines(output: Path, config_dir: Path, image: str, trainer_image: str) -> None:
     """Write one pipeline per chain; the same input gives the same bytes."""
     from kfp_pipelines.compile import compile_all
 
-    for path in compile_all(output, config_dir=config_dir):
+    for path in compile_all(output, config_dir=config_dir, image=image, trainer_image=trainer_image):
         click.echo(str(path))
 
 

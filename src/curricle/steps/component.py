@@ -6,6 +6,7 @@ A component's body is a call of one function here; whatever it does more would b
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from curricle.steps import chain as chains
 from curricle.steps import evaluate, gate, prepare, resolve, train
 from curricle.store import join_uri, layout, open_store
 
-CONFIG = Path("config/config.yaml")
+CONFIG = Path(os.environ.get("CURRICLE_CONFIG", "config/config.yaml"))
+"""The base file; the control image says where its own is."""
 
 
 @dataclass(frozen=True)

@@ -123,10 +123,14 @@ class Encoder(nn.Module):
 
 
 def budget_batches(lengths: list[int], token_budget: int) -> Iterator[list[int]]:
-    """Indices in batches of like length whose padded size stays within the budget (at least one text a batch)."""
+    """Indices in batches of like length whose padded size stays within the budget (at least one text a batch).
+
+    A text half as long as the batch's longest begins a new one, once there are eight: padding would cost more than another pass.
+    """
     batch: list[int] = []
     for index in np.argsort(lengths, kind="stable")[::-1].tolist():
-        if batch and (len(batch) + 1) * lengths[batch[0]] > token_budget:
+        longest = lengths[batch[0]] if batch else 0
+        if batch and ((len(batch) + 1) * longest > token_budget or (len(batch) >= 8 and 2 * lengths[index] <= longest)):
             yield batch
             batch = []
         batch.append(index)

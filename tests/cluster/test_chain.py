@@ -1,6 +1,7 @@
 """A whole chain on a genuine cluster: pods with the launcher's account run the compiled components' own commands, PyTorchJobs with two pods
 train, artifacts lie in MinIO. Only Kubeflow's driver is played by this test: it fills in the executor's input."""
 
+import contextlib
 import json
 import os
 import time
@@ -8,13 +9,24 @@ import uuid
 
 import pytest
 import yaml
+from kubernetes.client import ApiException
 
 from curricle.launch.pytorchjob.render import RUN
+from curricle.steps.resolve import best_checkpoint
+from curricle.store import open_store
+from curricle.store.manifest import read_manifest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")]
 
 NAMESPACE = "kubeflow"
 TINY = "model.dim=8 model.max_tokens=16 training.trainer.num_nodes=2 tracking.mlflow=false tracking.tensorboard=false"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store_environment():
+    """The store as this machine sees it; another cluster's is given by the variables."""
+    for name, value in (("S3_ENDPOINT", "http://127.0.0.1:9000"), ("AWS_ACCESS_KEY_ID", "minio"), ("AWS_SECRET_ACCESS_KEY", "minio123")):
+        os.environ.setdefault(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +155,39 @@ def test_a_second_run_reuses_both_stages(chain, component):
 def test_the_result_is_evaluated_in_its_component(chain, component):
     out, log, good = component("exec-evaluate-model", uri=chain["uri"], data_uri=chain["data"])
     assert good and json.loads(out["Output"])["test/top1"] >= 0, log
+
+
+def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, component):
+    digests = []
+    data = ""
+    for kill in (False, True):
+        run_id, store = f"kill-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
+        more = f"{TINY} training.trainer.max_epochs=6 training.trainer.save_every_n_steps=2 data_loader.batch_size=64"
+        data, log, good = component("exec-prepare-data", family="naics", data_source="demo", overrides=more, store_uri=store)
+        out, log, good = component("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=more, store_uri=store, data_uri=data["Output"],
+                                   start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
+        assert good, log
+        first, log, good = train(component, "exec-train-stage", out, 0, "")
+        assert good, log
+        pod = train(component, "exec-train-stage-4", out, 1, first["Output"], wait=False)
+        if kill:
+            until = time.monotonic() + 200
+            while True:
+                assert time.monotonic() < until
+                with contextlib.suppress(ApiException):
+                    if '"event": "step"' in core.read_namespaced_pod_log(pod, NAMESPACE) or '"event": "epoch"' in core.read_namespaced_pod_log(pod, NAMESPACE):
+                        break
+                time.sleep(0.5)
+            workers = core.list_namespaced_pod(NAMESPACE, label_selector=f"{RUN}={run_id},curricle.dev/stage=02_stage,training.kubeflow.org/replica-type=worker").items
+            core.delete_namespaced_pod(workers[0].metadata.name, NAMESPACE, grace_period_seconds=0)
+        second, log, good = component.finish(pod)
+        assert good, log
+        if kill:
+            assert "starting again from the last checkpoint" in log, log
+        best = best_checkpoint(second["Output"])
+        manifest = read_manifest(open_store(best), "")
+        digests.append(manifest.files["model.safetensors"].sha256)
+    assert digests[0] == digests[1]
 
 
 def test_the_exit_handler_deletes_the_jobs_that_are_left(chain, component, make_launcher):

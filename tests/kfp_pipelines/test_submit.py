@@ -52,6 +52,15 @@ def test_the_same_content_is_uploaded_once(serve, tmp_path):
     assert fake.calls.count(("POST", "/pipelines/upload_version")) == 1
 
 
+def test_compiled_pipelines_are_uploaded_by_content(serve, tmp_path):
+    fake = serve()
+    folder = tmp_path / "compiled"
+    folder.mkdir()
+    (folder / PACKAGE.name).write_bytes(PACKAGE.read_bytes())
+    assert "uploaded chain-smoke sha-" in curricle(tmp_path, "pipeline", "upload", str(folder), "--endpoint", fake.url).stdout
+    assert "found    chain-smoke sha-" in curricle(tmp_path, "pipeline", "upload", str(folder), "--endpoint", fake.url).stdout
+
+
 def test_a_failed_run_exits_1_with_the_reason_that_the_store_holds(serve, tmp_path):
     fake = serve("watch a run that fails")
     place = tmp_path / "store" / "nightly" / "02_stage"

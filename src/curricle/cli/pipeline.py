@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from curricle.cli.look import console
+from curricle.errors import PipelineError
 
 
 @click.group()
@@ -25,6 +26,24 @@ def compile_pipelines(output: Path, config_dir: Path, image: str, trainer_image:
 
     for path in compile_all(output, config_dir=config_dir, image=image, trainer_image=trainer_image):
         click.echo(str(path))
+
+
+@pipeline.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path("kfp_pipelines/compiled"))
+@click.option("--endpoint", envvar="KF_PIPELINES_ENDPOINT", default="", help="URL of the Kubeflow Pipelines API; default the environment's or the cluster's own.")
+@click.option("--token", envvar="CURRICLE_KFP_TOKEN", default="", help="Bearer token.")
+@click.option("--namespace", default="", help="The user's namespace on a multi-user server.")
+def upload(folder: Path, endpoint: str, token: str, namespace: str) -> None:
+    """Upload every compiled pipeline of FOLDER whose content the server does not have yet."""
+    from kfp_pipelines.server import connect, ensure_version
+
+    packages = sorted(folder.glob("*.yaml"))
+    if not packages:
+        raise PipelineError(f"{folder} holds no compiled pipeline (*.yaml); compile with `curricle pipeline compile`")
+    client = connect(endpoint, token, namespace)
+    for package in packages:
+        version = ensure_version(client, package)
+        click.echo(f"{'uploaded' if version.uploaded else 'found':<9}{version.name}")
 
 
 @pipeline.command()

@@ -108,18 +108,22 @@ class NaicsHead(nn.Module):
         """Features [n, width] → unit directions [n, dim]."""
         return nn.functional.normalize(self.linear(features) + self.residual(features), dim=-1)
 
-    def codes(self) -> tuple[Tensor, Tensor]:
-        """The table's points: radii [N], directions [N, dim]."""
-        radius, direction = polar(self.table)
+    def codes(self, table: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The points of the table, or of another one: radii [N], directions [N, dim]."""
+        radius, direction = polar(self.table if table is None else table)
         return soft_cap(radius, SOFT_CAP), direction
 
     def logits(self, distances: Tensor) -> Tensor:
         """Distances → logits ``-d / (τ·scale)``."""
         return -distances / (self.log_tau.exp() * self.scale)
 
-    def to_codes(self, direction: Tensor, level: Tensor, columns: Tensor) -> Tensor:
-        """Distances [n, m] from texts (direction [n, dim], level [n] of 2 to 6) to the codes at `columns` [m]."""
-        radius, codes = self.codes()
+    def by_text(self, channels: Tensor, present: Tensor, level: Tensor) -> Tensor:
+        """Where their texts alone put codes: channels [n, 4, width], present bool [n, 4], level [n] → points [n, dim] as in `table`."""
+        return self.direction(self.fusion(channels, present)[0]) * self.radii()[level - 2].unsqueeze(-1)
+
+    def to_codes(self, direction: Tensor, level: Tensor, columns: Tensor, table: Tensor | None = None) -> Tensor:
+        """Distances [n, m] from texts (direction [n, dim], level [n] of 2 to 6) to the codes at `columns` [m], of another table [N, dim] if given."""
+        radius, codes = self.codes(table)
         return pairwise(self.radii()[level - 2], direction, radius[columns], codes[columns])
 
     @torch.no_grad()

@@ -237,9 +237,7 @@ class _Task:
         if len(codes):
             channels = self._channel_features(codes)
             with torch.autocast(self.device.type, enabled=False):
-                direction = self.head.direction(self.head.fusion(*channels)[0])
-                radius = self.head.radii()[torch.from_numpy(self.tree.level[codes]).to(self.device) - 2]
-                self.head.table[codes] = radius.unsqueeze(-1) * direction
+                self.head.table[codes] = self.head.by_text(*channels, self.head.level[codes])
 
     def weights(self) -> dict[str, Tensor]:
         """See `NaicsModel.weights`."""
@@ -412,8 +410,7 @@ class ContrastiveTask(_Task):
             everyone = np.arange(len(self.tree.codes))
             channels = self._channel_features(everyone)
             with torch.autocast(self.device.type, enabled=False):
-                fused, _ = self.head.fusion(*channels)
-                self.head.table.copy_(self.head.direction(fused) * self.head.radii()[self.head.level - 2].unsqueeze(-1))
+                self.head.table.copy_(self.head.by_text(*channels, self.head.level))
         return super().validate()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,11 +51,6 @@ def task_settings(task_config: Any) -> dict[str, str]:
     """
     given = {name: value for name, value in sorted(vars(task_config).items()) if value}
     return {"task_config": json.dumps(given, sort_keys=True)} if given else {}
-
-
-def with_source(data_source: str, overrides: str) -> str:
-    """The overrides with the data's source in front, quoted for a shell's rules."""
-    return f"{shlex.quote(f'data.source={data_source}')} {overrides}".strip()
 
 
 MAX_STAGES = 8

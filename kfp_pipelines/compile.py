@@ -14,7 +14,7 @@ from kfp_pipelines import CONTROL_IMAGE, TRAINER_IMAGE
 
 
 def compile_all(out_dir: Path, *, config_dir: Path = Path("config"), image: str = CONTROL_IMAGE, trainer_image: str = TRAINER_IMAGE) -> list[Path]:
-    """Compile a pipeline for every ``chain_*.yaml`` of the configuration; the written files, sorted.
+    """Compile a pipeline for every ``chain_*.yaml`` of the configuration, and the continued training of NER; the written files, sorted.
 
     Args:
         out_dir: where the YAML goes; made when missing.
@@ -26,13 +26,14 @@ def compile_all(out_dir: Path, *, config_dir: Path = Path("config"), image: str 
         ConfigError: a chain is not valid.
         PipelineError: no chain, or one is too long.
     """
+    from kfp_pipelines.continued_training import continued_training
     from kfp_pipelines.curriculum import build
 
     chains = list_chains(config_dir)
     if not chains:
         raise PipelineError(f"nothing to compile: {config_dir}/text_curriculum holds no chain_*.yaml")
     names = {name: [stage.name for stage in load_chain(name, config_dir).chain.stages] for name, _ in chains}
-    pipelines = {name: build(name, stages) for name, stages in names.items()}
+    pipelines = {name: build(name, stages) for name, stages in names.items()} | {"continued_training": continued_training}
     out_dir.mkdir(parents=True, exist_ok=True)
     return [write(pipeline, out_dir / f"{name}.yaml", image=image, trainer_image=trainer_image) for name, pipeline in sorted(pipelines.items())]
 

@@ -81,7 +81,11 @@ def plan_run(
         config=CONFIG, chain=chain, overrides=(*shlex.split(overrides), f"paths.store_uri={store_uri}"), from_checkpoint=start_uri,
         resume=resume, run_id=run_id, selected=selected, start_mode=start_mode, data_uri=data_uri,
     )
-    plan = chains.make_plan(request)
+    return keep_plan(chains.make_plan(request))
+
+
+def keep_plan(plan: ChainPlan) -> PlannedRun:
+    """Write a plan to its run's place in the store."""
     key = f"{plan.run_id}/{layout.PLAN}"
     open_store(plan.store_uri).write(key, plan.to_json().encode())
     rows = [f"| {s.name} | {s.start} | {s.reason} | {s.digest[:12]} |" for s in plan.stages]

@@ -63,6 +63,37 @@ def import_checkpoint(folder: Path, store_uri: str, reason: str) -> Source:
     return Source(join_uri(store_uri, prefix), digest, reason)
 
 
+def publish_checkpoint(uri: str, store_uri: str, name: str, run_id: str, info: Mapping[str, Any], cache_dir: Path = Path(".curricle")) -> str:
+    """Copy a promoted model to ``published/<name>/<run id>``, where `newest_published` finds it; the copy's URI.
+
+    Raises:
+        CheckpointError, StoreError: the model is not whole, or the store refuses.
+    """
+    folder, manifest = fetch(resolve_source(uri, store_uri).uri, cache_dir)
+    prefix = f"{layout.PUBLISHED}/{name}/{run_id}"
+    store = open_store(store_uri)
+    there = read_manifest(store, prefix)
+    if there is None or there.digest != manifest.digest:
+        publish(store, prefix, folder, kind="checkpoint", digest=manifest.digest, metrics=manifest.metrics,
+                lineage=dict(manifest.lineage) | {"published_from": uri}, info=dict(manifest.info) | dict(info))
+    return join_uri(store_uri, prefix)
+
+
+def newest_published(store_uri: str, names: tuple[str, ...], backbone: str) -> str:
+    """URI of the newest published model of a backbone under the first of these names that has one; empty where none has."""
+    store = open_store(store_uri)
+    for name in names:
+        found = []
+        for entry in store.list(f"{layout.PUBLISHED}/{name}/"):
+            prefix = entry.key.removesuffix(f"/{layout.MANIFEST}")
+            manifest = read_manifest(store, prefix) if prefix != entry.key else None
+            if manifest and manifest.info.get("backbone", backbone) == backbone:
+                found.append((manifest.created, prefix))
+        if found:
+            return join_uri(store_uri, max(found)[1])
+    return ""
+
+
 def compare(parent_uri: str, child_uri: str, data_uri: str, cache_dir: Path = Path(".curricle")) -> Scores:
     """Measure a continued model and the one it came from on the same records, domain by domain.
 

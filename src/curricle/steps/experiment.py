@@ -88,7 +88,7 @@ def plan_experiment(path: Path, backbone: str, overrides: list[str], *, run_id: 
         run_id = before.removeprefix(f"{backbone}{kind}_") if before.startswith(f"{backbone}{kind}_") else ""
     run_id = run_id or f"{datetime.now():%Y%m%d_%H%M%S}"
     name = f"{backbone}{kind}_{run_id}"
-    stage = StageInput(experiment.experiment_name, composed.loaded, data_uri, digest, _tracking(experiment, backbone, name))
+    stage = StageInput(experiment.experiment_name, composed.loaded, data_uri, digest, tracking_names(experiment, backbone, name))
     plan = plan_chain([stage], chain_name=f"{experiment.experiment_name} ({backbone})", store_uri=store_uri, start=start, holdings=held,
                       resume=resume, run_id=name)
     return Planned(composed, plan, run_id, start, tuple(notes))
@@ -138,7 +138,7 @@ def _start(experiment: Experiment, path: Path, backbone: str, config: NerConfig)
     return import_checkpoint(found.path, config.paths.store_uri, f"{found.source}: {found.path}"), notes
 
 
-def _tracking(experiment: Experiment, backbone: str, run_name: str) -> dict[str, Any]:
+def tracking_names(experiment: Experiment, backbone: str, run_name: str) -> dict[str, Any]:
     """The guide's names: experiment ``<name>-continued-<backbone>``, run ``<backbone>_continued_<run id>``, tag training_type."""
     continued = experiment.continued_training is not None
     parts = [experiment.experiment_name, "continued" if continued else "", backbone if experiment.naming.include_backbone_in_experiment else ""]
@@ -208,7 +208,7 @@ def search_experiment(path: Path, backbone: str, overrides: list[str], *, stage:
         composed = compose_backbone(experiment, path, backbone, overrides, overlay(values, f"trial {trial.number}"))
         loaded: Loaded[NerConfig] = composed.loaded
         digest = stage_digest(loaded.config, data_digest, start.digest if start else "")
-        stage_input = StageInput(f"trial-{digest[:8]}", loaded, data_uri, data_digest, _tracking(experiment, backbone, f"{name}-{trial.number}"))
+        stage_input = StageInput(f"trial-{digest[:8]}", loaded, data_uri, data_digest, tracking_names(experiment, backbone, f"{name}-{trial.number}"))
         held = holdings(open_store(config.paths.store_uri), config.paths.store_uri, {stage_input.name})
         plan = plan_chain([stage_input], chain_name=name, store_uri=config.paths.store_uri, start=start, holdings=held, resume=True,
                           run_id=f"hpo-{name}")

@@ -3,6 +3,7 @@
     <store_uri>/
       data/<family>-<digest>/             prepared data, manifest.json last
       imported/<family>-<digest>/         a checkpoint that was made elsewhere
+      published/<name>/<run id>/          a promoted checkpoint; the newest is where the next continued training starts
       sequential_01-02-03/                a run (its id)
         plan.json                         the chain's plan
         01_stage/                         a stage's place
@@ -26,6 +27,7 @@ FAILURE = "failure.json"
 LAST = "last.ckpt"
 DATA = "data"
 IMPORTED = "imported"
+PUBLISHED = "published"
 
 WEIGHTS = "model.safetensors"
 STATE = "state.pt"

@@ -18,9 +18,10 @@ from typing import Any
 
 from curricle.errors import DataError
 from curricle.families.ner.combine import combine_datasets, text_key
-from curricle.families.ner.config import NerConfig
+from curricle.families.ner.config import NerConfig, NerData
 from curricle.families.ner.formats import dataset_files, iter_pieces
 from curricle.families.ner.labels import check_labels, tags_of
+from curricle.families.ner.sources import local_datasets
 
 
 def fingerprint(config: NerConfig) -> str:
@@ -29,16 +30,17 @@ def fingerprint(config: NerConfig) -> str:
     Raises:
         DataError: a source is missing.
     """
-    data = asdict(config.data)
-    folders = {source: data.pop(f"{source}_dataset_path") for source in ("old", "new")}
-    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
-    for source, folder in folders.items():
-        if folder:
-            for split, path in dataset_files(folder, f"data.{source}_dataset_path").items():
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-                digest.update(f"{source} {split} {path.suffix} {content}\n".encode())
-    return digest.hexdigest()
+    with local_datasets(config.data) as section:
+        data = asdict(section)
+        folders = {source: data.pop(f"{source}_dataset_path") for source in ("old", "new")}
+        digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
+        for source, folder in folders.items():
+            if folder:
+                for split, path in dataset_files(folder, f"data.{source}_dataset_path").items():
+                    with path.open("rb") as file:
+                        content = hashlib.file_digest(file, "sha256").hexdigest()
+                    digest.update(f"{source} {split} {path.suffix} {content}\n".encode())
+        return digest.hexdigest()
 
 
 def prepare(config: NerConfig, out_dir: Path) -> dict[str, Any]:
@@ -47,7 +49,11 @@ def prepare(config: NerConfig, out_dir: Path) -> dict[str, Any]:
     Raises:
         DataError, ConfigError: a source is missing, damaged or contradicts the configuration.
     """
-    data = config.data
+    with local_datasets(config.data) as data:
+        return _prepare(data, out_dir)
+
+
+def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
     made = combine_datasets(data.old_dataset_path or None, data.new_dataset_path, data.strategy, data.validation_ratio, data.random_seed,
                             create_new_validation=data.create_new_validation, replay=data.replay)
     if not len(made.validation):

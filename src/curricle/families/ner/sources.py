@@ -1,0 +1,41 @@
+"""Where NER datasets come from: folders as they lie, or prefixes of a store, fetched for as long as they are read."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from curricle.errors import DataError
+from curricle.families.ner.config import NerData
+from curricle.families.ner.formats import SPLITS, SUFFIXES
+
+
+@contextmanager
+def local_datasets(data: NerData) -> Iterator[NerData]:
+    """The same section with every dataset on this machine.
+
+    Raises:
+        DataError: a store's prefix holds no training file.
+        StoreError: the store refuses.
+    """
+    remote = {name: value for name in ("old_dataset_path", "new_dataset_path") if "://" in (value := getattr(data, name))}
+    with tempfile.TemporaryDirectory(prefix="curricle-ner-") as place:
+        yield replace(data, **{name: str(_fetched(uri, Path(place, name), f"data.{name}")) for name, uri in remote.items()})
+
+
+def _fetched(uri: str, folder: Path, what: str) -> Path:
+    from curricle.store import open_store
+
+    store = open_store(uri)
+    held = [entry.key for entry in store.list("") if "/" not in entry.key]
+    wanted = [f"{split}{suffix}" for split in SPLITS for suffix in SUFFIXES]
+    found = [key for key in held if key in wanted]
+    if not any(key.startswith("train.") for key in found):
+        raise DataError(f"{what}: {uri}/train.json is not there (nor train.jsonl, train.conll); it holds {', '.join(held[:10]) or 'nothing'}")
+    folder.mkdir()
+    for key in found:
+        store.get(key, folder / key)
+    return folder

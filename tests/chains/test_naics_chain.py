@@ -56,6 +56,15 @@ def test_a_stage_records_where_it_comes_from(trained):
     assert second["metrics"]["val/mrr"] > first["metrics"]["val/mrr"]
 
 
+def test_two_stages_stand_side_by_side_with_what_sets_them_apart(place, trained):
+    found = json.loads(curricle(place, "compare", "sequential_01-02/01_stage", "sequential_01-02", "--json").stdout)
+    assert found["settings"]["curriculum.name"] == ["01_stage", "02_stage"] and "model.dim" not in found["settings"]
+    assert found["models"][1]["stages"] == ["01_stage", "02_stage"] and found["notes"] == []
+    second = json.loads((trained / "02_stage/manifest.json").read_text())
+    assert found["metrics"]["val/mrr"][1] == second["metrics"]["val/mrr"] != found["metrics"]["val/mrr"][0]
+    assert "change" in curricle(place, "compare", "01_stage", "02_stage").stdout
+
+
 def test_the_global_batch_figures_reach_tensorboard_with_true_values(place, trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

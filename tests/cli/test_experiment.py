@@ -126,3 +126,9 @@ def test_an_unknown_key_of_a_training_file_is_named_with_its_line(place):
     path = place / "config/experiment/bad.yaml"
     path.write_text((place / "config/experiment/resume_ner_baseline.yaml").read_text().replace("train.yaml", "train_bad.yaml"))
     assert "train_bad.yaml:3" in train(place, "bad", expect=2).stderr
+
+
+def test_the_matrix_shows_every_model_on_every_dataset(place, baseline):
+    rows = json.loads(curricle(place, "compare", baseline["checkpoint_uri"], "--data", "dataset_tiny/seed0", "--data", "dataset_new", "--json").stdout)
+    row = rows[baseline["checkpoint_uri"]]
+    assert row["seed0"] == pytest.approx(baseline["after"].get("new", baseline["metrics"]["test/f1"])) and row["dataset_new"] == 0

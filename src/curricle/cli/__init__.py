@@ -24,6 +24,7 @@ VERBS = {
     "assign": ("naics", "Assign a code to every row of a CSV file."),
     "export": ("naics", "Export the codes' coordinates or a loadable model."),
     "evaluate": ("naics", "Measure a model on the held-out texts."),
+    "compare": ("compare", "Show trained models side by side, or their scores over datasets."),
     "combine": ("ner", "Combine NER datasets for continued training."),
     "resolve-checkpoint": ("ner", "Show which checkpoint continued NER training would start from."),
     "ner": ("ner", "Tag text with a trained NER model, or measure it."),

@@ -14,6 +14,7 @@ from kfp_pipelines.artifacts import MAX_STAGES
 from kfp_pipelines.components.finish import cleanup, evaluate_model, gate
 from kfp_pipelines.components.stage import reuse_stage, train_stage
 from kfp_pipelines.components.start import plan_chain, prepare_data, resolve_start
+from kfp_pipelines.components.start import preflight as check_first
 
 
 def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
@@ -45,6 +46,7 @@ def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
         overrides: str = "",
         launcher: str = "pytorchjob",
         resume: bool = True,
+        preflight: bool = True,
         gate_rule: str = "",
         run_id: str = "",
     ):
@@ -59,22 +61,25 @@ def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
             overrides: Settings for every stage, separated by spaces, for example training.learning_rate=1e-4 data_loader.batch_size=64
             launcher: Where training runs: pytorchjob (a training job on the cluster) or local (in the component itself).
             resume: Reuse stages that are complete and go on with interrupted ones; false trains everything anew.
+            preflight: Try store, rights, operator, queue and image before anything is trained.
             gate_rule: Condition for promoting the result, for example test/top1 >= 0.6. Empty promotes always.
             run_id: Name of the run's folder in the store. Empty takes Kubeflow's own id of the run.
         """
         job_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         last = cleanup(run_id=run_id, job_id=job_id, store_uri=store_uri, launcher=launcher).set_display_name("clean up")
         with dsl.ExitHandler(exit_task=last, name="chain"):
+            ready = check_first(enabled=preflight, store_uri=store_uri, launcher=launcher)
             data = prepare_data(family="naics", data_source=data_source, overrides=overrides, store_uri=store_uri)
             start = resolve_start(from_checkpoint=from_checkpoint, store_uri=store_uri, stage=stage_names[0])
             plan = plan_chain(
                 chain=chain_name, stages=stages, data_source=data_source, overrides=overrides, store_uri=store_uri, data_uri=data.output,
                 start_uri=start.output, start_mode=start_mode, resume=resume, run_id=run_id, job_id=job_id, launcher=launcher,
             )  # fmt: skip
-            in_cluster(last, data, start, plan)
-            for task, title in ((data, "prepare data"), (start, "resolve start"), (plan, "plan")):
+            plan.after(ready)
+            in_cluster(last, ready, data, start, plan)
+            for task, title in ((ready, "preflight"), (data, "prepare data"), (start, "resolve start"), (plan, "plan")):
                 task.set_display_name(title)
-            uncached(start, plan)
+            uncached(ready, start, plan)
             uri = start.output
             for index, name in enumerate(stage_names):
                 uri = stage_branches(plan, index, name, uri, launcher)

@@ -30,6 +30,31 @@ def prepare_data(family: str, data_source: str, overrides: str, store_uri: str) 
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
+def preflight(enabled: bool, store_uri: str, launcher: str, report: dsl.Output[dsl.Markdown]) -> str:
+    """Try what training will ask for before a GPU is asked for: store, rights, operator, queue, image, with the workers' own credentials.
+
+    Args:
+        enabled: false skips it.
+        store_uri: Store that keeps runs and checkpoints.
+        launcher: Where training runs, local or pytorchjob.
+        report: What was found, and what to do.
+
+    Returns:
+        ready, or skipped.
+    """
+    from curricle.steps.component import preflight as step
+    from kfp_pipelines.artifacts import write_text
+    from kfp_pipelines.failures import readable
+
+    with readable():
+        if not enabled:
+            write_text(report, "skipped: the parameter preflight is false")
+            return "skipped"
+        step(store_uri, launcher, lambda table: write_text(report, table))
+        return "ready"
+
+
+@dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
 def resolve_start(from_checkpoint: str, store_uri: str, stage: str) -> str:
     """Find the checkpoint that the chain starts from.
 

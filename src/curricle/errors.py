@@ -14,6 +14,8 @@ A message says what was looked for, where, what was found and what to do about i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 
 class CurricleError(Exception):
     """A problem that the user can act on. `exit_code` is what the process ends with."""
@@ -69,3 +71,13 @@ class Interrupted(JobError):
 
     def __init__(self, message: str, *, signal: int = 15):
         super().__init__(message, reason="interrupted", exit_code=128 + signal)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried before it is needed: what happened, and what to do where it failed (or could not be seen)."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""

@@ -73,6 +73,6 @@ def test_the_shape_is_flat_and_combine_and_resolve_run_side_by_side():
     spec = next(yaml.safe_load_all(PACKAGE.read_text()))
     inner = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     assert not {"combine-data", "resolve-checkpoint"} & {t for n in ("combine-data", "resolve-checkpoint") for t in inner[n].get("dependentTasks", [])}
-    assert set(inner["plan-continued"]["dependentTasks"]) == {"combine-data", "resolve-checkpoint"}
+    assert set(inner["plan-continued"]["dependentTasks"]) == {"combine-data", "preflight", "resolve-checkpoint"}
     nested = [name for name, c in spec["components"].items() if "dag" in c]
     assert len(nested) == 5, nested  # exit handler, branch group, its three branches

@@ -28,6 +28,7 @@ VERBS = {
     "combine": ("ner", "Combine NER datasets for continued training."),
     "resolve-checkpoint": ("ner", "Show which checkpoint continued NER training would start from."),
     "ner": ("ner", "Tag text with a trained NER model, or measure it."),
+    "preflight": ("preflight", "Try store and cluster before training needs them."),
     "pipeline": ("pipeline", "Compile and run the Kubeflow pipelines."),
     "submit": ("submit", "Run a compiled pipeline on Kubeflow and watch it."),
     "recurring": ("submit", "Keep Kubeflow's recurring runs as the files say."),

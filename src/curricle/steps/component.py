@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from curricle.launch import check_launcher, open_launcher
 from curricle.plan import ChainPlan
 from curricle.steps import chain as chains
 from curricle.steps import evaluate, gate, prepare, resolve, train
+from curricle.steps import preflight as checks
 from curricle.store import join_uri, layout, open_store
 
 CONFIG = Path(os.environ.get("CURRICLE_CONFIG", "config/config.yaml"))
@@ -59,6 +61,20 @@ def prepare_data(family: str, config: str, overrides: str, store_uri: str) -> st
         raise ConfigError(f"{base.parent} holds no stage files; data cannot be described without one")
     loaded = load_stage(base, stages[0][0], [f"family={family}", *shlex.split(overrides), f"paths.store_uri={store_uri}"])
     return prepare.prepare_data(loaded.config)
+
+
+def preflight(store_uri: str, launcher: str, show: Callable[[str], None]) -> None:
+    """Try everything that training will ask for; `show` gets the table as Markdown even where something fails.
+
+    Raises:
+        ConfigError: something that training needs is not there; names all of it.
+    """
+    findings = checks.preflight(store_uri, launcher)
+    rows = [f"| {'ok' if f.ok else 'FAILED'} | {f.name} | {f.detail} | {f.advice} |" for f in findings]
+    table = "\n".join(["| | check | found | what to do |", "|---|---|---|---|", *rows])
+    print(table, flush=True)
+    show(table)
+    checks.require(findings)
 
 
 def resolve_start(from_checkpoint: str, store_uri: str, stage: str) -> resolve.Source:

@@ -7,23 +7,42 @@ import os
 import tempfile
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from curricle.errors import StoreError
+from curricle.errors import ConfigError, Finding, StoreError
+from curricle.launch import check_launcher
 from curricle.store import Store, open_store
 
 _SIZE = 1 << 20
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was tried: what happened, and what to do where it failed."""
+def preflight(store_uri: str, launcher: str, task_config: str = "") -> list[Finding]:
+    """Everything that training asks for, tried: the store from here; with `pytorchjob` also rights, operator, queue, GPUs, and a pod as the
+    workers will be, which tries the store with the workers' own credentials.
 
-    name: str
-    ok: bool
-    detail: str
-    advice: str = ""
+    Raises:
+        ConfigError: there is no such launcher, or the cluster's settings are wrong.
+        JobError: there is no cluster.
+    """
+    check_launcher(launcher)
+    findings = check_store(store_uri)
+    if launcher == "pytorchjob":
+        from curricle.launch.pytorchjob import open_from_cluster
+        from curricle.launch.pytorchjob.preflight import check_cluster, run_probe
+
+        opened = open_from_cluster(task_config)
+        cluster = check_cluster(opened.api, opened.options)
+        findings += cluster
+        if all(f.ok for f in cluster if f.name in ("PyTorchJob API", "rights")):
+            findings += run_probe(opened, ("-m", "curricle.steps.probe", store_uri))
+    return findings
+
+
+def require(findings: list[Finding]) -> None:
+    """Raise `ConfigError` with every failed finding; nothing when all is well."""
+    failed = [f"{f.name}: {f.detail}. {f.advice}" for f in findings if not f.ok]
+    if failed:
+        raise ConfigError(failed)
 
 
 def check_store(uri: str) -> list[Finding]:

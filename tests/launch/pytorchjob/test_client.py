@@ -47,6 +47,9 @@ class Cluster:
         self.deleted.append((name, timeout))
         self.jobs.pop(name, None)
 
+    def job_warnings(self, name):
+        return ["FailedCreatePod: Error creating: no such service account"]
+
     def list_pods(self, name):
         return self.pods.get(name, [])
 
@@ -295,3 +298,12 @@ def test_only_what_a_retry_may_cure_is_tried_again(ends, advanced, submitted, re
     script, steps = Script(*ends), iter(advanced)
     outcome = run_with_retries(script, job, max_attempts=3, advanced=lambda: next(steps), on_log=lambda line: None)
     assert (script.submitted, outcome.reason) == (submitted, reason)
+
+
+def test_a_job_that_no_pod_is_made_for_is_given_up_with_the_operators_words(cluster, plain, job):
+    launcher = PyTorchJobLauncher(plain, cluster, waits=dataclasses.replace(FAST, no_pod=0.05))
+    handle = launcher.submit(job)
+    cluster.now(handle.rpartition(":")[2], "Created")
+    outcome = launcher.wait(handle, lambda line: None)
+    assert (outcome.state, outcome.reason) == ("failed", "no_pod") and "no such service account" in outcome.message
+    assert cluster.deleted

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from curricle.errors import JobError
-from curricle.launch.pytorchjob.render import GROUP, PLURAL, VERSION
+from curricle.launch.pytorchjob.render import GROUP, KIND, PLURAL, VERSION
 
 
 class Conflict(Exception):
@@ -46,6 +46,9 @@ class ClusterApi(Protocol):
 
     def list_pods(self, name: str) -> list[dict[str, Any]]:
         """The pods of a job, those that exist now."""
+
+    def job_warnings(self, name: str) -> list[str]:
+        """What the operator could not do for a job (events of type Warning), newest last; empty where they may not be read."""
 
     def read_log(self, pod: str, *, since_seconds: int | None, follow: bool) -> Iterable[bytes]:
         """See `logs.LogSource`."""
@@ -143,6 +146,53 @@ class KubernetesApi:
         found = self._call(
             f"list pods of {name!r}", self._core.list_namespaced_pod, self.namespace, label_selector=f"training.kubeflow.org/job-name={name}")  # fmt: skip
         return self._client.sanitize_for_serialization(found)["items"]
+
+    def job_warnings(self, name: str) -> list[str]:
+        """Messages of the job's events of type Warning, newest last; empty where they may not be read."""
+        try:
+            found = self._call(
+                f"events of {name!r}", self._core.list_namespaced_event, self.namespace,
+                field_selector=f"involvedObject.name={name},involvedObject.kind={KIND},type=Warning")  # fmt: skip
+        except (JobError, Missing):
+            return []
+        return [f"{event.reason}: {event.message}" for event in found.items]
+
+    def allowed(self, verb: str, resource: str, group: str = "") -> bool:
+        """Whether this account may do that in the namespace; `resource` may name a subresource (``pods/log``)."""
+        from kubernetes import client
+
+        name, _, sub = resource.partition("/")
+        attributes = client.V1ResourceAttributes(namespace=self.namespace, verb=verb, resource=name, subresource=sub or None, group=group)
+        review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
+        return bool(self._call("review of rights", client.AuthorizationV1Api(self._client).create_self_subject_access_review, review).status.allowed)
+
+    def serves(self, group: str, version: str, resource: str) -> bool:
+        """Whether the API server knows a resource; every account may ask."""
+        try:
+            found = self._call(f"resources of {group}/{version}", self._jobs.get_api_resources, group, version)
+        except Missing:
+            return False
+        return any(item.name == resource for item in found.resources)
+
+    def get_object(self, group: str, version: str, resource: str, name: str) -> dict[str, Any] | None:
+        """A custom object of the namespace, or None; raises `JobError` where it may not be read."""
+        try:
+            return self._call(f"get {resource} {name!r}", self._jobs.get_namespaced_custom_object, group, version, self.namespace, resource, name)
+        except Missing:
+            return None
+
+    def nodes_with(self, resource: str) -> int:
+        """How many nodes offer a resource; raises `JobError` where nodes may not be listed."""
+        found = self._call("list nodes", self._core.list_node)
+        return sum(1 for node in found.items if int((node.status.allocatable or {}).get(resource, "0")) > 0)
+
+    def operator_images(self) -> list[str]:
+        """Images of the training operators that run in the cluster; raises `JobError` where deployments may not be listed."""
+        from kubernetes import client
+
+        found = self._call("list deployments", client.AppsV1Api(self._client).list_deployment_for_all_namespaces,
+                           field_selector="metadata.name=training-operator")  # fmt: skip
+        return [container.image for item in found.items for container in item.spec.template.spec.containers]
 
     def read_log(self, pod: str, *, since_seconds: int | None, follow: bool) -> Iterator[bytes]:
         """Chunks of a pod's log with timestamps; raises `Unreachable` when there is none (yet)."""

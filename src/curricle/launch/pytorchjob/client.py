@@ -31,6 +31,8 @@ class Waits:
     """Between two looks at the job."""
     no_operator: float = 120.0
     """Until a job that no operator has picked up is given up."""
+    no_pod: float = 300.0
+    """Until a job that the operator makes no pod for is given up: no such service account, a policy, a quota."""
     image_pull: float = 300.0
     """Until an image that cannot be pulled is given up; registries have their moments."""
     broken: float = 60.0
@@ -281,6 +283,12 @@ class _Wait:
             return None
         if reasons.phase(job) == "suspended":
             self.notice("the job is suspended: it waits for its queue")
+            return None
+        if not self.pods:
+            if elapsed > waits.no_pod:
+                said = "; ".join(dict.fromkeys(self.launcher.api.job_warnings(self.name))) or "its events say nothing, or may not be read"
+                return self.give_up(Outcome("failed", "no_pod", 1, f"the operator has made no pod for {elapsed:.0f} s: {said}"))
+            self.notice("the operator has made no pod yet", after=waits.notice)
             return None
         found = reasons.stuck(list(self.pods.values()), datetime.now(UTC))
         if found is None:

@@ -1,0 +1,43 @@
+"""The verb preflight."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from curricle.cli.look import console
+from curricle.config.chain import list_curricula, load_stage
+from curricle.errors import ConfigError
+from curricle.steps.preflight import preflight as run_checks
+
+
+@click.command()
+@click.option("--launcher", type=click.Choice(["local", "pytorchjob"]), default="local", show_default=True, help="Where jobs will run.")
+@click.option("--store", default="", help="Store to try; default paths.store_uri of the configuration.")
+@click.option("--config", type=click.Path(path_type=Path), default=Path("config/config.yaml"), show_default=True, help="Base configuration file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def preflight(launcher: str, store: str, config: Path, as_json: bool) -> None:
+    """Try store and cluster before training needs them, with the workers' own credentials in a pod; exit code 2 if something fails."""
+    if not store:
+        stages = list_curricula(config.parent)
+        if not stages:
+            raise ConfigError(f"{config.parent} holds no stage files that would name a store; give --store")
+        store = load_stage(config, stages[0][0], []).config.paths.store_uri
+    findings = run_checks(store, launcher)
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in findings], indent=1))
+    else:
+        table = Table(box=None, padding=(0, 2, 0, 0), title=f"preflight of {launcher}, store {store}", title_justify="left")
+        for name in ("", "check", "found", "what to do"):
+            table.add_column(name, overflow="fold")
+        for f in findings:
+            mark = "[red]FAILED[/]" if not f.ok else "[yellow]not seen[/]" if f.advice else "[green]ok[/]"
+            table.add_row(mark, f.name, f.detail, f.advice)
+        console.print(table)
+    if not all(f.ok for f in findings):
+        sys.exit(2)

@@ -19,7 +19,7 @@ class Cluster:
     """A cluster in memory: objects that a test moves by hand."""
 
     def __init__(self):
-        self.jobs, self.pods, self.logs, self.deleted, self.down = {}, {}, {}, [], 0
+        self.jobs, self.pods, self.logs, self.deleted, self.down, self.warned = {}, {}, {}, [], 0, []
         self.on_get = lambda: None
 
     def create_job(self, body):
@@ -48,7 +48,7 @@ class Cluster:
         self.jobs.pop(name, None)
 
     def job_warnings(self, name):
-        return ["FailedCreatePod: Error creating: no such service account"]
+        return self.warned
 
     def list_pods(self, name):
         return self.pods.get(name, [])
@@ -300,10 +300,13 @@ def test_only_what_a_retry_may_cure_is_tried_again(ends, advanced, submitted, re
     assert (script.submitted, outcome.reason) == (submitted, reason)
 
 
-def test_a_job_that_no_pod_is_made_for_is_given_up_with_the_operators_words(cluster, plain, job):
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_job_that_no_pod_is_made_for_is_given_up_with_the_operators_words(cluster, plain, job, seen):
     launcher = PyTorchJobLauncher(plain, cluster, waits=dataclasses.replace(FAST, no_pod=0.05))
+    cluster.warned = ["FailedCreatePod: no such service account"]
     handle = launcher.submit(job)
-    cluster.now(handle.rpartition(":")[2], "Created")
+    if seen:
+        cluster.now(handle.rpartition(":")[2], "Created")
     outcome = launcher.wait(handle, lambda line: None)
     assert (outcome.state, outcome.reason) == ("failed", "no_pod") and "no such service account" in outcome.message
     assert cluster.deleted

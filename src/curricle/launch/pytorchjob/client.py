@@ -274,9 +274,11 @@ class _Wait:
         waits, elapsed = self.waits, time.monotonic() - self.started
         if not reasons.picked_up(job):
             created = reasons.moment(job["metadata"].get("creationTimestamp"))
-            age = (datetime.now(UTC) - created).total_seconds() if created else elapsed
-            if min(age, elapsed) > waits.no_operator:
-                return self.give_up(Outcome(
+            age = min((datetime.now(UTC) - created).total_seconds() if created else elapsed, elapsed)
+            if age > waits.no_pod and (outcome := self.refused_pods(age)):  # the operator marks a job only after its first pod
+                return self.give_up(outcome)
+            if age > waits.no_operator:
+                return self.give_up(self.refused_pods(age) or Outcome(
                     "failed", "no_operator", 1,
                     f"no operator has picked the job up for {waits.no_operator:.0f} s; is the training operator running?"))  # fmt: skip
             self.notice("no operator has picked the job up yet", after=waits.notice)
@@ -285,9 +287,8 @@ class _Wait:
             self.notice("the job is suspended: it waits for its queue")
             return None
         if not self.pods:
-            if elapsed > waits.no_pod:
-                said = "; ".join(dict.fromkeys(self.launcher.api.job_warnings(self.name))) or "its events say nothing, or may not be read"
-                return self.give_up(Outcome("failed", "no_pod", 1, f"the operator has made no pod for {elapsed:.0f} s: {said}"))
+            if elapsed > waits.no_pod and (outcome := self.refused_pods(elapsed)):
+                return self.give_up(outcome)
             self.notice("the operator has made no pod yet", after=waits.notice)
             return None
         found = reasons.stuck(list(self.pods.values()), datetime.now(UTC))
@@ -300,6 +301,11 @@ class _Wait:
             return self.give_up(Outcome("failed", found.reason, 1, f"{found.message} (for {found.seconds:.0f} s)", found.pod))
         self.notice(f"{found.pod} waits ({found.reason}): {found.message}")
         return None
+
+    def refused_pods(self, seconds: float) -> Outcome | None:
+        """What the operator says it could not make, if it says anything: a missing service account, a policy, a quota."""
+        said = "; ".join(dict.fromkeys(self.launcher.api.job_warnings(self.name)))
+        return Outcome("failed", "no_pod", 1, f"no pod could be made for {seconds:.0f} s: {said}") if said else None
 
     def give_up(self, outcome: Outcome) -> Outcome:
         """The job cannot start: take it away, so that it holds nothing and starts at no odd time."""

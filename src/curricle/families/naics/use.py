@@ -63,6 +63,19 @@ def open_checkpoint(folder: Path, data_dir: Path) -> tuple[NaicsConfig, NaicsTab
     return config, table, model
 
 
+def leaf_texts(table: NaicsTable) -> tuple[list[str], np.ndarray]:
+    """Every text that may be known and belongs to one six-digit code alone, and that code's position among the leaves; sorted by it.
+
+    These are the training texts, and the titles and descriptions of hidden codes: a new code is known by them.
+    """
+    column = {int(code): i for i, code in enumerate(table.leaves)}
+    sole = table.tree.sole_leaf
+    known = [*table.split("train"), *(t for t in table.split("cold") if t.kind in ("title", "description"))]
+    pairs = [(t.text, column[int(sole[table.tree.index[t.code]])]) for t in known if sole[table.tree.index[t.code]] >= 0]
+    pairs.sort(key=lambda pair: pair[1])
+    return [text for text, _ in pairs], np.array([leaf for _, leaf in pairs], dtype=np.int64)
+
+
 class Scorer:
     """Scores texts against all six-digit codes."""
 
@@ -72,13 +85,7 @@ class Scorer:
         self.config, self.table, self.model, self.cache = config, table, model, cache
         self.leaves = table.leaves
         self.codes = [table.codes[i] for i in self.leaves]
-        column = {int(code): i for i, code in enumerate(self.leaves)}
-        sole = table.tree.sole_leaf
-        known = [*table.split("train"), *(t for t in table.split("cold") if t.kind in ("title", "description"))]
-        memory = [(t.text, column[int(sole[table.tree.index[t.code]])]) for t in known if sole[table.tree.index[t.code]] >= 0]
-        memory.sort(key=lambda pair: pair[1])
-        self.memory = [text for text, _ in memory]
-        owners = np.array([leaf for _, leaf in memory], dtype=np.int64)
+        self.memory, owners = leaf_texts(table)
         self.owners, self.starts = np.unique(owners, return_index=True)
         distinct = distinct_texts(table)
         number = {text: i for i, text in enumerate(distinct)}

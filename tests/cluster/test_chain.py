@@ -137,6 +137,12 @@ def chain(component):
     return {"run_id": run_id, "store": store, "data": data["Output"], "uri": second["Output"], "log": log}
 
 
+def test_preflight_runs_with_the_launchers_account_and_tries_the_store_from_a_workers_pod(component):
+    out, log, good = component("exec-preflight", enabled=True, store_uri="minio://mlpipeline/preflight", launcher="pytorchjob")
+    assert good and out["Output"] == "ready", log
+    assert "| ok | store, worker: delete |" in log and "ran as curricle-worker" in log
+
+
 def test_two_pods_train_a_stage_with_its_artifacts_in_the_store(chain, make_launcher):
     assert chain["uri"] == f"{chain['store']}/{chain['run_id']}/02_stage"
     jobs = make_launcher().api.list_jobs(f"{RUN}={chain['run_id']}")

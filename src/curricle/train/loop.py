@@ -22,9 +22,12 @@ from curricle.errors import ConfigError, Interrupted, JobError
 from curricle.store import layout
 from curricle.train.checkpoint import Checkpoints, State, load_state, load_weights
 from curricle.train.distributed import Ranks, reduce_gradients
+from curricle.train.memory import give_back
 from curricle.train.precision import Precision, resolve_precision
 from curricle.train.task import TrainingTask
 
+GIVE_BACK = 25
+"""Steps between two calls of `give_back`."""
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -152,6 +155,8 @@ class _Stage:
                 self._interrupt()
             if state.step % self.trainer.save_every_n_steps == 0 and state.step_in_epoch < steps:
                 self._save()
+            if state.step % GIVE_BACK == 0:
+                give_back()
         means = {f"train/{name}_epoch": total / steps for name, total in state.sums.items()}
         state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, {}
         self._end_epoch(means)

@@ -26,6 +26,7 @@ from curricle.families.naics.geometry import exp0, polar, time
 from curricle.families.naics.metrics import retrieval
 from curricle.families.naics.prepare import NaicsTable, load
 from curricle.families.naics.task import CHANNELS, NaicsModel, distinct_texts, load_model
+from curricle.families.naics.texts import LabelledText
 from curricle.train.precision import resolve_precision
 
 CACHE = Path(".curricle/work")
@@ -67,6 +68,19 @@ def open_checkpoint(folder: Path, data_dir: Path) -> tuple[NaicsConfig, NaicsTab
     return config, table, model
 
 
+def leaf_texts(table: NaicsTable) -> tuple[list[LabelledText], np.ndarray]:
+    """Every text that may be known and belongs to one six-digit code alone, and that code's position among the leaves; sorted by it.
+
+    These are the training texts, and the titles and descriptions of hidden codes: a new code is known by them.
+    """
+    column = {int(code): i for i, code in enumerate(table.leaves)}
+    sole = table.tree.sole_leaf
+    known = [*table.split("train"), *(t for t in table.split("cold") if t.kind in DESCRIBING)]
+    pairs = [(t, column[int(sole[table.tree.index[t.code]])]) for t in known if sole[table.tree.index[t.code]] >= 0]
+    pairs.sort(key=lambda pair: pair[1])
+    return [t for t, _ in pairs], np.array([leaf for _, leaf in pairs], dtype=np.int64)
+
+
 class Scorer:
     """Scores texts against all six-digit codes."""
 
@@ -76,19 +90,14 @@ class Scorer:
         self.config, self.table, self.model, self.cache = config, table, model, cache
         self.leaves = table.leaves
         self.codes = [table.codes[i] for i in self.leaves]
-        column = {int(code): i for i, code in enumerate(self.leaves)}
-        sole = table.tree.sole_leaf
-        known = [*table.split("train"), *(t for t in table.split("cold") if t.kind in DESCRIBING)]
-        memory = [(t, column[int(sole[table.tree.index[t.code]])]) for t in known if sole[table.tree.index[t.code]] >= 0]
-        memory.sort(key=lambda pair: pair[1])
-        self.memory = [t.text for t, _ in memory]
-        owners = np.array([leaf for _, leaf in memory], dtype=np.int64)
+        memory, owners = leaf_texts(table)
+        self.memory = [t.text for t in memory]
         self.everything = _Memory.of(owners, np.arange(len(owners)))
-        described = np.array([t.kind in DESCRIBING for t, _ in memory])
+        described = np.array([t.kind in DESCRIBING for t in memory])
         self.described = _Memory.of(owners[described], np.flatnonzero(described))
         self.bare = np.ones(len(self.leaves), dtype=bool)
         """Leaves that no labelled example was seen of."""
-        self.bare[[leaf for t, leaf in memory if t.kind == "entry"]] = False
+        self.bare[owners[[t.kind == "entry" for t in memory]]] = False
         distinct = distinct_texts(table)
         number = {text: i for i, text in enumerate(distinct)}
         features = self._features(distinct)

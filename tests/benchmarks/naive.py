@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from curricle.families.naics.config import NaicsModel
 from curricle.families.naics.encoder import encoder_source
 from curricle.families.naics.geometry import distance, exp0
+from curricle.families.naics.losses import balance
 from curricle.families.naics.model import Mixture
 from curricle.families.naics.prepare import CHANNELS, NaicsTable
 
@@ -68,10 +69,10 @@ class NaiveModel(nn.Module):
             weights = mask.unsqueeze(-1).float()
             parts.append((hidden * weights).sum(1) / weights.sum(1))
         with torch.autocast(device.type, enabled=False):
-            mixed, balance = self.mixture(torch.cat(parts, 1))
+            mixed, routing = self.mixture(torch.cat(parts, 1))
             tangent = self.project(mixed + torch.stack(parts).mean(0))
             length = tangent.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-            return exp0(tangent * (NORM_CAP / length).clamp_max(1.0), 1.0), balance
+            return exp0(tangent * (NORM_CAP / length).clamp_max(1.0), 1.0), balance(routing)
 
     def loss(self, anchors: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> Tensor:
         """Decoupled contrastive loss of pairs [P] with K negatives each [P, K]; three calls of the encoder, as in the reference."""

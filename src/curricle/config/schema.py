@@ -33,6 +33,9 @@ class TrainerConfig:
     """`gpu` is an error where there is none; `auto` takes a GPU where there is one."""
     precision: Precision = "auto"
     """Autocast of the encoder. `auto` is bf16-mixed where the processor has it, else 32-true. Geometry is always float32 or more."""
+    compile: bool = False
+    """`torch.compile` of the encoder's forward: the same results up to rounding. Needs a C++ compiler; compiling takes a
+    minute, so it pays on long stages only."""
     accumulate_grad_batches: int = 1
     """Micro-batches a step."""
     gradient_clip_val: float = 1.0
@@ -142,6 +145,6 @@ class StageConfig:
 
 NOT_IN_DIGEST = (
     "paths", "tracking", "experiment_name", "training.trainer.devices", "training.trainer.num_nodes",
-    "training.trainer.accelerator", "training.trainer.save_every_n_steps", "data_loader.token_budget",
+    "training.trainer.accelerator", "training.trainer.save_every_n_steps", "training.trainer.compile", "data_loader.token_budget",
 )
 """Settings that do not change what is trained, by dotted prefix: left out of a stage's digest."""

@@ -28,10 +28,10 @@ def test_the_mixture_sends_each_row_to_exactly_k_experts_whatever_its_neighbours
     mixture = Mixture(16, NaicsModel(experts=4, top_k=2), 8)
     torch.nn.init.normal_(mixture.second)
     x = torch.randn(6, 16)
-    out, balance = mixture(x)
+    out, routing = mixture(x)
     order = torch.tensor([3, 1, 5, 0, 2, 4])
     assert torch.allclose(mixture(x[order])[0], out[order], atol=1e-6)
-    assert balance.item() > 0
+    assert torch.equal(routing[:, :4].sum(1), torch.full((6,), 2.0))
 
 
 def test_a_balanced_mixture_costs_k():
@@ -40,7 +40,7 @@ def test_a_balanced_mixture_costs_k():
         mixture.gate.weight.copy_(torch.eye(4) * 1e-4)
         mixture.gate.bias.zero_()
     x = torch.tensor([[2.0, 1, 0, 0], [0, 2.0, 1, 0], [0, 0, 2.0, 1], [1, 0, 0, 2.0]])
-    assert math.isclose(mixture(x)[1].item(), 2.0, abs_tol=1e-3)
+    assert math.isclose(losses.balance(mixture(x)[1]).item(), 2.0, abs_tol=1e-3)
 
 
 def test_geometry_from_text_puts_a_parent_between_its_children():

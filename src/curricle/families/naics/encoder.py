@@ -87,6 +87,10 @@ class Encoder(nn.Module):
         """Token ids of each text, cut at `max_tokens`, special tokens included."""
         return self.tokenizer(texts, truncation=True, max_length=max_tokens, add_special_tokens=True)["input_ids"] if texts else []
 
+    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token states [n, tokens, width], float32, of a padded batch. What is compiled where compiling is on."""
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+
     def forward(self, ids: list[list[int]]) -> Tensor:
         """Features [n, width] of tokenised texts, float32; one padded batch."""
         device = next(self.model.parameters()).device
@@ -97,7 +101,7 @@ class Encoder(nn.Module):
             batch[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
         mask = mask.to(device)
-        hidden = self.model(input_ids=batch.to(device), attention_mask=mask).last_hidden_state.float()
+        hidden = self.states(batch.to(device), mask)
         weights = mask.unsqueeze(-1).float()
         return nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1), dim=-1)
 

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+Mean = Callable[[Tensor], Tensor]
+"""Mean over ranks, with gradient. A loss divides by the mean of all ranks' counts, so that its own mean over ranks is that of the whole batch."""
+
+
+def alone(value: Tensor) -> Tensor:
+    """The `Mean` of a single rank."""
+    return value
+
+_SOME = 1e-6
+"""Less than any count but none: keeps an empty mean at 0."""
 
 
 def level_cross_entropy(logits: Tensor, ancestors: Tensor, own: Tensor, level: Tensor, own_weight: float, coarser_weight: float,
@@ -34,7 +47,7 @@ def level_cross_entropy(logits: Tensor, ancestors: Tensor, own: Tensor, level: T
     return total / max(1, len(logits))
 
 
-def stress(distances: Tensor, tree: Tensor, scale: float) -> Tensor:
+def stress(distances: Tensor, tree: Tensor, scale: float, mean: Mean = alone) -> Tensor:
     """Weighted squared error against the tree, ``mean of (d/scale - D)² / D`` over pairs with D > 0 (Sammon's weights).
 
     Args:
@@ -43,10 +56,10 @@ def stress(distances: Tensor, tree: Tensor, scale: float) -> Tensor:
     apart = tree > 0
     safe = torch.where(apart, tree, torch.ones_like(tree))
     error = (distances / scale - tree) ** 2 / safe
-    return (error * apart).sum() / apart.sum().clamp_min(1)
+    return (error * apart).sum() / mean(apart.sum().float()).clamp_min(_SOME)
 
 
-def contrastive(positive: Tensor, negatives: Tensor, allowed: Tensor) -> Tensor:
+def contrastive(positive: Tensor, negatives: Tensor, allowed: Tensor, mean: Mean = alone) -> Tensor:
     """InfoNCE with the positive in the denominator: ``-log( e^p / (e^p + Σ e^n) )``, mean over anchors that have a negative.
 
     Args:
@@ -55,4 +68,20 @@ def contrastive(positive: Tensor, negatives: Tensor, allowed: Tensor) -> Tensor:
     logits = torch.cat([positive[:, None], negatives.masked_fill(~allowed, -torch.inf)], 1)
     useful = allowed.any(1)
     loss = torch.logsumexp(logits, 1) - positive
-    return torch.where(useful, loss, torch.zeros_like(loss)).sum() / useful.sum().clamp_min(1)
+    return torch.where(useful, loss, torch.zeros_like(loss)).sum() / mean(useful.sum().float()).clamp_min(_SOME)
+
+
+def balance(routing: Tensor, mean: Mean = alone) -> Tensor:
+    """Load balance of a mixture, ``E · Σ f_i P_i`` over the codes of all ranks; equal to k when balanced, 0 without experts.
+
+    Args:
+        routing: [n, 2 E], `model.Mixture`'s; n may be 0 and differ between ranks.
+    """
+    experts = routing.shape[1] // 2
+    if not experts:
+        return routing.new_zeros(())
+    if not routing.requires_grad:  # every rank must take part in the mean's backward, one without a code too
+        routing = routing.detach().requires_grad_()
+    total = mean(torch.cat([routing.sum(0), routing.new_tensor([float(len(routing))])]))
+    share = total[:-1] / total[-1].clamp_min(_SOME)
+    return experts * (share[:experts] * share[experts:]).sum()

@@ -31,7 +31,7 @@ class Mixture(nn.Module):
         self.second = nn.Parameter(torch.zeros(config.experts, hidden, width // 4))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [n, width] → (update [n, width/4], load balance): ``E · Σ f_i P_i``, equal to k when balanced."""
+        """x [n, width] → (update [n, width/4], routing [n, 2 E]: 1 for each expert chosen, then the gate's probabilities)."""
         scores = self.gate(x)
         best, chosen = scores.topk(self.top_k, -1)
         weights = torch.zeros_like(scores).scatter(-1, chosen, best.softmax(-1))
@@ -41,8 +41,7 @@ class Mixture(nn.Module):
             if len(rows):
                 hidden = nn.functional.gelu(x[rows] @ self.first[e])
                 out = out.index_add(0, rows, weights[rows, e : e + 1] * (hidden @ self.second[e]))
-        share = (weights > 0).float().mean(0)
-        return out, self.experts * (share * scores.softmax(-1).mean(0)).sum()
+        return out, torch.cat([(weights > 0).to(scores.dtype), scores.softmax(-1)], 1)
 
 
 class Fusion(nn.Module):
@@ -66,8 +65,8 @@ class Fusion(nn.Module):
             del self.scores
 
     def forward(self, channels: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """channels [n, 4, width], present bool [n, 4] (one at least a row) → (feature [n, width], load balance scalar)."""
-        balance = channels.new_zeros(())
+        """channels [n, 4, width], present bool [n, 4] (one at least a row) → (feature [n, width], routing of `Mixture`, [n, 0] without one)."""
+        routing = channels.new_zeros((len(channels), 0))
         if self.kind == "mean":
             weights = present.float()
         else:
@@ -77,9 +76,14 @@ class Fusion(nn.Module):
         if self.kind == "mlp":
             fused = fused + self.mlp(channels.flatten(1))
         elif self.kind == "moe":
-            update, balance = self.mixture(channels.flatten(1))
+            update, routing = self.mixture(channels.flatten(1))
             fused = fused + update
-        return nn.functional.normalize(fused, dim=-1), balance
+        return nn.functional.normalize(fused, dim=-1), routing
+
+    def no_routing(self) -> Tensor:
+        """The routing of no code at all."""
+        experts = self.mixture.experts if self.kind == "moe" else 0
+        return torch.zeros((0, 2 * experts))
 
 
 class NaicsHead(nn.Module):

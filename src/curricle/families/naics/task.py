@@ -22,6 +22,7 @@ from curricle.families.naics.encoder import Encoder, cached_features
 from curricle.families.naics.model import NaicsHead
 from curricle.families.naics.prepare import NaicsTable, load
 from curricle.families.naics.triplets import sample
+from curricle.train.compiled import compiled
 from curricle.train.distributed import gather
 from curricle.train.precision import resolve_precision
 from curricle.train.task import StageContext, TrainingTask
@@ -117,6 +118,8 @@ class _Task:
         if self.live:
             self.encoder.keep_frozen_in(resolve_precision(config.training.trainer.precision, context.device).dtype)
             self.tokens = self.encoder.tokenize(self.distinct, config.model.max_tokens)
+        if config.training.trainer.compile:
+            self.encoder.states = compiled(self.encoder.states)
         if not self.live or context.parent_dir is None:
             self.features = self._cached()
         if context.parent_dir is None:
@@ -196,6 +199,10 @@ class _Task:
         out = torch.zeros((*rows.shape, found.shape[-1]), device=self.device)
         out[torch.from_numpy(rows >= 0).to(self.device)] = found.float()
         return out, present
+
+    def _mean(self, value: Tensor) -> Tensor:
+        """See `losses.Mean`."""
+        return gather(value[None], self.ranks).mean(0)
 
     def scalars(self) -> dict[str, float]:
         """The five global-batch figures of the last step."""
@@ -307,9 +314,9 @@ class RetrievalTask(_Task):
         features = self._text_features(self.text_rows[texts]).float() if len(texts) else torch.zeros((0, self.encoder.width), device=self.device)
         channels = self._channel_features(codes, drop=self.model.training) if len(codes) else None
         with torch.autocast(self.device.type, enabled=False):
-            balance = features.new_zeros(())
+            routing = head.fusion.no_routing().to(self.device)
             if channels is not None:
-                fused, balance = head.fusion(*channels)
+                fused, routing = head.fusion(*channels)
                 features = torch.cat([features, fused])
             items = np.concatenate([texts, batch.items[batch.items >= len(self.text_rows)]])
             target = torch.from_numpy(self.target[items]).to(self.device)
@@ -320,14 +327,14 @@ class RetrievalTask(_Task):
                                               weights.smoothing)
             rows = torch.from_numpy(batch.rows).to(self.device)
             radius, points = head.codes()
-            stress = losses.stress(geometry.pairwise(radius[rows], points[rows], radius, points), self.true[rows], head.scale)
+            stress = losses.stress(geometry.pairwise(radius[rows], points[rows], radius, points), self.true[rows], head.scale, self._mean)
             found = {"ranking": rank, "stress": stress}
             total = rank + weights.stress * stress
-            if channels is not None:
+            if len(self.code_items):  # also where this rank's part has no code: another rank's may, and the means are common
                 mine = torch.from_numpy(codes).to(self.device)
                 placed = head.to_codes(head.direction(features[len(texts) :]), head.level[mine], everyone)
-                found |= {"text_stress": losses.stress(placed, self.true[mine], head.scale), "balance": balance}
-                total = total + weights.stress * found["text_stress"] + weights.balance * balance
+                found |= {"text_stress": losses.stress(placed, self.true[mine], head.scale, self._mean), "balance": losses.balance(routing, self._mean)}
+                total = total + weights.stress * found["text_stress"] + weights.balance * found["balance"]
         self._count(batch.size, len(head.level) - 1, tuple(distances.shape), points.shape[1], hard=False)
         return {"loss": total} | found
 
@@ -382,13 +389,16 @@ class ContrastiveTask(_Task):
         padding = unique < 0
         channels = self._channel_features(np.where(padding, 0, unique))
         with torch.autocast(self.device.type, enabled=False):
-            fused, balance = head.fusion(*channels)
+            fused, routing = head.fusion(*channels)
             level = head.level[torch.from_numpy(np.where(padding, 0, unique)).to(self.device)]
             radius, direction = head.radii()[level - 2], head.direction(fused)
             place = torch.from_numpy(back).to(self.device)
             code = torch.from_numpy(held).to(self.device)
             p = len(batch.anchors)
             pool_code = gather(code, self.ranks)
+            mine = torch.from_numpy(unique).to(self.device)
+            counted = (mine >= 0) & ~torch.isin(mine, pool_code[: self.ranks.rank * len(code)])  # each code of the batch on one rank
+            balance = losses.balance(routing[counted], self._mean)
             pool_radius, pool_direction = gather(radius[place], self.ranks), gather(direction[place], self.ranks)
             first = _first_of_each(pool_code)
             pool_code, pool_radius, pool_direction = pool_code[first], pool_radius[first], pool_direction[first]
@@ -398,8 +408,8 @@ class ContrastiveTask(_Task):
             anchors, positives = code[:p], code[p : 2 * p]
             allowed = self.true[anchors][:, pool_code] > self.true[anchors, positives][:, None]
             allowed &= self.same[anchors][:, None] != self.same[pool_code][None, :]
-            loss = losses.contrastive(head.logits(near), head.logits(far), allowed)
-            stress = losses.stress(far, self.true[anchors][:, pool_code], head.scale)
+            loss = losses.contrastive(head.logits(near), head.logits(far), allowed, self._mean)
+            stress = losses.stress(far, self.true[anchors][:, pool_code], head.scale, self._mean)
         self._count(p * self.ranks.world_size, float(allowed.sum(1).float().mean()), tuple(far.shape), direction.shape[1], hard=True)
         total = loss + weights.stress * stress + weights.balance * balance
         return {"loss": total, "contrastive": loss, "stress": stress, "balance": balance}

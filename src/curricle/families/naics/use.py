@@ -20,6 +20,7 @@ import torch
 
 from curricle.config.load import from_tree, read_yaml
 from curricle.errors import CheckpointError, ConfigError
+from curricle.families.naics.card import model_card
 from curricle.families.naics.config import NaicsConfig
 from curricle.families.naics.encoder import cached_features
 from curricle.families.naics.geometry import exp0, polar, time
@@ -27,6 +28,8 @@ from curricle.families.naics.metrics import retrieval
 from curricle.families.naics.prepare import NaicsTable, load
 from curricle.families.naics.task import CHANNELS, NaicsModel, distinct_texts, load_model
 from curricle.families.naics.texts import LabelledText
+from curricle.store import open_store
+from curricle.store.manifest import read_manifest
 from curricle.train.precision import resolve_precision
 
 CACHE = Path(".curricle/work")
@@ -292,7 +295,8 @@ def measure(scorer: Scorer, split: str, name: str) -> dict[str, float]:
 def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
     """Write the codes (``npz``, ``parquet``: code, level, title, space coordinates, time, radius) or a ``huggingface`` folder.
 
-    The Hugging Face folder holds the encoder with its adapters merged in (`AutoModel` loads it), the tokenizer, the head and the codes.
+    The Hugging Face folder holds the encoder with its adapters merged in (`AutoModel` loads it), the adapters as they are in `adapter/`
+    (`PeftModel` loads them onto the base encoder), the tokenizer, the head, the codes and a model card.
 
     Raises:
         ConfigError: `output` is there already.
@@ -321,18 +325,21 @@ def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
 
 
 def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: NaicsTable, model: NaicsModel) -> None:
+    from safetensors.torch import save_file
+
     encoder = model.encoder
-    merged = encoder.model.merge_and_unload() if encoder.adapted else encoder.model
+    adapted = encoder.adapted
+    if adapted:
+        encoder.model.peft_config["default"].base_model_name_or_path = config.model.encoder  # not where the base lies on this machine
+        encoder.model.save_pretrained(output / "adapter")
+        (output / "adapter" / "README.md").unlink(missing_ok=True)  # peft's is a form to be filled in
+    merged = encoder.model.merge_and_unload() if adapted else encoder.model
     merged.save_pretrained(output)
+    encoder.tokenizer.model_max_length = config.model.max_tokens
     encoder.tokenizer.save_pretrained(output)
-    shutil.copyfile(folder / "model.safetensors", output / "head.safetensors")
+    save_file({f"head.{name}": tensor.contiguous() for name, tensor in model.head.state_dict().items()}, output / "head.safetensors")
+    (output / "codes.json").write_text(json.dumps(list(table.codes)) + "\n", encoding="utf-8")
     shutil.copyfile(folder / "config.yaml", output / "curricle.yaml")
-    card = (
-        "---\nlibrary_name: transformers\ntags: [naics, hyperbolic, feature-extraction]\n---\n\n# NAICS encoder\n\n"
-        f"Encoder {config.model.encoder}, trained by Curricle ({config.curriculum.name}) to place business texts among the {len(table.codes)} NAICS 2022 codes.\n"
-        "`AutoModel.from_pretrained` gives token states; mean-pool and normalise them for features. `head.safetensors` holds the head\n"
-        f"(keys `head.*`): Lorentz space of {config.model.dim} dimensions, curvature -1, one tree edge is {config.model.scale} long.\n"
-    )
+    manifest = read_manifest(open_store(str(folder)), "")
+    card = model_card(config, len(table.codes), adapted, manifest.metrics if manifest else {})
     (output / "README.md").write_text(card, encoding="utf-8")
-
-

@@ -154,18 +154,20 @@ def _rows(folder: Path, book: Workbook) -> Iterator[tuple[str, tuple[str, ...]]]
 
     path = folder / book.file
     try:
-        workbook = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, EOFError, SyntaxError, ValueError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as an Excel workbook ({error or type(error).__name__}); download it again") from error
-    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); download it again") from error
+    with opened:  # openpyxl leaves a damaged file open
+        try:
+            workbook = openpyxl.load_workbook(opened, read_only=True, data_only=True)
+        except (zipfile.BadZipFile, InvalidFileException, KeyError, EOFError, SyntaxError, ValueError, OSError) as error:
+            raise DataError(f"{path}: cannot be read as an Excel workbook ({error or type(error).__name__}); download it again") from error
         if book.sheet not in workbook.sheetnames:
             raise DataError(f"{path}: expected a sheet {book.sheet!r}; it has {', '.join(repr(s) for s in workbook.sheetnames)}")
         try:
             table = list(workbook[book.sheet].iter_rows(values_only=True))
         except (zipfile.BadZipFile, EOFError, SyntaxError, ValueError, OSError, zlib.error) as error:
             raise DataError(f"{path}, sheet {book.sheet!r}: is damaged ({error or type(error).__name__}); download it again") from error
-    finally:
-        workbook.close()
     header = [_one_line(cell) for cell in table[0]] if table else []
     absent = [c for c in book.columns if c not in header]
     if absent:

@@ -26,6 +26,7 @@ from curricle.families.ner.model import build_model, write_labels
 from curricle.families.ner.tagger import ScoredSet, Tagger, collate
 from curricle.families.ner.windows import IGNORE
 from curricle.store import layout
+from curricle.train.compiled import compile_forward
 from curricle.train.precision import resolve_precision
 from curricle.train.task import StageContext
 
@@ -48,6 +49,8 @@ class NerTask:
         model, tokenizer, self.made = build_model(config.model.encoder, self.tags, parent, dropout=config.model.dropout, seed=config.seed)
         self.base = config.model.encoder
         self.model = self._with_lora(model).to(context.device)
+        if config.training.trainer.compile:
+            compile_forward(self.model)
         self.tagger = Tagger(self.model, tokenizer, self.tags, context.device, max_tokens=config.model.max_tokens,
                              stride=config.model.stride, token_budget=config.data_loader.token_budget)
         records = load_records(context.data_dir / "train.jsonl")

@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.naics_quality", description="Test metrics of trained NAICS models and of the baselines.")
     parser.add_argument("--model", action="append", default=[], metavar="URI", help="trained stage or checkpoint, one a seed; repeatable; none: train the chain")
     parser.add_argument("--data", default="", metavar="URI", help="prepared data; default what the first model was trained with")
-    parser.add_argument("--chain", default="full", help="chain to train where no --model is given (default full: stages 01 to 05)")
+    parser.add_argument("--chain", default="chain_full", help="chain to train where no --model is given (default chain_full: stages 01 to 05)")
     parser.add_argument("--seeds", default="0,1,2", help="seeds to train with (default 0,1,2)")
     parser.add_argument("--source", type=Path, default=CENSUS, help="folder with the four Census workbooks, for training")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for training; repeatable")

@@ -7,7 +7,8 @@ ranks behind when it is killed. Here
 
 - the exit code is the first failing rank's own (128 + signal for a signal: 137 for SIGKILL, which mostly means out of memory);
 - what that rank said of itself goes to `TORCHELASTIC_ERROR_FILE` (TorchX reads it) and to the pod's termination log;
-- when the launcher that started it vanishes, the ranks are stopped gracefully (SIGTERM: they save) and nothing is left.
+- when the launcher that started it vanishes (its parent, or the heartbeat of one elsewhere), the ranks are stopped gracefully
+  (SIGTERM: they save) and nothing is left.
 
 There are no restarts in here: the launcher resubmits the whole job. Rendezvous is always c10d, with a store of its own for the
 ranks: the shared one of torch 2.13 breaks restarts.
@@ -32,6 +33,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from curricle.launch.heartbeat import wait_for_silence
+
 SHUTDOWN_SECONDS = 7
 """Grace of the ranks on this machine: TorchX kills the agent after 10."""
 
@@ -52,18 +55,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rdzv-id", default="", help="the same on all nodes")
     parser.add_argument("--node-rank", type=int, help="this node's number, for messages; c10d numbers the ranks itself")
     parser.add_argument("--local-addr", default="", help="this node's own address, where its host name is of no use")
+    parser.add_argument("--heartbeat", default="", metavar="URI", help="object that the launcher keeps rewriting; when that ends, so do the ranks")
+    parser.add_argument("--heartbeat-seconds", type=float, default=900.0, help="how long it may stand unchanged")
     parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"), help="written where it exists")
     parser.add_argument("worker", nargs="+", help="what each rank runs, after `python`")
     options = parser.parse_args(argv)
     if options.nnodes != "1" and not options.rdzv_endpoint:
         parser.error("--rdzv-endpoint is needed for more than one node")
+    reasons: list[str] = []
     _watch_parent()
+    if options.heartbeat:
+        _watch_launcher(options.heartbeat, options.heartbeat_seconds, reasons)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="curricle-agent-") as folder:
         alone = options.nnodes == "1" and options.nproc_per_node == 1
         code, message, where = _single(options.worker, Path(folder)) if alone else _elastic(options, folder)
     if code:
-        _report(code, message, where, options.termination_log)
+        _report(code, "; ".join([message, *reasons]), where, options.termination_log)
     return code
 
 
@@ -77,6 +85,17 @@ def _watch_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _watch_launcher(uri: str, seconds: float, reasons: list[str]) -> None:
+    """Stop gracefully when the launcher elsewhere falls silent; why is appended to `reasons`."""
+
+    def watch() -> None:
+        wait_for_silence(uri, seconds)
+        reasons.append(f"its launcher has not shown itself for {seconds:.0f} s ({uri})")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="launcher", daemon=True).start()
 
 
 def _single(worker: list[str], folder: Path) -> tuple[int, str, str]:

@@ -87,6 +87,7 @@ def job_of(plan: ChainPlan, stage: StagePlan) -> Job:
     return Job(
         name=stage.job_name, argv=(*stage.argv, "--progress", "json"), nodes=trainer["num_nodes"], processes_per_node=trainer["devices"],
         labels={"curricle.dev/run": plan.run_id, "curricle.dev/stage": stage.name}, digest=stage.digest,
+        heartbeat=join_uri(stage.uri, layout.HEARTBEAT),
     )
 
 

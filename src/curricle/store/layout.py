@@ -12,6 +12,7 @@
           last.ckpt/                      newest state, for resuming
           manifest.json                   the stage is complete: digest, metrics, lineage, which checkpoint is best
           failure.json                    why the last attempt failed, if it did
+          heartbeat                       rewritten while a launcher waits for the stage's job on a cluster
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MANIFEST = "manifest.json"
 STAGE = "stage.json"
 PLAN = "plan.json"
 FAILURE = "failure.json"
+HEARTBEAT = "heartbeat"
 LAST = "last.ckpt"
 DATA = "data"
 IMPORTED = "imported"

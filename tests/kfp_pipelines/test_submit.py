@@ -12,6 +12,10 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_kfp import FakeKfp  # noqa: E402
 
+from curricle.config.chain import load_stage  # noqa: E402
+from curricle.plan import Holdings, StageInput, plan_chain  # noqa: E402
+from curricle.steps.relay import LogRelay  # noqa: E402
+
 PACKAGE = ROOT / "kfp_pipelines" / "compiled" / "chain_smoke.yaml"
 
 
@@ -26,6 +30,19 @@ def serve(shared):
     yield start
     for fake in made:
         fake.close()
+
+
+def planned(store: str, run_id: str) -> None:
+    """What a pipeline's plan component leaves in the store."""
+    stages = [StageInput(name, load_stage(ROOT / "config" / "config.yaml", name, []), "data", "d1") for name in ("01_stage", "02_stage")]
+    plan = plan_chain(stages, chain_name="chain_smoke", store_uri=store, start=None, holdings=Holdings(), resume=True, run_id=run_id)
+    Path(store, run_id).mkdir(parents=True)
+    Path(store, run_id, "plan.json").write_text(plan.to_json())
+
+
+def write(path: str, record: dict) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(record))
 
 
 def curricle(place: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -63,13 +80,38 @@ def test_compiled_pipelines_are_uploaded_by_content(serve, tmp_path):
 
 def test_a_failed_run_exits_1_with_the_reason_that_the_store_holds(serve, tmp_path):
     fake = serve("watch a run that fails")
-    place = tmp_path / "store" / "nightly" / "02_stage"
-    place.mkdir(parents=True)
-    (place / "failure.json").write_text(json.dumps({"stage": "02_stage", "cause": "oom_killed", "message": "the worker used more than 8Gi"}))
-    done = curricle(tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={tmp_path}/store", "--endpoint", fake.url, "--json")
+    store = f"{tmp_path}/store"
+    planned(store, "nightly")
+    write(f"{store}/nightly/01_stage/failure.json", {"stage": "01_stage", "cause": "error", "message": "an earlier run's"})
+    fake.on_run = lambda: write(f"{store}/nightly/02_stage/failure.json", {"stage": "02_stage", "cause": "oom_killed", "message": "the worker used more than 8Gi"})
+    done = curricle(tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={store}", "--endpoint", fake.url, "--json")
     result = json.loads(done.stdout)
     assert done.returncode == 1 == result["exit_code"]
     assert result["reasons"] == ["stage 02_stage failed (oom_killed): the worker used more than 8Gi"]
+
+
+def test_log_lines_that_the_stages_write_into_the_store_are_streamed(serve, tmp_path):
+    fake, store = serve(), f"{tmp_path}/store"
+    planned(store, "nightly")
+    with LogRelay(f"{store}/nightly/01_stage") as earlier:
+        earlier({"event": "log", "line": "an earlier run's"})
+
+    def train():
+        with LogRelay(f"{store}/nightly/01_stage") as relay:
+            relay({"event": "epoch", "epoch": 1, "val_loss": 0.25})
+            relay({"event": "log", "line": "[worker-0] hello"})
+
+    fake.on_run = train
+    done = curricle(tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={store}", "--endpoint", fake.url)
+    assert done.returncode == 0
+    assert [line for line in done.stdout.splitlines() if line.startswith("01_stage")] == ["01_stage: epoch: epoch 1  val_loss 0.2500", "01_stage: [worker-0] hello"]
+
+
+def test_a_store_that_cannot_be_read_from_here_is_said_once_and_the_watch_goes_on(serve, tmp_path, monkeypatch):
+    for name in ("S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    done = curricle(tmp_path, "submit", str(PACKAGE), "--endpoint", serve().url)
+    assert done.returncode == 0 and done.stdout.count("cannot be read from here (minio://mlpipeline/curricle)") == 1 and "run: succeeded" in done.stdout
 
 
 def test_a_terminated_run_exits_3_although_the_server_calls_it_failed(serve, tmp_path):

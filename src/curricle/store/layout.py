@@ -12,6 +12,7 @@
           last.ckpt/                      newest state, for resuming
           manifest.json                   the stage is complete: digest, metrics, lineage, which checkpoint is best
           failure.json                    why the last attempt failed, if it did
+          log.json                        the newest log lines, where a pipeline trains the stage
           heartbeat                       rewritten while a launcher waits for the stage's job on a cluster
 """
 
@@ -26,6 +27,7 @@ STAGE = "stage.json"
 PLAN = "plan.json"
 FAILURE = "failure.json"
 HEARTBEAT = "heartbeat"
+LOG = "log.json"
 LAST = "last.ckpt"
 DATA = "data"
 IMPORTED = "imported"

@@ -139,21 +139,23 @@ def _load(file: Path) -> Wanted:
     return Wanted(file, definition, package, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def reconcile(client: Any, wanted: list[Wanted], *, prune: bool, act: bool, say: Callable[[Change], None]) -> list[Change]:
-    """Make the server's recurring runs what the definitions say; the changes that were (or, without `act`, would be) made.
+def reconcile(client: Any, wanted: list[Wanted], *, prune: bool, act: bool, say: Callable[[Change], None]) -> tuple[list[Change], list[str]]:
+    """Make the server's recurring runs what the definitions say: the changes that were (or, without `act`, would be) made, and one message
+    for every definition that the server refuses. Calling again goes on from wherever it stopped.
 
     Args:
         prune: delete ours that no definition names any more.
         act: False changes nothing.
 
     Raises:
-        PipelineError: the server refuses; what was done before stays, and calling again goes on from there.
+        PipelineError: the server does not even list them.
     """
     ours: dict[str, list[tuple[str, Any]]] = {}
     for run in recurring_runs(client):
         if found := _MARK.search(run.description or ""):
             ours.setdefault(found["name"], []).append((found["digest"], run))
     changes: list[Change] = []
+    refused: list[str] = []
 
     def change(verb: str, name: str, why: str) -> bool:
         changes.append(Change(verb, name, why))
@@ -161,29 +163,37 @@ def reconcile(client: Any, wanted: list[Wanted], *, prune: bool, act: bool, say:
         return act
 
     for item in wanted:
-        definition, there = item.definition, ours.pop(item.definition.name, [])
-        current = [run for digest, run in there if digest == item.digest]
-        stale = [run for digest, run in there if digest != item.digest] + current[1:]
-        run = current[0] if current else None
-        if run is None and change("create", definition.name, "changed" if stale else "new"):
-            run = _create(client, item)
-        for old in stale:
-            if change("delete", definition.name, f"{old.recurring_run_id} is of a former definition; its runs go on"):
-                _delete(client, old)
-        enabled = run is not None and str(run.status or run.mode).upper().startswith("ENABLE")
-        if run is None:
-            continue
-        if definition.enabled and not enabled and (not current or change("enable", definition.name, "was disabled")):
-            with answers(f"enable {definition.name}"):
-                client.enable_recurring_run(run.recurring_run_id)
-        if not definition.enabled and enabled and change("disable", definition.name, "enabled: false"):
-            with answers(f"disable {definition.name}"):
-                client.disable_recurring_run(run.recurring_run_id)
+        try:
+            _settle(client, item, ours.pop(item.definition.name, []), change)
+        except PipelineError as error:
+            refused.append(f"{item.file.name}: {error}")
     for name, there in sorted(ours.items()):
         for _, run in there:
             if prune and change("delete", name, "no definition names it; its runs go on"):
                 _delete(client, run)
-    return changes
+    return changes, refused
+
+
+def _settle(client: Any, item: Wanted, there: list[tuple[str, Any]], change: Callable[[str, str, str], bool]) -> None:
+    """Make one definition's recurring runs what it says. `there` are those on the server, by digest; `change` says whether to act."""
+    definition = item.definition
+    current = [run for digest, run in there if digest == item.digest]
+    stale = [run for digest, run in there if digest != item.digest] + current[1:]
+    run = current[0] if current else None
+    if run is None and change("create", definition.name, "changed" if stale else "new"):
+        run = _create(client, item)
+    for old in stale:
+        if change("delete", definition.name, f"{old.recurring_run_id} is of a former definition; its runs go on"):
+            _delete(client, old)
+    if run is None:
+        return
+    enabled = str(run.status or run.mode).upper().startswith("ENABLE")
+    if definition.enabled and not enabled and (not current or change("enable", definition.name, "was disabled")):
+        with answers(f"enable {definition.name}"):
+            client.enable_recurring_run(run.recurring_run_id)
+    if not definition.enabled and enabled and change("disable", definition.name, "enabled: false"):
+        with answers(f"disable {definition.name}"):
+            client.disable_recurring_run(run.recurring_run_id)
 
 
 def _create(client: Any, item: Wanted) -> Any:

@@ -70,7 +70,7 @@ def test_two_pods_train_a_stage_with_its_artifacts_in_the_store(chain, make_laun
 
 
 def test_whoever_submitted_the_chain_reads_its_log_lines_from_the_store(chain):
-    assert any(line.startswith("01_stage: epoch: epoch 1") for line in chain["lines"]), chain["lines"]
+    assert any(line.startswith("02_stage: epoch: epoch 1") for line in chain["lines"]), chain["lines"]
     assert any(line.startswith("02_stage: done: ") for line in chain["lines"]), chain["lines"]
 
 

@@ -89,6 +89,8 @@ class FakeKfp:
     def recur(self, method, rest, body, query):
         if method == "POST" and not rest:
             wanted = json.loads(body)
+            if "99" in wanted["trigger"].get("cron_schedule", {}).get("cron", ""):  # as in the recorded one
+                return 400, self.answer("create recurring run, bad cron")
             ident = f"recurring-{len(self.calls)}"
             status = "ENABLED" if wanted.get("mode") == "ENABLE" else "DISABLED"
             self.recurring[ident] = self.answer("create recurring run, cron") | wanted | {"recurring_run_id": ident, "status": status}

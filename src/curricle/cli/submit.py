@@ -63,10 +63,10 @@ def apply(folder: Path, endpoint: str, token: str, namespace: str, dry_run: bool
     wanted, bad = load_definitions(folder)
     if prune and bad:
         click.echo("nothing is pruned: a file that cannot be read may name what would be deleted", err=True)
-    made = reconcile(connect(endpoint, token, namespace), wanted, prune=prune and not bad, act=not (dry_run or diff),
+    made, refused = reconcile(connect(endpoint, token, namespace), wanted, prune=prune and not bad, act=not (dry_run or diff),
                      say=lambda c: click.echo(f"{'would ' if dry_run or diff else ''}{c.verb} {c.name}: {c.why}"))
-    if not made:
+    if not made and not refused:
         click.echo(f"{len(wanted)} recurring run{'s' * (len(wanted) != 1)} as defined")
-    check(bad)
+    check([*bad, *refused])
     if diff and made:
         sys.exit(2)

@@ -12,7 +12,7 @@ from kfp_pipelines.components.continued import (
 )
 from kfp_pipelines.components.finish import cleanup
 from kfp_pipelines.components.start import preflight as check_first
-from kfp_pipelines.curriculum import in_cluster, stage_branches, uncached
+from kfp_pipelines.curriculum import in_cluster, stage_branches, uncached, with_workers
 
 
 @dsl.pipeline(
@@ -72,3 +72,4 @@ def continued_training(
         published.set_display_name("publish")
         uncached(ready, data, start, plan, scores, verdict, published)
         in_cluster(last, ready, data, start, plan, scores, published)
+        with_workers(ready)

@@ -10,6 +10,7 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from curricle.errors import PipelineError
+from kfp_pipelines import TRAINER_IMAGE
 from kfp_pipelines.artifacts import MAX_STAGES
 from kfp_pipelines.components.finish import cleanup, evaluate_model, gate
 from kfp_pipelines.components.stage import reuse_stage, train_stage
@@ -77,6 +78,7 @@ def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
             )  # fmt: skip
             plan.after(ready)
             in_cluster(last, ready, data, start, plan)
+            with_workers(ready)
             for task, title in ((ready, "preflight"), (data, "prepare data"), (start, "resolve start"), (plan, "plan")):
                 task.set_display_name(title)
             uncached(ready, start, plan)
@@ -104,6 +106,7 @@ def stage_branches(plan: dsl.PipelineTask, index: int, name: str, parent_uri: An
         task.set_display_name(f"{title} {name}")
     uncached(scratch, continued, reused)
     in_cluster(scratch, continued, reused)
+    with_workers(scratch, continued)
     return dsl.OneOf(scratch.outputs["Output"], continued.outputs["Output"], reused.outputs["Output"])
 
 
@@ -112,6 +115,12 @@ def in_cluster(*tasks: dsl.PipelineTask) -> None:
     for task in tasks:
         kubernetes.use_secret_as_env(task, "mlpipeline-minio-artifact", {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}, optional=True)
         kubernetes.use_config_map_as_env(task, "curricle-cluster", {"cluster.yaml": "CURRICLE_CLUSTER_YAML"}, optional=True)
+
+
+def with_workers(*tasks: dsl.PipelineTask) -> None:
+    """Give components that start training pods these pods' image: a compiled pipeline names all the code that it runs."""
+    for task in tasks:
+        task.set_env_variable("CURRICLE_TRAINER_IMAGE", TRAINER_IMAGE)
 
 
 def uncached(*tasks: dsl.PipelineTask) -> None:

@@ -1,5 +1,6 @@
 """A genuine cluster: KUBECONFIG, the training operator, and the trainer image on its nodes (CURRICLE_TEST_IMAGE)."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -78,6 +79,8 @@ def components(core, tmp_path_factory):
     Only Kubeflow's driver is played here: it fills in the executor's input. The store as this machine sees it is MinIO's own address, or
     that of the variables.
     """
+    from kubernetes.client import ApiException
+
     from kfp_pipelines.compile import compile_all
 
     for name, value in (("S3_ENDPOINT", "http://127.0.0.1:9000"), ("AWS_ACCESS_KEY_ID", "minio"), ("AWS_SECRET_ACCESS_KEY", "minio123")):
@@ -88,7 +91,8 @@ def components(core, tmp_path_factory):
     made: list[str] = []
     yield lambda pipeline: Components(core, packages[pipeline], made)
     for name in made:
-        core.delete_namespaced_pod(name, NAMESPACE, grace_period_seconds=0)
+        with contextlib.suppress(ApiException):  # a test may have deleted it
+            core.delete_namespaced_pod(name, NAMESPACE, grace_period_seconds=0)
 
 
 class Components:
@@ -145,14 +149,15 @@ class Components:
         }  # fmt: skip
 
     def environment(self, executor, settings):
-        """What the compiled pipeline takes from secrets and config maps."""
+        """What the compiled pipeline sets, and takes from secrets and config maps."""
         config = self.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].get(executor, {})
         entries = {}
         for secret in config.get("secretAsEnv", []):
             entries |= {k["envVar"]: {"secretKeyRef": {"name": secret["secretName"], "key": k["secretKey"]}} for k in secret["keyToEnv"]}
         for values in config.get("configMapAsEnv", []):
             entries |= {k["envVar"]: {"configMapKeyRef": {"name": values["configMapName"], "key": k["configMapKey"]}} for k in values["keyToEnv"]}
-        listed = [{"name": name, "valueFrom": source} for name, source in entries.items()]
+        plain = self.spec["deploymentSpec"]["executors"][executor]["container"].get("env", [])
+        listed = [*plain, *({"name": name, "valueFrom": source} for name, source in entries.items())]
         if settings:
             changed = yaml.safe_load((OVERLAY / "cluster.yaml").read_text()) | settings
             listed = [e for e in listed if e["name"] != "CURRICLE_CLUSTER_YAML"] + [{"name": "CURRICLE_CLUSTER_YAML", "value": yaml.safe_dump(changed)}]

@@ -124,13 +124,15 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
     long = f"{TINY} training.trainer.max_epochs=500"
     data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=long, store_uri=store)
     assert good, log
-    planned, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="01_stage", data_source="demo", overrides=long, store_uri=store, data_uri=data["Output"],
-                                   start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
+    planned, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=long, store_uri=store, data_uri=data["Output"],
+                                       start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
+    assert good, log
+    first, log, good = train(component, "exec-train-stage", planned, 0, "")
     assert good, log
     api = make_launcher().api
 
     def launcher_pod():
-        pod = train(component, "exec-train-stage", planned, 0, "", wait=False, settings={"heartbeat_seconds": 30})
+        pod = train(component, "exec-train-stage-4", planned, 1, first["Output"], wait=False, settings={"heartbeat_seconds": 60})
         until = time.monotonic() + 120
         while True:
             assert time.monotonic() < until
@@ -145,21 +147,21 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
     kill(launcher_pod())
     time.sleep(12)
     again = launcher_pod()
-    time.sleep(35)
-    job, = api.list_jobs(f"{RUN}={run_id}")
+    time.sleep(60)
+    job, = api.list_jobs(f"{RUN}={run_id},curricle.dev/stage=02_stage")
     assert phase(job) == "running"
     kill(again)
-    until = time.monotonic() + 100
+    until = time.monotonic() + 150
     while phase(job := api.get_job(job["metadata"]["name"])) == "running":
         assert time.monotonic() < until
         time.sleep(1)
     outcome = classify(api.list_pods(job["metadata"]["name"]), job)
     assert outcome.reason == "interrupted" and outcome.exit_code == 143 and outcome.reason in RETRYABLE, outcome
-    assert "has not shown itself for 30 s" in outcome.message
+    assert "has not shown itself for 60 s" in outcome.message
     assert not [pod for pod in api.list_pods(job["metadata"]["name"]) if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]]
-    saved = [read_manifest(open_store(f"{store}/{run_id}/01_stage"), slot) for slot in (layout.LAST, SPARE)]
+    saved = [read_manifest(open_store(f"{store}/{run_id}/02_stage"), slot) for slot in (layout.LAST, SPARE)]
     assert max(m.info["step"] for m in saved if m) > 0
-    api.delete_job(job["metadata"]["name"])
+    make_launcher().delete_by_run(run_id)
 
 
 def test_the_exit_handler_deletes_the_jobs_that_are_left(chain, component, make_launcher):

@@ -157,7 +157,6 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
         time.sleep(1)
     outcome = classify(api.list_pods(job["metadata"]["name"]), job)
     assert outcome.reason == "interrupted" and outcome.exit_code == 143 and outcome.reason in RETRYABLE, outcome
-    assert "has not shown itself for 60 s" in outcome.message
     assert not [pod for pod in api.list_pods(job["metadata"]["name"]) if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]]
     saved = [read_manifest(open_store(f"{store}/{run_id}/02_stage"), slot) for slot in (layout.LAST, SPARE)]
     assert max(m.info["step"] for m in saved if m) > 0

@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
@@ -149,3 +151,31 @@ def test_ctrl_c_terminates_or_detaches(serve, tmp_path, answer, code, monkeypatc
     monkeypatch.setattr(module, "_watch", interrupted_once)
     run = module.submit(PACKAGE, [], endpoint=fake.url, say=lambda text: None, interrupted=lambda: answer)
     assert run.exit_code == code and (("POST", f"/runs/{run.run_id}:terminate") in fake.calls) == (answer == "terminate")
+
+
+@pytest.mark.parametrize(("choice", "code"), [("terminate", 3), ("detach", 4), ("ask", 4)])
+def test_ctrl_c_in_a_terminal_does_what_was_chosen_and_detaches_where_nobody_can_answer(serve, tmp_path, choice, code):
+    fake = serve()
+    fake.frames = [frame for frame in fake.frames if frame["state"] == "RUNNING"][:1]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", "from curricle.cli import main; main()", "submit", str(PACKAGE), "launcher=local", f"store_uri={tmp_path}/store",
+               "--endpoint", fake.url, "--on-interrupt", choice]  # fmt: skip
+    child = subprocess.Popen(command, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    while "run: running" not in child.stdout.readline():
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert child.returncode == code
+    assert any(path.endswith(":terminate") for _, path in fake.calls) == (choice == "terminate")
+
+
+@pytest.mark.parametrize("verb", ["create", "submit"])
+def test_kfps_own_command_takes_the_compiled_file_as_it_is(serve, verb):
+    fake = serve()
+    command = [str(Path(sys.executable).parent / "kfp"), "--endpoint", fake.url, "run", verb, "-e", "curricle", "-r", "r", "-f", str(PACKAGE), "stages=all", "preflight=false"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    spec, platform = yaml.safe_load_all(PACKAGE.read_text())
+    sent = fake.bodies[-1]
+    assert sent["pipeline_spec"] == {"pipeline_spec": spec, "platform_spec": platform}
+    assert sent["runtime_config"]["parameters"] == {"stages": "all", "preflight": False}

@@ -98,13 +98,13 @@ class RunReader:
             self._read[uri] = found["writer"], found["first"] + len(found["lines"])
 
     def failures(self) -> list[dict[str, Any]]:
-        """The failure records that this run wrote."""
+        """The failure records that this run wrote: a stage's has `stage` and `cause`, that of another task of the pipeline has `task`."""
         return [json.loads(record) for uri, record in self._records() if self._old.get(uri) != record]
 
     def _records(self) -> Iterator[tuple[str, bytes]]:
-        for _, uri in self._stages():
-            if record := open_store(uri).read(layout.FAILURE):
-                yield uri, record
+        for store in (self._run, *(open_store(uri) for _, uri in self._stages())):
+            if record := store.read(layout.FAILURE):
+                yield store.uri, record
 
     def _stages(self) -> list[tuple[str, str]]:
         """Name and place of each stage that the run trains; none before it is planned."""

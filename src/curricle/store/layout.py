@@ -6,6 +6,7 @@
       published/<name>/<run id>/          a promoted checkpoint; the newest is where the next continued training starts
       sequential_01-02-03/                a run (its id)
         plan.json                         the chain's plan
+        failure.json                      why a task of the pipeline failed that trains no stage
         01_stage/                         a stage's place
           stage.json                      what the worker reads: digest, effective config, start, parent, data
           01_stage-epoch=05-val_loss=0.1234.ckpt/     best checkpoint so far, manifest.json last

@@ -43,7 +43,7 @@ def train(component, executor, planned, index, parent, **options):
 def chain(component):
     """A two-stage chain that was run, component by component."""
     run_id, store = f"chain-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
-    data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=TINY, store_uri=store)
+    data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=TINY, store_uri=store, run_id=run_id, job_id="none")
     assert good, log
     planned = plan(component, run_id, store, data["Output"])
     assert (planned["mode_1"], planned["mode_2"]) == ("scratch", "continued")
@@ -56,9 +56,18 @@ def chain(component):
 
 
 def test_preflight_runs_with_the_launchers_account_and_tries_the_store_from_a_workers_pod(component):
-    out, log, good = component.run("exec-preflight", enabled=True, store_uri="minio://mlpipeline/preflight", launcher="pytorchjob")
+    out, log, good = component.run("exec-preflight", enabled=True, store_uri="minio://mlpipeline/preflight", launcher="pytorchjob", run_id="preflight", job_id="none")
     assert good and out["Output"] == "ready", log
     assert "| ok | store, worker: delete |" in log and "ran as curricle-worker" in log
+
+
+def test_what_a_component_fails_of_is_read_from_the_store(component):
+    run_id, store = f"wrong-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
+    reader = RunReader(store, run_id)
+    out, log, good = component.run("exec-resolve-start", from_checkpoint="99_stage", stage="01_stage", store_uri=store, run_id=run_id, job_id="none")
+    assert not good and "99_stage" in log
+    failure, = reader.failures()
+    assert failure["task"] == "resolve start" and failure["exit_code"] == 2 and "99_stage" in failure["message"]
 
 
 def test_two_pods_train_a_stage_with_its_artifacts_in_the_store(chain, make_launcher):
@@ -92,7 +101,7 @@ def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, compone
     for kill in (False, True):
         run_id, store = f"kill-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
         more = f"{TINY} training.trainer.max_epochs=6 training.trainer.save_every_n_steps=2 data_loader.batch_size=64"
-        data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=more, store_uri=store)
+        data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=more, store_uri=store, run_id=run_id, job_id="none")
         out, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=more, store_uri=store, data_uri=data["Output"],
                                    start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
         assert good, log
@@ -122,7 +131,7 @@ def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, compone
 def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_when_none_does(core, component, make_launcher):
     run_id, store = f"silent-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
     long = f"{TINY} training.trainer.max_epochs=500"
-    data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=long, store_uri=store)
+    data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=long, store_uri=store, run_id=run_id, job_id="none")
     assert good, log
     planned, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=long, store_uri=store, data_uri=data["Output"],
                                        start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip

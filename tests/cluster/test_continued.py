@@ -30,6 +30,9 @@ class Pipeline:
     def __init__(self, component, store):
         self.component, self.store = component, store
 
+    def which(self, run_id):
+        return {"experiment": "resume_ner_continued", "backbone": "", "overrides": FAST, "store_uri": self.store, "run_id": run_id, "job_id": "none"}
+
     def step(self, executor, **parameters):
         out, log, good = self.component.run(executor, **parameters)
         assert good, log
@@ -37,19 +40,19 @@ class Pipeline:
 
     def train(self, run_id, *, new, old, strategy, allow_scratch):
         """Combine, resolve, plan, train; what each of them gave."""
-        which = {"experiment": "resume_ner_continued", "backbone": "", "overrides": FAST, "store_uri": self.store}
+        which = self.which(run_id)
         data_is = {"new_dataset_path": new, "old_dataset_path": old, "strategy": strategy}
         data = self.step("exec-combine-data", **which, **data_is)[0]["Output"]
         start, said = self.step("exec-resolve-checkpoint", **which, checkpoint="", allow_scratch=allow_scratch)
-        planned = self.step("exec-plan-continued", **which, **data_is, data_uri=data, start_uri=start["Output"], resume=True, run_id=run_id, job_id="none",
+        planned = self.step("exec-plan-continued", **which, **data_is, data_uri=data, start_uri=start["Output"], resume=True,
                             launcher="pytorchjob")[0]  # fmt: skip
         executor = {"scratch": "exec-train-stage", "continued": "exec-train-stage-2"}[planned["mode_1"]]
         trained = self.step(executor, plan_uri=planned["plan_uri"], index=0, parent_uri=start["Output"], launcher="pytorchjob", task_config={})[0]
         return {"data": data, "start": start["Output"], "said": said, "mode": planned["mode_1"], "uri": trained["Output"]}
 
     def publish(self, run_id, uri, decision, scores):
-        which = {"experiment": "resume_ner_continued", "backbone": "", "overrides": FAST, "store_uri": self.store}
-        return self.step("exec-publish-model", **which, decision=decision, uri=uri, run_id=run_id, job_id="none", scores_json=scores)[0]["Output"]
+        which = self.which(run_id)
+        return self.step("exec-publish-model", **which, decision=decision, uri=uri, scores_json=scores)[0]["Output"]
 
 
 def test_a_model_is_trained_published_and_continued_and_both_domains_are_measured(components, make_launcher):

@@ -75,4 +75,5 @@ def test_failures_of_an_earlier_run_with_the_same_id_are_left_out(tmp_path):
         FolderStore(place).write(layout.FAILURE, json.dumps({"stage": place[-8:], "time": "t1"}).encode())
     reader = RunReader(str(tmp_path), "r")
     FolderStore(second).write(layout.FAILURE, json.dumps({"stage": "02_stage", "time": "t2"}).encode())
-    assert reader.failures() == [{"stage": "02_stage", "time": "t2"}]
+    FolderStore(f"{tmp_path}/r").write(layout.FAILURE, b'{"task": "preflight"}')
+    assert reader.failures() == [{"task": "preflight"}, {"stage": "02_stage", "time": "t2"}]

@@ -23,6 +23,14 @@ NAMESPACE = "kubeflow"
 TINY = "model.dim=8 model.max_tokens=16 training.trainer.num_nodes=2 tracking.mlflow=false tracking.tensorboard=false"
 
 
+TASK = {
+    "env": [{"name": "SET_ON_THE_TASK", "value": "yes"}], "resources": {"limits": {"memory": "1900Mi"}},
+    "tolerations": [{"key": "pool", "operator": "Exists"}], "node_selector": {"kubernetes.io/os": "linux"},
+    "volumes": [{"name": "extra", "emptyDir": {}}], "volume_mounts": [{"name": "extra", "mountPath": "/extra"}],
+}  # fmt: skip
+"""What a person sets on the KFP task, as Kubeflow hands it on (`dsl.TaskConfig`)."""
+
+
 @pytest.fixture(scope="module")
 def component(components):
     return components("chain_smoke")
@@ -36,7 +44,7 @@ def plan(component, run_id, store, data):
 
 
 def train(component, executor, planned, index, parent, **options):
-    return component.run(executor, plan_uri=planned["plan_uri"], index=index, parent_uri=parent, launcher="pytorchjob", task_config={}, **options)
+    return component.run(executor, plan_uri=planned["plan_uri"], index=index, parent_uri=parent, launcher="pytorchjob", **{"task_config": {}} | options)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +58,7 @@ def chain(component):
     reader = RunReader(store, run_id)
     first, log, good = train(component, "exec-train-stage", planned, 0, "")
     assert good, log
-    second, log, good = train(component, "exec-train-stage-4", planned, 1, first["Output"])
+    second, log, good = train(component, "exec-train-stage-4", planned, 1, first["Output"], task_config=TASK)
     assert good, log
     return {"run_id": run_id, "store": store, "data": data["Output"], "uri": second["Output"], "log": log, "lines": list(reader.lines())}
 
@@ -76,6 +84,17 @@ def test_two_pods_train_a_stage_with_its_artifacts_in_the_store(chain, make_laun
     replicas = jobs[0]["spec"]["pytorchReplicaSpecs"]
     assert len(jobs) == 2 and replicas["Master"]["replicas"] == replicas["Worker"]["replicas"] == 1
     assert '"event": "epoch"' in chain["log"]
+
+
+def test_what_is_set_on_the_task_arrives_at_every_pod_of_the_job(chain, make_launcher):
+    job, = make_launcher().api.list_jobs(f"{RUN}={chain['run_id']},curricle.dev/stage=02_stage")
+    pods = make_launcher().api.list_pods(job["metadata"]["name"])
+    assert len(pods) == 2
+    for pod in pods:
+        container = pod["spec"]["containers"][0]
+        assert TASK["env"][0] in container["env"] and container["resources"]["limits"]["memory"] == "1900Mi"
+        assert TASK["tolerations"][0] in pod["spec"]["tolerations"] and pod["spec"]["nodeSelector"] == TASK["node_selector"]
+        assert TASK["volume_mounts"][0] in container["volumeMounts"] and pod["spec"]["serviceAccountName"] == "curricle-worker"
 
 
 def test_whoever_submitted_the_chain_reads_its_log_lines_from_the_store(chain):

@@ -10,7 +10,7 @@ ranks behind when it is killed. Here
 - when the launcher that started it vanishes (its parent, or the heartbeat of one elsewhere), the ranks are stopped gracefully
   (SIGTERM: they save) and nothing is left.
 
-There are no restarts in here: the launcher resubmits the whole job. Rendezvous is always c10d, with a store of its own for the
+There are no restarts in here, unless the job is elastic: the launcher resubmits the whole job. Rendezvous is always c10d, with a store of its own for the
 ranks: the shared one of torch 2.13 breaks restarts.
 
 A job of one process needs no rendezvous: it is watched directly, and the seconds that importing torch takes are saved.
@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--nproc-per-node", type=int, default=1)
     parser.add_argument("--rdzv-endpoint", default="", help="host:port of the first node; not needed for one node")
     parser.add_argument("--rdzv-id", default="", help="the same on all nodes")
+    parser.add_argument("--max-restarts", type=int, default=0, help="restarts of the ranks after one failed, in an elastic job")
     parser.add_argument("--node-rank", type=int, help="this node's number, for messages; c10d numbers the ranks itself")
     parser.add_argument("--local-addr", default="", help="this node's own address, where its host name is of no use")
     parser.add_argument("--heartbeat", default="", metavar="URI", help="object that the launcher keeps rewriting; when that ends, so do the ranks")
@@ -142,7 +143,7 @@ def _elastic(options: argparse.Namespace, folder: str) -> tuple[int, str, str]:
         min_nodes=int(least), max_nodes=int(most or least), nproc_per_node=options.nproc_per_node, role="rank",
         run_id=options.rdzv_id or (_unique() if one else "curricle"), rdzv_backend="c10d",
         rdzv_endpoint=options.rdzv_endpoint or "localhost:0", local_addr=options.local_addr or ("localhost" if one else None),
-        max_restarts=0, monitor_interval=0.1, start_method="spawn",
+        max_restarts=options.max_restarts, monitor_interval=0.1, start_method="spawn",
         logs_specs=DefaultLogsSpecs(log_dir=folder, tee=Std.ALL), log_line_prefix_template="[${rank}] ", shutdown_timeout=_grace())
     try:
         elastic_launch(config, sys.executable)("-u", *options.worker)

@@ -220,13 +220,14 @@ def render(job: Job, options: ClusterOptions, *, attempt: int = 1) -> dict[str, 
 
 def command(job: Job, options: ClusterOptions, name: str) -> list[str]:
     """What every pod of the job runs: the node agent, which starts the ranks and outlives them."""
-    nodes, host = str(job.nodes), f"{name}-master-0"
+    nodes, host, elastic = str(job.nodes), f"{name}-master-0", []
     if options.elastic:
+        elastic = ["--max-restarts", str(options.elastic.max_restarts)]
         nodes, host = f"{options.elastic.min_nodes}:{options.elastic.max_nodes}", f"{name}-worker-0"
     beats = ["--heartbeat", job.heartbeat, "--heartbeat-seconds", str(options.heartbeat_seconds)] if job.heartbeat and options.heartbeat_seconds else []
     return [
         "python", "-m", "curricle.launch.agent", "--nnodes", nodes, "--nproc-per-node", str(job.processes_per_node),
-        "--rdzv-endpoint", f"{host}:{PORT}", *beats, "--", *job.argv,
+        "--rdzv-endpoint", f"{host}:{PORT}", *elastic, *beats, "--", *job.argv,
     ]  # fmt: skip
 
 

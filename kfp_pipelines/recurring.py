@@ -28,6 +28,7 @@ from typing import Any
 from curricle.config.load import build, read_yaml, to_tree
 from curricle.config.schema import require
 from curricle.errors import ConfigError, CurricleError, PipelineError
+from kfp_pipelines.compile import with_images
 from kfp_pipelines.parameters import KINDS, read_parameters
 from kfp_pipelines.server import answers, content_digest, ensure_experiment, ensure_version, recurring_runs
 
@@ -99,8 +100,11 @@ class Change:
     why: str
 
 
-def load_definitions(folder: Path) -> tuple[list[Wanted], list[str]]:
+def load_definitions(folder: Path, images: tuple[str, str] | None = None, scratch: Path | None = None) -> tuple[list[Wanted], list[str]]:
     """Every good definition of a folder, and one message for every bad file.
+
+    Args:
+        images: of the components and of the training jobs; pipelines with the default ones are copied into `scratch` with these.
 
     Raises:
         ConfigError: the folder is not there.
@@ -111,7 +115,7 @@ def load_definitions(folder: Path) -> tuple[list[Wanted], list[str]]:
     bad: list[str] = []
     for file in sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file()):
         try:
-            wanted = _load(file)
+            wanted = _load(file, images, scratch)
             if wanted.definition.name in good:
                 raise ConfigError(f"{file}: name {wanted.definition.name!r} stands in {good[wanted.definition.name].file} too")
             good[wanted.definition.name] = wanted
@@ -120,12 +124,16 @@ def load_definitions(folder: Path) -> tuple[list[Wanted], list[str]]:
     return list(good.values()), bad
 
 
-def _load(file: Path) -> Wanted:
+def _load(file: Path, images: tuple[str, str] | None, scratch: Path | None) -> Wanted:
     definition = build(Definition, read_yaml(file)).config
     places = [file.parent / definition.pipeline, Path(definition.pipeline), COMPILED / definition.pipeline]
     package = next((p for p in places if p.is_file()), None)
     if package is None:
         raise ConfigError(f"pipeline {definition.pipeline} is at none of {', '.join(map(str, places))}")
+    if images and scratch:
+        copy = scratch / package.name
+        copy.write_text(with_images(package.read_text(encoding="utf-8"), *images), encoding="utf-8")
+        package = copy
     known = read_parameters(package)
     problems = [f"no parameter {name!r}; there are {', '.join(known)}" for name in definition.parameters if name not in known]
     for name, value in definition.parameters.items():

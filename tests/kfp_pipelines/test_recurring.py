@@ -92,6 +92,13 @@ def test_a_dry_run_only_says(fake, folder):
     assert code == 0 and "would create nightly: new" in text and fake.recurring == {}
 
 
+def test_other_images_are_another_definition(fake, folder):
+    apply(fake, folder)
+    images = ("--image", "registry.local/control:2", "--trainer-image", "registry.local/trainer:2")
+    assert "create nightly: changed" in apply(fake, folder, *images)[1]
+    assert apply(fake, folder, *images, "--diff")[0] == 0
+
+
 def test_the_shipped_definitions_are_good():
     from kfp_pipelines.recurring import load_definitions
 

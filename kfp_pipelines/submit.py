@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from kfp_pipelines.server import answers, connect, ensure_experiment, ensure_ver
 
 ENDED = {"SUCCEEDED": 0, "SKIPPED": 0, "FAILED": 1, "CANCELED": 3}
 """Final states of a run, and the exit code they mean."""
+_INNER = re.compile(r"root|executor(\(\d+\))?|.*-driver|condition(-branches)?-\d+|exit-handler-\d+(\.onExit)?")
+"""Nodes of Kubeflow's own that stand for no task of the pipeline."""
 Answer = Literal["terminate", "detach"]
 
 
@@ -155,7 +158,7 @@ def _watch(client: Any, run: Submitted, timeout: float, poll: float, say: Callab
         tasks = (found.run_details.task_details if found.run_details else None) or []
         for task in tasks:
             title = str(task.display_name)
-            if title.endswith("-driver") or title in ("executor", run.name) or task.state is None:
+            if _INNER.fullmatch(title) or title == run.name or task.state is None:
                 continue
             if seen.get(task.task_id) != task.state:
                 seen[task.task_id] = task.state
@@ -166,7 +169,7 @@ def _watch(client: Any, run: Submitted, timeout: float, poll: float, say: Callab
         run.cancelled |= run.state in ("CANCELING", "CANCELED")
         if run.state in ENDED:
             run.reasons = sorted({f"task {t.display_name} failed" + (f": {t.error.message}" if t.error and t.error.message else "")
-                                  for t in tasks if t.state == "FAILED" and t.display_name and not str(t.display_name).endswith("-driver")})
+                                  for t in tasks if t.state == "FAILED" and t.display_name and not _INNER.fullmatch(str(t.display_name))})
             return
         if timeout and time.monotonic() - began > timeout:
             say(f"still {run.state.lower()} after {timeout:.0f} s; the run goes on")

@@ -59,7 +59,8 @@ def test_a_run_that_succeeds_exits_0_and_its_stages_are_told(serve, tmp_path):
     fake = serve()
     done = curricle(tmp_path, "submit", str(PACKAGE), "launcher=local", "resume=false", "--endpoint", fake.url)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "run: succeeded" in done.stdout and ": running" in done.stdout
+    assert "run: succeeded" in done.stdout and "hi: running" in done.stdout
+    assert not [line for line in done.stdout.splitlines() if line.startswith(("root:", "executor", "hi-driver:"))]
     assert fake.bodies[0]["runtime_config"]["parameters"] == {"launcher": "local", "resume": False}
 
 

@@ -125,7 +125,7 @@ class Components:
         self.made.append(name)
         return self.finish(name) if wait else name
 
-    def finish(self, name, limit=300):
+    def finish(self, name, limit=600):
         """Wait for a component's end."""
         until = time.monotonic() + limit
         while (phase := self.core.read_namespaced_pod(name, NAMESPACE).status.phase) not in ("Succeeded", "Failed"):

@@ -20,7 +20,7 @@ from curricle.train.checkpoint import SPARE
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")]
 
 NAMESPACE = "kubeflow"
-TINY = "model.dim=8 model.max_tokens=16 training.trainer.num_nodes=2 tracking.mlflow=false tracking.tensorboard=false"
+TINY = "model.dim=8 model.max_tokens=16 training.trainer.max_epochs=2 training.trainer.num_nodes=2 tracking.mlflow=false tracking.tensorboard=false"
 
 
 TASK = {
@@ -119,7 +119,7 @@ def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, compone
     data = ""
     for kill in (False, True):
         run_id, store = f"kill-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
-        more = f"{TINY} training.trainer.max_epochs=6 training.trainer.save_every_n_steps=2 data_loader.batch_size=64"
+        more = f"{TINY} training.trainer.save_every_n_steps=2 data_loader.batch_size=128"
         data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=more, store_uri=store, run_id=run_id, job_id="none")
         out, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=more, store_uri=store, data_uri=data["Output"],
                                    start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from curricle.launch.agent import arguments
+from curricle.launch.heartbeat import Heartbeat
 
 SCRIPTS = {
     "fine": "print('fine')",
@@ -100,8 +101,10 @@ def test_a_rank_that_does_not_want_to_stop_is_killed_after_the_grace(tmp_path, p
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_ranks_whose_launcher_falls_silent_save_and_say_so(tmp_path, processes):
+    heart = Heartbeat(f"{tmp_path}/heartbeat", print, every=1)
     agent = start("graceful", processes, tmp_path, "--heartbeat", f"{tmp_path}/heartbeat", "--heartbeat-seconds", "12")
     until_ready(agent, processes)
+    heart.stop()
     output = agent.communicate(timeout=60)[0]
     assert agent.returncode == 143, output
     assert all((tmp_path / f"saved{rank}").exists() for rank in range(processes))

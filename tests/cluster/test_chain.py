@@ -25,10 +25,10 @@ TINY = "model.dim=8 model.max_tokens=16 training.trainer.max_epochs=2 training.t
 
 TASK = {
     "env": [{"name": "SET_ON_THE_TASK", "value": "yes"}], "resources": {"limits": {"memory": "1900Mi"}},
-    "tolerations": [{"key": "pool", "operator": "Exists"}], "node_selector": {"kubernetes.io/os": "linux"},
-    "volumes": [{"name": "extra", "emptyDir": {}}], "volume_mounts": [{"name": "extra", "mountPath": "/extra"}],
+    "tolerations": [{"key": "pool", "operator": "Exists"}], "nodeSelector": {"kubernetes.io/os": "linux"},
+    "volumes": [{"name": "extra", "emptyDir": {}}], "volumeMounts": [{"name": "extra", "mountPath": "/extra"}],
 }  # fmt: skip
-"""What a person sets on the KFP task, as Kubeflow hands it on (`dsl.TaskConfig`)."""
+"""What a person sets on the KFP task, as Kubeflow's driver hands it on (`dsl.TaskConfig`)."""
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def test_what_is_set_on_the_task_arrives_at_every_pod_of_the_job(chain, make_lau
     for pod in [*pods, *(replica["template"] for replica in job["spec"]["pytorchReplicaSpecs"].values())]:
         container = pod["spec"]["containers"][0]
         assert TASK["env"][0] in container["env"] and container["resources"]["limits"]["memory"] == "1900Mi"
-        assert TASK["tolerations"][0] in pod["spec"]["tolerations"] and pod["spec"]["nodeSelector"] == TASK["node_selector"]
-        assert TASK["volume_mounts"][0] in container["volumeMounts"] and pod["spec"]["serviceAccountName"] == "curricle-worker"
+        assert TASK["tolerations"][0] in pod["spec"]["tolerations"] and pod["spec"]["nodeSelector"] == TASK["nodeSelector"]
+        assert TASK["volumeMounts"][0] in container["volumeMounts"] and pod["spec"]["serviceAccountName"] == "curricle-worker"
 
 
 def test_whoever_submitted_the_chain_reads_its_log_lines_from_the_store(chain):

@@ -38,6 +38,9 @@ lock:  ## write requirements.lock anew from pyproject.toml
 	@echo "# Every package of the whole environment, pinned. Written by \`make lock\`; no index addresses." > requirements.lock
 	$(BIN)/uv pip compile -q pyproject.toml --extra test --python-version 3.11 --no-annotate --no-header \
 	  | sed 's/+cpu$$//' | grep -v '^--' >> requirements.lock
+	@echo "# What torch's CUDA build brings beside requirements.lock. Written by \`make lock\`; constrains, installs nothing." > images/trainer/cuda.lock
+	UV_FIND_LINKS= $(BIN)/uv pip compile -q pyproject.toml --extra train --python-version 3.11 --no-annotate --no-header --constraint requirements.lock \
+	  | grep -E '^(cuda|nvidia)-|^triton=' >> images/trainer/cuda.lock
 
 pipelines: $(READY)  ## compile kfp_pipelines/compiled/*.yaml
 	$(BIN)/curricle pipeline compile

@@ -20,7 +20,7 @@ def compile_all(out_dir: Path, *, config_dir: Path = Path("config"), image: str 
         out_dir: where the YAML goes; made when missing.
         config_dir: holds `text_curriculum/`.
         image: the components' image.
-        trainer_image: the image of the evaluation, which needs torch.
+        trainer_image: the image of the training jobs and of the evaluation.
 
     Raises:
         ConfigError: a chain is not valid.
@@ -47,5 +47,10 @@ def write(pipeline: Callable[..., Any], path: Path, *, image: str = CONTROL_IMAG
         raw = Path(scratch, "pipeline.yaml")
         compiler.Compiler().compile(pipeline, str(raw))
         text = raw.read_text(encoding="utf-8")
-    path.write_text(text.replace(f"image: {CONTROL_IMAGE}\n", f"image: {image}\n").replace(f"image: {TRAINER_IMAGE}\n", f"image: {trainer_image}\n"), encoding="utf-8")
+    path.write_text(with_images(text, image, trainer_image), encoding="utf-8")
     return path
+
+
+def with_images(text: str, image: str, trainer_image: str) -> str:
+    """A pipeline that was compiled with the default images, with others."""
+    return text.replace(f": {CONTROL_IMAGE}\n", f": {image}\n").replace(f": {TRAINER_IMAGE}\n", f": {trainer_image}\n")

@@ -10,6 +10,7 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from curricle.errors import PipelineError
+from kfp_pipelines import TRAINER_IMAGE
 from kfp_pipelines.artifacts import MAX_STAGES
 from kfp_pipelines.components.finish import cleanup, evaluate_model, gate
 from kfp_pipelines.components.stage import reuse_stage, train_stage
@@ -68,18 +69,20 @@ def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
         job_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         last = cleanup(run_id=run_id, job_id=job_id, store_uri=store_uri, launcher=launcher).set_display_name("clean up")
         with dsl.ExitHandler(exit_task=last, name="chain"):
-            ready = check_first(enabled=preflight, store_uri=store_uri, launcher=launcher)
-            data = prepare_data(family="naics", data_source=data_source, overrides=overrides, store_uri=store_uri)
-            start = resolve_start(from_checkpoint=from_checkpoint, store_uri=store_uri, stage=stage_names[0])
+            which = {"store_uri": store_uri, "run_id": run_id, "job_id": job_id}
+            ready = check_first(**which, enabled=preflight, launcher=launcher)
+            data = prepare_data(**which, family="naics", data_source=data_source, overrides=overrides)
+            start = resolve_start(**which, from_checkpoint=from_checkpoint, stage=stage_names[0])
             plan = plan_chain(
-                chain=chain_name, stages=stages, data_source=data_source, overrides=overrides, store_uri=store_uri, data_uri=data.output,
-                start_uri=start.output, start_mode=start_mode, resume=resume, run_id=run_id, job_id=job_id, launcher=launcher,
+                **which, chain=chain_name, stages=stages, data_source=data_source, overrides=overrides, data_uri=data.output,
+                start_uri=start.output, start_mode=start_mode, resume=resume, launcher=launcher,
             )  # fmt: skip
             plan.after(ready)
             in_cluster(last, ready, data, start, plan)
+            with_workers(ready)
             for task, title in ((ready, "preflight"), (data, "prepare data"), (start, "resolve start"), (plan, "plan")):
                 task.set_display_name(title)
-            uncached(ready, start, plan)
+            uncached(ready, data, start, plan)
             uri = start.output
             for index, name in enumerate(stage_names):
                 uri = stage_branches(plan, index, name, uri, launcher)
@@ -104,6 +107,7 @@ def stage_branches(plan: dsl.PipelineTask, index: int, name: str, parent_uri: An
         task.set_display_name(f"{title} {name}")
     uncached(scratch, continued, reused)
     in_cluster(scratch, continued, reused)
+    with_workers(scratch, continued)
     return dsl.OneOf(scratch.outputs["Output"], continued.outputs["Output"], reused.outputs["Output"])
 
 
@@ -114,7 +118,14 @@ def in_cluster(*tasks: dsl.PipelineTask) -> None:
         kubernetes.use_config_map_as_env(task, "curricle-cluster", {"cluster.yaml": "CURRICLE_CLUSTER_YAML"}, optional=True)
 
 
+def with_workers(*tasks: dsl.PipelineTask) -> None:
+    """Give components that start training pods these pods' image: a compiled pipeline names all the code that it runs."""
+    for task in tasks:
+        task.set_env_variable("CURRICLE_TRAINER_IMAGE", TRAINER_IMAGE)
+
+
 def uncached(*tasks: dsl.PipelineTask) -> None:
-    """Switch Kubeflow's cache off: a branch of cache hits never completes, and what a plan decides depends on the store."""
+    """Switch Kubeflow's cache off: a branch of cache hits never completes, what a plan decides depends on the store, and data may change
+    under the same name."""
     for task in tasks:
         task.set_caching_options(False)

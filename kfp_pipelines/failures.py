@@ -1,22 +1,30 @@
-"""How a component fails: one readable message and Curricle's exit code instead of a traceback. Imports no kfp."""
+"""How a component fails: one readable message and Curricle's exit code instead of a traceback, and a record of it in the store. Imports no kfp."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 
-from curricle.errors import CurricleError
+from curricle.errors import CurricleError, StoreError
 from curricle.launch.pytorchjob.settings import plain_environment
+from curricle.store import join_uri, layout, open_store
 
 MARK = "curricle: error: "
 """What the first line of a component's failure starts with; the local runner finds the reason by it."""
 
 
 @contextmanager
-def readable() -> Iterator[None]:
-    """Give the component the workers' plain environment (the store's endpoint), and turn a `CurricleError` of the body into its message on standard error and its exit code. Anything else is a bug and keeps its traceback."""
+def readable(task: str = "", store_uri: str = "", run_id: str = "") -> Iterator[None]:
+    """Give the component the workers' plain environment (the store's endpoint), and turn a `CurricleError` of the body into its message on
+    standard error and its exit code. Anything else is a bug and keeps its traceback.
+
+    With a `task` the message is kept at the run's place in the store too, where `curricle submit` finds it: Kubeflow keeps none. A
+    training component needs no such record, as the stage has its own.
+    """
     try:
         for name, value in plain_environment(os.environ).items():
             os.environ.setdefault(name, value)
@@ -24,4 +32,8 @@ def readable() -> Iterator[None]:
     except CurricleError as error:
         sys.stdout.flush()
         print(f"{MARK}{error}", file=sys.stderr, flush=True)
+        if task:
+            record = {"task": task, "message": str(error), "exit_code": error.exit_code, "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+            with suppress(StoreError):  # the store may be what has failed
+                open_store(join_uri(store_uri, run_id)).write(layout.FAILURE, json.dumps(record, indent=1).encode())
         sys.exit(error.exit_code)

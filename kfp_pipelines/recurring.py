@@ -28,6 +28,7 @@ from typing import Any
 from curricle.config.load import build, read_yaml, to_tree
 from curricle.config.schema import require
 from curricle.errors import ConfigError, CurricleError, PipelineError
+from kfp_pipelines.compile import with_images
 from kfp_pipelines.parameters import KINDS, read_parameters
 from kfp_pipelines.server import answers, content_digest, ensure_experiment, ensure_version, recurring_runs
 
@@ -99,8 +100,11 @@ class Change:
     why: str
 
 
-def load_definitions(folder: Path) -> tuple[list[Wanted], list[str]]:
+def load_definitions(folder: Path, images: tuple[str, str] | None = None, scratch: Path | None = None) -> tuple[list[Wanted], list[str]]:
     """Every good definition of a folder, and one message for every bad file.
+
+    Args:
+        images: of the components and of the training jobs; pipelines with the default ones are copied into `scratch` with these.
 
     Raises:
         ConfigError: the folder is not there.
@@ -111,7 +115,7 @@ def load_definitions(folder: Path) -> tuple[list[Wanted], list[str]]:
     bad: list[str] = []
     for file in sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file()):
         try:
-            wanted = _load(file)
+            wanted = _load(file, images, scratch)
             if wanted.definition.name in good:
                 raise ConfigError(f"{file}: name {wanted.definition.name!r} stands in {good[wanted.definition.name].file} too")
             good[wanted.definition.name] = wanted
@@ -120,12 +124,16 @@ def load_definitions(folder: Path) -> tuple[list[Wanted], list[str]]:
     return list(good.values()), bad
 
 
-def _load(file: Path) -> Wanted:
+def _load(file: Path, images: tuple[str, str] | None, scratch: Path | None) -> Wanted:
     definition = build(Definition, read_yaml(file)).config
     places = [file.parent / definition.pipeline, Path(definition.pipeline), COMPILED / definition.pipeline]
     package = next((p for p in places if p.is_file()), None)
     if package is None:
         raise ConfigError(f"pipeline {definition.pipeline} is at none of {', '.join(map(str, places))}")
+    if images and scratch:
+        copy = scratch / package.name
+        copy.write_text(with_images(package.read_text(encoding="utf-8"), *images), encoding="utf-8")
+        package = copy
     known = read_parameters(package)
     problems = [f"no parameter {name!r}; there are {', '.join(known)}" for name in definition.parameters if name not in known]
     for name, value in definition.parameters.items():
@@ -139,21 +147,23 @@ def _load(file: Path) -> Wanted:
     return Wanted(file, definition, package, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def reconcile(client: Any, wanted: list[Wanted], *, prune: bool, act: bool, say: Callable[[Change], None]) -> list[Change]:
-    """Make the server's recurring runs what the definitions say; the changes that were (or, without `act`, would be) made.
+def reconcile(client: Any, wanted: list[Wanted], *, prune: bool, act: bool, say: Callable[[Change], None]) -> tuple[list[Change], list[str]]:
+    """Make the server's recurring runs what the definitions say: the changes that were (or, without `act`, would be) made, and one message
+    for every definition that the server refuses. Calling again goes on from wherever it stopped.
 
     Args:
         prune: delete ours that no definition names any more.
         act: False changes nothing.
 
     Raises:
-        PipelineError: the server refuses; what was done before stays, and calling again goes on from there.
+        PipelineError: the server does not even list them.
     """
     ours: dict[str, list[tuple[str, Any]]] = {}
     for run in recurring_runs(client):
         if found := _MARK.search(run.description or ""):
             ours.setdefault(found["name"], []).append((found["digest"], run))
     changes: list[Change] = []
+    refused: list[str] = []
 
     def change(verb: str, name: str, why: str) -> bool:
         changes.append(Change(verb, name, why))
@@ -161,29 +171,37 @@ def reconcile(client: Any, wanted: list[Wanted], *, prune: bool, act: bool, say:
         return act
 
     for item in wanted:
-        definition, there = item.definition, ours.pop(item.definition.name, [])
-        current = [run for digest, run in there if digest == item.digest]
-        stale = [run for digest, run in there if digest != item.digest] + current[1:]
-        run = current[0] if current else None
-        if run is None and change("create", definition.name, "changed" if stale else "new"):
-            run = _create(client, item)
-        for old in stale:
-            if change("delete", definition.name, f"{old.recurring_run_id} is of a former definition; its runs go on"):
-                _delete(client, old)
-        enabled = run is not None and str(run.status or run.mode).upper().startswith("ENABLE")
-        if run is None:
-            continue
-        if definition.enabled and not enabled and (not current or change("enable", definition.name, "was disabled")):
-            with answers(f"enable {definition.name}"):
-                client.enable_recurring_run(run.recurring_run_id)
-        if not definition.enabled and enabled and change("disable", definition.name, "enabled: false"):
-            with answers(f"disable {definition.name}"):
-                client.disable_recurring_run(run.recurring_run_id)
+        try:
+            _settle(client, item, ours.pop(item.definition.name, []), change)
+        except PipelineError as error:
+            refused.append(f"{item.file.name}: {error}")
     for name, there in sorted(ours.items()):
         for _, run in there:
             if prune and change("delete", name, "no definition names it; its runs go on"):
                 _delete(client, run)
-    return changes
+    return changes, refused
+
+
+def _settle(client: Any, item: Wanted, there: list[tuple[str, Any]], change: Callable[[str, str, str], bool]) -> None:
+    """Make one definition's recurring runs what it says. `there` are those on the server, by digest; `change` says whether to act."""
+    definition = item.definition
+    current = [run for digest, run in there if digest == item.digest]
+    stale = [run for digest, run in there if digest != item.digest] + current[1:]
+    run = current[0] if current else None
+    if run is None and change("create", definition.name, "changed" if stale else "new"):
+        run = _create(client, item)
+    for old in stale:
+        if change("delete", definition.name, f"{old.recurring_run_id} is of a former definition; its runs go on"):
+            _delete(client, old)
+    if run is None:
+        return
+    enabled = str(run.status or run.mode).upper().startswith("ENABLE")
+    if definition.enabled and not enabled and (not current or change("enable", definition.name, "was disabled")):
+        with answers(f"enable {definition.name}"):
+            client.enable_recurring_run(run.recurring_run_id)
+    if not definition.enabled and enabled and change("disable", definition.name, "enabled: false"):
+        with answers(f"disable {definition.name}"):
+            client.disable_recurring_run(run.recurring_run_id)
 
 
 def _create(client: Any, item: Wanted) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,13 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from curricle.errors import CurricleError, PipelineError
-from curricle.store import layout, open_store
+from curricle.errors import PipelineError, StoreError
+from curricle.steps.relay import RunReader
 from kfp_pipelines.parameters import parse, read_parameters
 from kfp_pipelines.server import answers, connect, ensure_experiment, ensure_version
 
 ENDED = {"SUCCEEDED": 0, "SKIPPED": 0, "FAILED": 1, "CANCELED": 3}
 """Final states of a run, and the exit code they mean."""
+_INNER = re.compile(r"root|executor(\(\d+\))?|.*-driver|condition(-branches)?-\d+|exit-handler-\d+(\.onExit)?")
+"""Nodes of Kubeflow's own that stand for no task of the pipeline."""
 Answer = Literal["terminate", "detach"]
 
 
@@ -63,7 +67,8 @@ def submit(
     Raises:
         PipelineError: wrong parameters, or the server refuses.
     """
-    values = parse(texts, read_parameters(package))
+    known = read_parameters(package)
+    values = parse(texts, known)
     client = connect(endpoint, token, namespace)
     version = ensure_version(client, package)
     say(f"{'uploaded' if version.uploaded else 'found'} {version.name}")
@@ -77,6 +82,8 @@ def submit(
     say(f"run {run.run_id}: {run.url}")
     if not wait:
         return run
+    given = {name: known[name].default for name in ("store_uri", "run_id") if name in known} | values
+    logs = _Logs(given.get("store_uri", ""), given.get("run_id") or run.run_id, poll, say)
     try:
         _watch(client, run, timeout, poll, say)
     except KeyboardInterrupt:
@@ -88,11 +95,50 @@ def submit(
         run.cancelled = True
         say("terminated; its exit handler cleans up")
         _watch(client, run, timeout, poll, say)
+    finally:
+        reasons = logs.end()
     if run.exit_code == 1:
-        run.reasons = _records(run)
+        run.reasons = reasons or run.reasons
         for reason in run.reasons:
             say(reason)
     return run
+
+
+class _Logs:
+    """Says a run's log lines as they come, and why its stages failed: from its place in the store, since the server has neither.
+
+    In a thread of its own: a store that cannot be reached from here must not hold up the watch.
+    """
+
+    def __init__(self, store_uri: str, place: str, poll: float, say: Callable[[str], None]):
+        self._store_uri, self._place, self._poll, self._say = store_uri, place, poll, say
+        self._reasons: list[str] = []
+        self._ready, self._ended = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="logs", daemon=True)
+        if store_uri:
+            self._thread.start()
+            self._ready.wait(10)  # what it finds there is an earlier run's: a task of this one takes longer to begin
+
+    def end(self) -> list[str]:
+        """The run has ended: say what is left; why stages failed."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(15)
+        return self._reasons
+
+    def _follow(self) -> None:
+        try:
+            reader, last = RunReader(self._store_uri, self._place), False
+            self._ready.set()
+            while not last:
+                last = self._ended.wait(self._poll)
+                for line in reader.lines():
+                    self._say(line)
+            self._reasons = [f"{r['task']} failed: {r['message']}" if "task" in r else f"stage {r['stage']} failed ({r['cause']}): {r['message']}"
+                             for r in reader.failures()]
+        except StoreError as error:
+            self._say(f"the run's log lines, and why a stage fails, cannot be read from here ({self._store_uri}): {error}")
+            self._ready.set()
 
 
 def _watch(client: Any, run: Submitted, timeout: float, poll: float, say: Callable[[str], None]) -> None:
@@ -112,7 +158,7 @@ def _watch(client: Any, run: Submitted, timeout: float, poll: float, say: Callab
         tasks = (found.run_details.task_details if found.run_details else None) or []
         for task in tasks:
             title = str(task.display_name)
-            if title.endswith("-driver") or title in ("executor", run.name) or task.state is None:
+            if _INNER.fullmatch(title) or title == run.name or task.state is None:
                 continue
             if seen.get(task.task_id) != task.state:
                 seen[task.task_id] = task.state
@@ -123,21 +169,9 @@ def _watch(client: Any, run: Submitted, timeout: float, poll: float, say: Callab
         run.cancelled |= run.state in ("CANCELING", "CANCELED")
         if run.state in ENDED:
             run.reasons = sorted({f"task {t.display_name} failed" + (f": {t.error.message}" if t.error and t.error.message else "")
-                                  for t in tasks if t.state == "FAILED" and t.display_name and not str(t.display_name).endswith("-driver")})
+                                  for t in tasks if t.state == "FAILED" and t.display_name and not _INNER.fullmatch(str(t.display_name))})
             return
         if timeout and time.monotonic() - began > timeout:
             say(f"still {run.state.lower()} after {timeout:.0f} s; the run goes on")
             return
         time.sleep(poll)
-
-
-def _records(run: Submitted) -> list[str]:
-    """The stages' own reasons, from the run's place in the store; Kubeflow keeps none."""
-    store_uri = run.parameters.get("store_uri") or "minio://mlpipeline/curricle"
-    place = run.parameters.get("run_id") or run.run_id
-    try:
-        store = open_store(store_uri)
-        records = [json.loads(store.read(e.key) or b"{}") for e in store.list(f"{place}/") if e.key.endswith(f"/{layout.FAILURE}")]
-    except CurricleError as error:
-        return [*run.reasons, f"the failure records in {store_uri} cannot be read from here: {error}"]
-    return [f"stage {r.get('stage')} failed ({r.get('cause')}): {r.get('message')}" for r in records] or run.reasons

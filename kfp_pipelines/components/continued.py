@@ -10,7 +10,7 @@ from kfp_pipelines import CONTROL_IMAGE, TRAINER_IMAGE
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
 def combine_data(
     experiment: str, backbone: str, new_dataset_path: str, old_dataset_path: str, strategy: str, overrides: str, store_uri: str,
-    report: dsl.Output[dsl.Markdown],
+    run_id: str, job_id: str, report: dsl.Output[dsl.Markdown],
 ) -> str:
     """Combine old and new data: deterministic, without leaks, stored once per content.
 
@@ -22,6 +22,8 @@ def combine_data(
         strategy: combined, new_only or append.
         overrides: Dotted overrides of the configuration, separated by spaces.
         store_uri: Store that keeps the combination.
+        run_id: Name of the run; empty takes job_id.
+        job_id: Kubeflow's id of this run.
         report: What was read, kept and dropped.
 
     Returns:
@@ -32,14 +34,16 @@ def combine_data(
     from kfp_pipelines.artifacts import write_text
     from kfp_pipelines.failures import readable
 
-    with readable():
+    with readable("combine data", store_uri, run_id or job_id):
         made = step(Setting(experiment, backbone, new_dataset_path, old_dataset_path, strategy, overrides, store_uri))
         write_text(report, made.table)
         return made.uri
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
-def resolve_checkpoint(experiment: str, backbone: str, overrides: str, checkpoint: str, allow_scratch: bool, store_uri: str) -> str:
+def resolve_checkpoint(
+    experiment: str, backbone: str, overrides: str, checkpoint: str, allow_scratch: bool, store_uri: str, run_id: str, job_id: str,
+) -> str:
     """Find the checkpoint to continue from and check its files.
 
     Args:
@@ -49,6 +53,8 @@ def resolve_checkpoint(experiment: str, backbone: str, overrides: str, checkpoin
         checkpoint: Stage name, path, store URI or MLflow run id; empty takes the newest published model.
         allow_scratch: Whether to start from the plain encoder where nothing is found.
         store_uri: Store that is searched.
+        run_id: Name of the run; empty takes job_id.
+        job_id: Kubeflow's id of this run.
 
     Returns:
         URI of the checkpoint; empty for scratch.
@@ -56,7 +62,7 @@ def resolve_checkpoint(experiment: str, backbone: str, overrides: str, checkpoin
     from curricle.steps.component_continued import Setting, resolve_start
     from kfp_pipelines.failures import readable
 
-    with readable():
+    with readable("resolve checkpoint", store_uri, run_id or job_id):
         found = resolve_start(Setting(experiment, backbone, "", "", "", overrides, store_uri), checkpoint, allow_scratch)
         print(found.reason)
         return found.uri
@@ -92,7 +98,7 @@ def plan_continued(
     from kfp_pipelines.artifacts import write_text
     from kfp_pipelines.failures import readable
 
-    with readable():
+    with readable("plan", store_uri, run_id or job_id):
         setting = Setting(experiment, backbone, new_dataset_path, old_dataset_path, strategy, overrides, store_uri)
         planned = plan_training(setting, data_uri=data_uri, start_uri=start_uri, resume=resume, run_id=run_id or job_id, launcher=launcher)
         write_text(table, planned.table)
@@ -175,7 +181,7 @@ def publish_model(
     from kfp_pipelines.artifacts import write_text
     from kfp_pipelines.failures import readable
 
-    with readable():
+    with readable("publish", store_uri, run_id or job_id):
         setting = Setting(experiment, backbone, "", "", "", overrides, store_uri)
         published = step(setting, uri, run_id or job_id, scores_json) if decision == "promote" else ""
         print(f"published as {published}" if published else f"not published; the model stays at {uri}")

@@ -27,14 +27,14 @@ def train_stage(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
 ) -> str:
-    """Train one stage: alone on this machine, or as a PyTorchJob with what is set on this task (GPUs, tolerations, secrets, volumes).
+    """Train one stage: on this machine, or as a PyTorchJob with what is set on this task (GPUs, tolerations, secrets, volumes).
 
     Args:
         plan_uri: The chain's plan.
         index: Place of the stage in the chain, from 0.
         parent_uri: Result that the stage continues from; empty from scratch.
-        launcher: Where training runs, local or pytorchjob.
-        task_config: What is set on the task, handed on to the training pods by Kubeflow.
+        launcher: local or pytorchjob.
+        task_config: What is set on the task, for the training pods.
         model: The stage's manifest with its lineage; the weights stay in the store.
         metrics: The stage's metrics.
         report: The stage's page.

@@ -8,7 +8,7 @@ from kfp_pipelines import CONTROL_IMAGE
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
-def prepare_data(family: str, data_source: str, overrides: str, store_uri: str) -> str:
+def prepare_data(family: str, data_source: str, overrides: str, store_uri: str, run_id: str, job_id: str) -> str:
     """Read the raw data, check it and store it in its prepared form, once per content.
 
     Args:
@@ -16,6 +16,8 @@ def prepare_data(family: str, data_source: str, overrides: str, store_uri: str) 
         data_source: demo, or a folder or store URI with the raw data.
         overrides: Dotted overrides of the configuration, separated by spaces.
         store_uri: Store that keeps the prepared data.
+        run_id: Name of the run; empty takes job_id.
+        job_id: Kubeflow's id of this run.
 
     Returns:
         URI of the prepared data.
@@ -25,18 +27,20 @@ def prepare_data(family: str, data_source: str, overrides: str, store_uri: str) 
     from curricle.steps.component import prepare_data as step
     from kfp_pipelines.failures import readable
 
-    with readable():
+    with readable("prepare data", store_uri, run_id or job_id):
         return step(family, "", f"data.source={shlex.quote(data_source)} {overrides}".strip(), store_uri)
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
-def preflight(enabled: bool, store_uri: str, launcher: str, report: dsl.Output[dsl.Markdown]) -> str:
+def preflight(enabled: bool, store_uri: str, launcher: str, run_id: str, job_id: str, report: dsl.Output[dsl.Markdown]) -> str:
     """Try what training will ask for before a GPU is asked for: store, rights, operator, queue, image, with the workers' own credentials.
 
     Args:
         enabled: false skips it.
         store_uri: Store that keeps runs and checkpoints.
         launcher: Where training runs, local or pytorchjob.
+        run_id: Name of the run; empty takes job_id.
+        job_id: Kubeflow's id of this run.
         report: What was found, and what to do.
 
     Returns:
@@ -46,7 +50,7 @@ def preflight(enabled: bool, store_uri: str, launcher: str, report: dsl.Output[d
     from kfp_pipelines.artifacts import write_text
     from kfp_pipelines.failures import readable
 
-    with readable():
+    with readable("preflight", store_uri, run_id or job_id):
         if not enabled:
             write_text(report, "skipped: the parameter preflight is false")
             return "skipped"
@@ -55,13 +59,15 @@ def preflight(enabled: bool, store_uri: str, launcher: str, report: dsl.Output[d
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
-def resolve_start(from_checkpoint: str, store_uri: str, stage: str) -> str:
+def resolve_start(from_checkpoint: str, store_uri: str, stage: str, run_id: str, job_id: str) -> str:
     """Find the checkpoint that the chain starts from.
 
     Args:
         from_checkpoint: Stage name, path or URI of a checkpoint; empty starts from nothing.
         store_uri: Store that is searched for the best checkpoint of a stage.
         stage: First stage of the chain.
+        run_id: Name of the run; empty takes job_id.
+        job_id: Kubeflow's id of this run.
 
     Returns:
         URI of the checkpoint; empty when none was asked for.
@@ -69,7 +75,7 @@ def resolve_start(from_checkpoint: str, store_uri: str, stage: str) -> str:
     from curricle.steps.component import resolve_start as step
     from kfp_pipelines.failures import readable
 
-    with readable():
+    with readable("resolve start", store_uri, run_id or job_id):
         found = step(from_checkpoint, store_uri, stage)
         print(found.reason)
         return found.uri
@@ -121,7 +127,7 @@ def plan_chain(
     from kfp_pipelines.artifacts import modes_by_place, write_text
     from kfp_pipelines.failures import readable
 
-    with readable():
+    with readable("plan", store_uri, run_id or job_id):
         planned = plan_run(
             chain=chain, stages=stages, overrides=f"data.source={shlex.quote(data_source)} {overrides}".strip(), store_uri=store_uri,
             data_uri=data_uri, start_uri=start_uri, start_mode=start_mode, resume=resume, run_id=run_id or job_id, launcher=launcher,

@@ -1,15 +1,23 @@
 """A genuine cluster: KUBECONFIG, the training operator, and the trainer image on its nodes (CURRICLE_TEST_IMAGE)."""
 
+import contextlib
+import json
 import os
+import shlex
+import subprocess
+import time
 import uuid
+from pathlib import Path
 
 import pytest
+import yaml
 
 from curricle.launch.job import Job
 from curricle.launch.pytorchjob.client import Waits, launcher
 from curricle.launch.pytorchjob.render import ClusterOptions
 
 NAMESPACE = "kubeflow"
+OVERLAY = Path(__file__).parents[2] / "manifests" / "overlays" / "dev"
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +62,103 @@ def make_job():
         return Job(name=name, argv=("-c", code), nodes=nodes, processes_per_node=processes, labels={"curricle.dev/run": RUN}, digest=digest)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def core(kubeconfig):
+    from kubernetes import client, config
+
+    config.load_kube_config(kubeconfig)
+    return client.CoreV1Api()
+
+
+@pytest.fixture(scope="module")
+def components(core, tmp_path_factory):
+    """Run the components of a compiled pipeline as pods: `components(pipeline)` gives (executor, parameters) → (output parameters, log, succeeded).
+
+    Only Kubeflow's driver is played here: it fills in the executor's input. The store as this machine sees it is MinIO's own address, or
+    that of the variables.
+    """
+    from kubernetes.client import ApiException
+
+    from kfp_pipelines.compile import compile_all
+
+    for name, value in (("S3_ENDPOINT", "http://127.0.0.1:9000"), ("AWS_ACCESS_KEY_ID", "minio"), ("AWS_SECRET_ACCESS_KEY", "minio123")):
+        os.environ.setdefault(name, value)
+    kubectl = shlex.split(os.environ.get("CURRICLE_KUBECTL", "kubectl"))
+    subprocess.run([*kubectl, "apply", "--server-side", "-k", str(OVERLAY)], check=True, capture_output=True, timeout=60)
+    packages = {path.stem: path for path in compile_all(tmp_path_factory.mktemp("compiled"))}
+    made: list[str] = []
+    yield lambda pipeline: Components(core, packages[pipeline], made)
+    for name in made:
+        with contextlib.suppress(ApiException):  # a test may have deleted it
+            core.delete_namespaced_pod(name, NAMESPACE, grace_period_seconds=0)
+
+
+class Components:
+    """One compiled pipeline's components, as Kubeflow would start them."""
+
+    def __init__(self, core, package: Path, made: list[str]):
+        self.core, self.made = core, made
+        self.spec, self.platform = yaml.safe_load_all(package.read_text())
+
+    def run(self, executor, *, wait=True, settings=None, **parameters):
+        """Start a component's pod; `settings` change the cluster's own. Without `wait` its name is returned, for `finish`."""
+        container = self.spec["deploymentSpec"]["executors"][executor]["container"]
+        arguments = [a.replace("{{$}}", json.dumps(self.entry(executor, parameters))) for a in container["args"]]
+        name = f"component-{uuid.uuid4().hex[:8]}"
+        body = {
+            "metadata": {"name": name, "labels": {"test": "components"}},
+            "spec": {
+                "serviceAccountName": "curricle-launcher", "restartPolicy": "Never", "terminationGracePeriodSeconds": 5,
+                "volumes": [{"name": "tmp", "emptyDir": {}}],
+                "containers": [{
+                    "name": "main", "image": container["image"], "imagePullPolicy": "IfNotPresent",
+                    "command": ["sh", "-c", '"$@"; code=$?; echo; echo OUTPUT $(cat /tmp/out/executor_output.json 2>/dev/null); exit $code', "sh"],
+                    "args": [*container["command"], *arguments],
+                    "env": self.environment(executor, settings or {}), "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+                    "securityContext": {"runAsNonRoot": True, "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True},
+                }],
+            },
+        }  # fmt: skip
+        self.core.create_namespaced_pod(NAMESPACE, body)
+        self.made.append(name)
+        return self.finish(name) if wait else name
+
+    def finish(self, name, limit=600):
+        """Wait for a component's end."""
+        until = time.monotonic() + limit
+        while (phase := self.core.read_namespaced_pod(name, NAMESPACE).status.phase) not in ("Succeeded", "Failed"):
+            assert time.monotonic() < until, self.core.read_namespaced_pod(name, NAMESPACE).status
+            time.sleep(1)
+        log = self.core.read_namespaced_pod_log(name, NAMESPACE)
+        found = [line.removeprefix("OUTPUT ") for line in log.splitlines() if line.startswith("OUTPUT {")]
+        return (json.loads(found[-1]).get("parameterValues", {}) if found else {}), log, phase == "Succeeded"
+
+    def entry(self, executor, parameters):
+        """The executor's input, which Kubeflow's driver writes."""
+        outputs = self.spec["components"][executor.replace("exec-", "comp-", 1)].get("outputDefinitions", {})
+        return {
+            "inputs": {"parameterValues": parameters},
+            "outputs": {
+                "parameters": {name: {"outputFile": f"/tmp/out/{name}"} for name in outputs.get("parameters", {})},
+                "artifacts": {name: {"artifacts": [{"name": name, "type": kind["artifactType"], "uri": f"/tmp/out/{name}", "metadata": {}}]}
+                              for name, kind in outputs.get("artifacts", {}).items()},
+                "outputFile": "/tmp/out/executor_output.json",
+            },
+        }  # fmt: skip
+
+    def environment(self, executor, settings):
+        """What the compiled pipeline sets, and takes from secrets and config maps."""
+        config = self.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].get(executor, {})
+        entries = {}
+        for secret in config.get("secretAsEnv", []):
+            entries |= {k["envVar"]: {"secretKeyRef": {"name": secret["secretName"], "key": k["secretKey"]}} for k in secret["keyToEnv"]}
+        for values in config.get("configMapAsEnv", []):
+            entries |= {k["envVar"]: {"configMapKeyRef": {"name": values["configMapName"], "key": k["configMapKey"]}} for k in values["keyToEnv"]}
+        plain = self.spec["deploymentSpec"]["executors"][executor]["container"].get("env", [])
+        listed = [*plain, *({"name": name, "valueFrom": source} for name, source in entries.items())]
+        if settings:
+            changed = yaml.safe_load((OVERLAY / "cluster.yaml").read_text()) | settings
+            listed = [e for e in listed if e["name"] != "CURRICLE_CLUSTER_YAML"] + [{"name": "CURRICLE_CLUSTER_YAML", "value": yaml.safe_dump(changed)}]
+        return listed

@@ -1,146 +1,81 @@
 """A whole chain on a genuine cluster: pods with the launcher's account run the compiled components' own commands, PyTorchJobs with two pods
-train, artifacts lie in MinIO. Only Kubeflow's driver is played by this test: it fills in the executor's input."""
+train, artifacts lie in MinIO."""
 
 import contextlib
 import json
-import os
 import time
 import uuid
 
 import pytest
-import yaml
 from kubernetes.client import ApiException
 
+from curricle.launch.pytorchjob.reasons import RETRYABLE, classify, phase
 from curricle.launch.pytorchjob.render import RUN
+from curricle.steps.relay import RunReader
 from curricle.steps.resolve import best_checkpoint
-from curricle.store import open_store
+from curricle.store import layout, open_store
 from curricle.store.manifest import read_manifest
+from curricle.train.checkpoint import SPARE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")]
 
 NAMESPACE = "kubeflow"
-TINY = "model.dim=8 model.max_tokens=16 training.trainer.num_nodes=2 tracking.mlflow=false tracking.tensorboard=false"
+TINY = "model.dim=8 model.max_tokens=16 training.trainer.max_epochs=2 training.trainer.num_nodes=2 tracking.mlflow=false tracking.tensorboard=false"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def store_environment():
-    """The store as this machine sees it; another cluster's is given by the variables."""
-    for name, value in (("S3_ENDPOINT", "http://127.0.0.1:9000"), ("AWS_ACCESS_KEY_ID", "minio"), ("AWS_SECRET_ACCESS_KEY", "minio123")):
-        os.environ.setdefault(name, value)
-
-
-@pytest.fixture(scope="module")
-def core(kubeconfig):
-    from kubernetes import client, config
-
-    config.load_kube_config(kubeconfig)
-    return client.CoreV1Api()
+TASK = {
+    "env": [{"name": "SET_ON_THE_TASK", "value": "yes"}], "resources": {"limits": {"memory": "1900Mi"}},
+    "tolerations": [{"key": "pool", "operator": "Exists"}], "nodeSelector": {"kubernetes.io/os": "linux"},
+    "volumes": [{"name": "extra", "emptyDir": {}}], "volumeMounts": [{"name": "extra", "mountPath": "/extra"}],
+}  # fmt: skip
+"""What a person sets on the KFP task, as Kubeflow's driver hands it on (`dsl.TaskConfig`)."""
 
 
 @pytest.fixture(scope="module")
-def deployed(kubeconfig):
-    import shlex
-    import subprocess
-    from pathlib import Path
-
-    program = shlex.split(os.environ.get("CURRICLE_KUBECTL", "kubectl"))
-    overlay = Path(__file__).parents[2] / "manifests" / "overlays" / "dev"
-    subprocess.run([*program, "apply", "--server-side", "-k", str(overlay)], check=True, capture_output=True, timeout=60)
-
-
-@pytest.fixture(scope="module")
-def component(core, deployed, tmp_path_factory):
-    """Run a component of the compiled pipeline as a pod: (parameters) → (output parameters, log, succeeded)."""
-    from kfp_pipelines.compile import compile_all
-
-    package, = (p for p in compile_all(tmp_path_factory.mktemp("compiled")) if p.stem == "chain_smoke")
-    spec, platform = yaml.safe_load_all(package.read_text())
-    made = []
-
-    def env_of(executor):
-        entries = []
-        config = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].get(executor, {})
-        for secret in config.get("secretAsEnv", []):
-            entries += [{"name": k["envVar"], "valueFrom": {"secretKeyRef": {"name": secret["secretName"], "key": k["secretKey"]}}} for k in secret["keyToEnv"]]
-        for values in config.get("configMapAsEnv", []):
-            entries += [{"name": k["envVar"], "valueFrom": {"configMapKeyRef": {"name": values["configMapName"], "key": k["configMapKey"]}}} for k in values["keyToEnv"]]
-        return entries
-
-    def run(executor, wait=True, **parameters):
-        container = spec["deploymentSpec"]["executors"][executor]["container"]
-        outputs = spec["components"][executor.replace("exec-", "comp-", 1)].get("outputDefinitions", {})
-        entry = {
-            "inputs": {"parameterValues": parameters},
-            "outputs": {
-                "parameters": {name: {"outputFile": f"/tmp/out/{name}"} for name in outputs.get("parameters", {})},
-                "artifacts": {name: {"artifacts": [{"name": name, "type": kind["artifactType"], "uri": f"/tmp/out/{name}", "metadata": {}}]}
-                              for name, kind in outputs.get("artifacts", {}).items()},
-                "outputFile": "/tmp/out/executor_output.json",
-            },
-        }
-        arguments = [a.replace("{{$}}", json.dumps(entry)) for a in container["args"]]
-        name = f"component-{uuid.uuid4().hex[:8]}"
-        body = {
-            "metadata": {"name": name, "labels": {"test": "chain"}},
-            "spec": {
-                "serviceAccountName": "curricle-launcher", "restartPolicy": "Never", "terminationGracePeriodSeconds": 5,
-                "containers": [{
-                    "name": "main", "image": container["image"], "imagePullPolicy": "IfNotPresent",
-                    "command": ["sh", "-c", '"$@"; code=$?; echo; echo OUTPUT $(cat /tmp/out/executor_output.json 2>/dev/null); exit $code', "sh"],
-                    "args": [*container["command"], *arguments],
-                    "env": env_of(executor), "securityContext": {"runAsNonRoot": True, "allowPrivilegeEscalation": False},
-                }],
-            },
-        }  # fmt: skip
-        core.create_namespaced_pod(NAMESPACE, body)
-        made.append(name)
-        return finish(name) if wait else name
-
-    def finish(name, limit=300):
-        until = time.monotonic() + limit
-        while (phase := core.read_namespaced_pod(name, NAMESPACE).status.phase) not in ("Succeeded", "Failed"):
-            assert time.monotonic() < until, core.read_namespaced_pod(name, NAMESPACE).status
-            time.sleep(1)
-        log = core.read_namespaced_pod_log(name, NAMESPACE)
-        found = [line.removeprefix("OUTPUT ") for line in log.splitlines() if line.startswith("OUTPUT {")]
-        return (json.loads(found[-1])["parameterValues"] if found else {}), log, phase == "Succeeded"
-
-    run.finish = finish
-    yield run
-    for name in made:
-        core.delete_namespaced_pod(name, NAMESPACE, grace_period_seconds=0)
+def component(components):
+    return components("chain_smoke")
 
 
 def plan(component, run_id, store, data):
-    out, log, good = component("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=TINY, store_uri=store, data_uri=data, start_uri="",
+    out, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=TINY, store_uri=store, data_uri=data, start_uri="",
                                start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
     assert good, log
     return out
 
 
 def train(component, executor, planned, index, parent, **options):
-    return component(executor, plan_uri=planned["plan_uri"], index=index, parent_uri=parent, launcher="pytorchjob", task_config={}, **options)
+    return component.run(executor, plan_uri=planned["plan_uri"], index=index, parent_uri=parent, launcher="pytorchjob", **{"task_config": {}} | options)
 
 
 @pytest.fixture(scope="module")
 def chain(component):
     """A two-stage chain that was run, component by component."""
     run_id, store = f"chain-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
-    data, log, good = component("exec-prepare-data", family="naics", data_source="demo", overrides=TINY, store_uri=store)
+    data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=TINY, store_uri=store, run_id=run_id, job_id="none")
     assert good, log
     planned = plan(component, run_id, store, data["Output"])
     assert (planned["mode_1"], planned["mode_2"]) == ("scratch", "continued")
+    reader = RunReader(store, run_id)
     first, log, good = train(component, "exec-train-stage", planned, 0, "")
     assert good, log
-    second, log, good = train(component, "exec-train-stage-4", planned, 1, first["Output"])
+    second, log, good = train(component, "exec-train-stage-4", planned, 1, first["Output"], task_config=TASK)
     assert good, log
-    return {"run_id": run_id, "store": store, "data": data["Output"], "uri": second["Output"], "log": log}
+    return {"run_id": run_id, "store": store, "data": data["Output"], "uri": second["Output"], "log": log, "lines": list(reader.lines())}
 
 
 def test_preflight_runs_with_the_launchers_account_and_tries_the_store_from_a_workers_pod(component):
-    out, log, good = component("exec-preflight", enabled=True, store_uri="minio://mlpipeline/preflight", launcher="pytorchjob")
+    out, log, good = component.run("exec-preflight", enabled=True, store_uri="minio://mlpipeline/preflight", launcher="pytorchjob", run_id="preflight", job_id="none")
     assert good and out["Output"] == "ready", log
     assert "| ok | store, worker: delete |" in log and "ran as curricle-worker" in log
+
+
+def test_what_a_component_fails_of_is_read_from_the_store(component):
+    run_id, store = f"wrong-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
+    reader = RunReader(store, run_id)
+    out, log, good = component.run("exec-resolve-start", from_checkpoint="99_stage", stage="01_stage", store_uri=store, run_id=run_id, job_id="none")
+    assert not good and "99_stage" in log
+    failure, = reader.failures()
+    assert failure["task"] == "resolve start" and failure["exit_code"] == 2 and "99_stage" in failure["message"]
 
 
 def test_two_pods_train_a_stage_with_its_artifacts_in_the_store(chain, make_launcher):
@@ -151,15 +86,31 @@ def test_two_pods_train_a_stage_with_its_artifacts_in_the_store(chain, make_laun
     assert '"event": "epoch"' in chain["log"]
 
 
+def test_what_is_set_on_the_task_arrives_at_every_pod_of_the_job(chain, make_launcher):
+    job, = make_launcher().api.list_jobs(f"{RUN}={chain['run_id']},curricle.dev/stage=02_stage")
+    pods = make_launcher().api.list_pods(job["metadata"]["name"])  # one that still shut down when the master had ended is gone
+    assert pods
+    for pod in [*pods, *(replica["template"] for replica in job["spec"]["pytorchReplicaSpecs"].values())]:
+        container = pod["spec"]["containers"][0]
+        assert TASK["env"][0] in container["env"] and container["resources"]["limits"]["memory"] == "1900Mi"
+        assert TASK["tolerations"][0] in pod["spec"]["tolerations"] and pod["spec"]["nodeSelector"] == TASK["nodeSelector"]
+        assert TASK["volumeMounts"][0] in container["volumeMounts"] and pod["spec"]["serviceAccountName"] == "curricle-worker"
+
+
+def test_whoever_submitted_the_chain_reads_its_log_lines_from_the_store(chain):
+    assert any(line.startswith("02_stage: epoch: epoch 1") for line in chain["lines"]), chain["lines"]
+    assert any(line.startswith("02_stage: done: ") for line in chain["lines"]), chain["lines"]
+
+
 def test_a_second_run_reuses_both_stages(chain, component):
     again = plan(component, chain["run_id"] + "-again", chain["store"], chain["data"])
     assert (again["mode_1"], again["mode_2"]) == ("reuse", "reuse")
-    out, log, good = component("exec-reuse-stage", plan_uri=again["plan_uri"], index=1, parent_uri="")
+    out, log, good = component.run("exec-reuse-stage", plan_uri=again["plan_uri"], index=1, parent_uri="")
     assert good and out["Output"] == chain["uri"], log
 
 
 def test_the_result_is_evaluated_in_its_component(chain, component):
-    out, log, good = component("exec-evaluate-model", uri=chain["uri"], data_uri=chain["data"])
+    out, log, good = component.run("exec-evaluate-model", uri=chain["uri"], data_uri=chain["data"])
     assert good and json.loads(out["Output"])["test/top1"] >= 0, log
 
 
@@ -168,9 +119,9 @@ def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, compone
     data = ""
     for kill in (False, True):
         run_id, store = f"kill-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
-        more = f"{TINY} training.trainer.max_epochs=6 training.trainer.save_every_n_steps=2 data_loader.batch_size=64"
-        data, log, good = component("exec-prepare-data", family="naics", data_source="demo", overrides=more, store_uri=store)
-        out, log, good = component("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=more, store_uri=store, data_uri=data["Output"],
+        more = f"{TINY} training.trainer.save_every_n_steps=2 data_loader.batch_size=128"
+        data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=more, store_uri=store, run_id=run_id, job_id="none")
+        out, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=more, store_uri=store, data_uri=data["Output"],
                                    start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
         assert good, log
         first, log, good = train(component, "exec-train-stage", out, 0, "")
@@ -196,8 +147,52 @@ def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, compone
     assert digests[0] == digests[1]
 
 
+def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_when_none_does(core, component, make_launcher):
+    run_id, store = f"silent-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
+    long = f"{TINY} training.trainer.max_epochs=500"
+    data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=long, store_uri=store, run_id=run_id, job_id="none")
+    assert good, log
+    planned, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=long, store_uri=store, data_uri=data["Output"],
+                                       start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
+    assert good, log
+    first, log, good = train(component, "exec-train-stage", planned, 0, "")
+    assert good, log
+    api = make_launcher().api
+
+    def launcher_pod():
+        pod = train(component, "exec-train-stage-4", planned, 1, first["Output"], wait=False, settings={"heartbeat_seconds": 60})
+        until = time.monotonic() + 120
+        while True:
+            assert time.monotonic() < until
+            with contextlib.suppress(ApiException):
+                if '"event": "step"' in core.read_namespaced_pod_log(pod, NAMESPACE):
+                    return pod
+            time.sleep(0.5)
+
+    def kill(pod):  # by SIGKILL: it has no moment to delete the job
+        core.delete_namespaced_pod(pod, NAMESPACE, grace_period_seconds=0)
+
+    kill(launcher_pod())
+    time.sleep(12)
+    again = launcher_pod()
+    time.sleep(60)
+    job, = api.list_jobs(f"{RUN}={run_id},curricle.dev/stage=02_stage")
+    assert phase(job) == "running"
+    kill(again)
+    until = time.monotonic() + 150
+    while phase(job := api.get_job(job["metadata"]["name"])) == "running":
+        assert time.monotonic() < until
+        time.sleep(1)
+    outcome = classify(api.list_pods(job["metadata"]["name"]), job)
+    assert outcome.reason == "interrupted" and outcome.exit_code == 143 and outcome.reason in RETRYABLE, outcome
+    assert not [pod for pod in api.list_pods(job["metadata"]["name"]) if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]]
+    saved = [read_manifest(open_store(f"{store}/{run_id}/02_stage"), slot) for slot in (layout.LAST, SPARE)]
+    assert max(m.info["step"] for m in saved if m) > 0
+    make_launcher().delete_by_run(run_id)
+
+
 def test_the_exit_handler_deletes_the_jobs_that_are_left(chain, component, make_launcher):
-    out, log, good = component("exec-cleanup", run_id=chain["run_id"], job_id="none", store_uri=chain["store"], launcher="pytorchjob",
+    out, log, good = component.run("exec-cleanup", run_id=chain["run_id"], job_id="none", store_uri=chain["store"], launcher="pytorchjob",
                                status={"state": "COMPLETE", "pipelineJobResourceName": "x", "pipelineTaskName": "chain"})  # fmt: skip
     assert good, log
     until = time.monotonic() + 30

@@ -12,6 +12,7 @@ import pytest
 from curricle.errors import JobError
 from curricle.launch.pytorchjob.client import Waits
 from curricle.launch.pytorchjob.reasons import RETRYABLE
+from curricle.launch.pytorchjob.render import Elastic
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")]
 
@@ -52,6 +53,35 @@ def test_two_pods_reduce_and_succeed(make_launcher, make_job):
     outcome = launcher.wait(launcher.submit(make_job(ALL_REDUCE, nodes=2)), lines.append)
     assert outcome.state == "succeeded", (outcome, lines)
     assert any("sum 3 of 2" in line and line.startswith("[master-0]") for line in lines), lines
+
+
+def test_the_master_outlives_a_slower_worker(make_launcher, make_job):
+    launcher = make_launcher()
+    job = make_job("import os, time; time.sleep(12 * int(os.environ['RANK'])); print('rank', os.environ['RANK'], 'is done', flush=True)", nodes=2)
+    assert launcher.wait(launcher.submit(job), print).state == "succeeded"
+    states = {p["metadata"]["name"]: p["status"]["phase"] for p in launcher.api.list_pods(job.name)}
+    assert states == {f"{job.name}-master-0": "Succeeded", f"{job.name}-worker-0": "Succeeded"}
+
+
+def test_an_elastic_job_goes_on_when_one_of_its_pods_is_lost(make_launcher, make_job):
+    launcher, lines, outcomes = make_launcher(elastic=Elastic(min_nodes=1, max_nodes=2)), [], []
+    job = make_job(
+        "import os, time, torch, torch.distributed as d\nd.init_process_group('gloo')\n"
+        "print('attempt', os.environ['TORCHELASTIC_RESTART_COUNT'], 'of', d.get_world_size(), flush=True)\n"
+        "until = time.monotonic() + 40\n"
+        "while True:\n    go = torch.tensor([float(time.monotonic() < until)]); d.all_reduce(go, op=d.ReduceOp.MIN); time.sleep(.2)\n    if not go: break\n"
+        "print('done with', d.get_world_size(), flush=True)", nodes=2)  # fmt: skip
+    handle = launcher.submit(job)
+    waiting = threading.Thread(target=lambda: outcomes.append(launcher.wait(handle, lines.append)))
+    waiting.start()
+    until = time.monotonic() + 120
+    while not any("of 2" in line for line in lines):
+        assert time.monotonic() < until and waiting.is_alive(), (lines, outcomes)
+        time.sleep(0.2)
+    launcher.api._core.delete_namespaced_pod(f"{job.name}-worker-1", launcher.api.namespace, grace_period_seconds=0)
+    waiting.join(240)
+    assert outcomes and outcomes[0].state == "succeeded", (outcomes, lines)
+    assert any("done with" in line for line in lines) and sum("attempt" in line for line in lines) >= 2, lines
 
 
 def test_a_job_out_of_memory_is_told_apart(make_launcher, make_job):

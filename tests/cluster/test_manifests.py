@@ -21,8 +21,8 @@ def kubectl(kubeconfig):
     if not shutil.which(program[0]):
         pytest.skip(f"no kubectl: {program[0]} is not on the PATH (set CURRICLE_KUBECTL)")
 
-    def run(*arguments, check=True):
-        done = subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=60)
+    def run(*arguments, check=True, given=None):
+        done = subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=60, input=given)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
@@ -79,6 +79,25 @@ def test_each_account_may_do_its_work_and_no_more(who, verb, what, answer, kubec
     resource = what if "/log" not in what and "/exec" not in what else what.split("/")[0]
     sub = ["--subresource", what.split("/")[1]] if resource != what else []
     assert kubectl("auth", "can-i", verb, resource, *sub, "--as", who, "-n", "kubeflow", check=False).split()[-1] == answer
+
+
+RECONCILER = "system:serviceaccount:kubeflow:curricle-reconciler"
+
+
+def test_with_kueue_the_launcher_may_look_at_its_queue_and_no_more(kubectl, dev, definitions):
+    kubectl("apply", "--server-side", "-n", "kubeflow", "-f", str(ROOT / "components" / "kueue" / "launcher.yaml"))
+
+    def may(verb, resource):
+        return kubectl("auth", "can-i", verb, resource, "--as", LAUNCHER, "-n", "kubeflow", check=False).split()[-1]
+
+    assert may("get", "localqueues.kueue.x-k8s.io") == "yes"
+    assert (may("create", "localqueues.kueue.x-k8s.io"), may("delete", "localqueues.kueue.x-k8s.io"), may("list", "localqueues.kueue.x-k8s.io")) == ("no", "no", "no")
+
+
+def test_the_reconciler_may_do_nothing_in_kubernetes(kubectl, kubeconfig):
+    kubectl("apply", "--server-side", "-n", "kubeflow", "-f", "-", given="apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: curricle-reconciler}\n")
+    for verb, resource in (("get", "pods"), ("get", "secret/mlpipeline-minio-artifact"), ("create", "pytorchjobs.kubeflow.org"), ("list", "configmaps")):
+        assert kubectl("auth", "can-i", verb, resource, "--as", RECONCILER, "-n", "kubeflow", check=False).split()[-1] == "no"
 
 
 def test_the_launcher_has_no_rights_in_other_namespaces(kubectl, dev):

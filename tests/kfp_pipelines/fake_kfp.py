@@ -20,6 +20,8 @@ class FakeKfp:
         self.deleted_with: list[str] = []
         self.frames = self.answers(watch)
         self.after = self.answers(terminated)
+        self.on_run = lambda: None
+        """What a started run does, once, when it is first looked at."""
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -77,6 +79,8 @@ class FakeKfp:
             if rest[0].endswith(":terminate"):
                 self.frames = list(self.after)
                 return 200, {}
+            act, self.on_run = self.on_run, lambda: None
+            act()
             return 200, self.frames.pop(0) if len(self.frames) > 1 else self.frames[0]
         if head == "recurringruns":
             return self.recur(method, rest, body, query)
@@ -85,6 +89,8 @@ class FakeKfp:
     def recur(self, method, rest, body, query):
         if method == "POST" and not rest:
             wanted = json.loads(body)
+            if "99" in wanted["trigger"].get("cron_schedule", {}).get("cron", ""):  # as in the recorded one
+                return 400, self.answer("create recurring run, bad cron")
             ident = f"recurring-{len(self.calls)}"
             status = "ENABLED" if wanted.get("mode") == "ENABLE" else "DISABLED"
             self.recurring[ident] = self.answer("create recurring run, cron") | wanted | {"recurring_run_id": ident, "status": status}

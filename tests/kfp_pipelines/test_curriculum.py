@@ -50,5 +50,12 @@ def test_a_chain_that_is_too_long_is_refused_with_a_way_out():
 
 
 def test_another_image_reaches_every_component(tmp_path):
-    path = write(build("chain_two", STAGES[:2]), tmp_path / "two.yaml", image="registry.local/control@sha256:00")
-    assert "curricle/control:dev" not in path.read_text()
+    path = write(build("chain_two", STAGES[:2]), tmp_path / "two.yaml", image="registry.local/control@sha256:00", trainer_image="registry.local/trainer:1")
+    assert "curricle/control:dev" not in path.read_text() and "curricle/trainer:dev" not in path.read_text()
+
+
+def test_the_training_jobs_image_is_the_pipelines_own(tmp_path):
+    path = write(build("chain_two", STAGES[:2]), tmp_path / "two.yaml", trainer_image="registry.local/trainer:1")
+    executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
+    for name in ("exec-preflight", "exec-train-stage", "exec-train-stage-4"):
+        assert {"name": "CURRICLE_TRAINER_IMAGE", "value": "registry.local/trainer:1"} in executors[name]["container"]["env"]

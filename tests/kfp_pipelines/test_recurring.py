@@ -80,9 +80,23 @@ def test_one_bad_file_is_named_and_the_others_are_done(fake, folder):
     assert [run["display_name"] for run in fake.recurring.values()] == ["nightly"]
 
 
+def test_one_that_the_server_refuses_is_named_and_the_others_are_done(fake, folder):
+    (folder / "a-bad.yaml").write_text(TEXT.replace("nightly", "bad").replace("0 0 2 * * *", "99 99 * * *"))
+    code, text = apply(fake, folder, "--prune")
+    assert code == 2 and "a-bad.yaml" in text and "not a supported format" in text
+    assert [run["display_name"] for run in fake.recurring.values()] == ["nightly"]
+
+
 def test_a_dry_run_only_says(fake, folder):
     code, text = apply(fake, folder, "--dry-run")
     assert code == 0 and "would create nightly: new" in text and fake.recurring == {}
+
+
+def test_other_images_are_another_definition(fake, folder):
+    apply(fake, folder)
+    images = ("--image", "registry.local/control:2", "--trainer-image", "registry.local/trainer:2")
+    assert "create nightly: changed" in apply(fake, folder, *images)[1]
+    assert apply(fake, folder, *images, "--diff")[0] == 0
 
 
 def test_the_shipped_definitions_are_good():

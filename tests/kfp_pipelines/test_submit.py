@@ -2,15 +2,21 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_kfp import FakeKfp  # noqa: E402
+
+from curricle.config.chain import load_stage  # noqa: E402
+from curricle.plan import Holdings, StageInput, plan_chain  # noqa: E402
+from curricle.steps.relay import LogRelay  # noqa: E402
 
 PACKAGE = ROOT / "kfp_pipelines" / "compiled" / "chain_smoke.yaml"
 
@@ -28,6 +34,19 @@ def serve(shared):
         fake.close()
 
 
+def planned(store: str, run_id: str) -> None:
+    """What a pipeline's plan component leaves in the store."""
+    stages = [StageInput(name, load_stage(ROOT / "config" / "config.yaml", name, []), "data", "d1") for name in ("01_stage", "02_stage")]
+    plan = plan_chain(stages, chain_name="chain_smoke", store_uri=store, start=None, holdings=Holdings(), resume=True, run_id=run_id)
+    Path(store, run_id).mkdir(parents=True)
+    Path(store, run_id, "plan.json").write_text(plan.to_json())
+
+
+def write(path: str, record: dict) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(record))
+
+
 def curricle(place: Path, *arguments: str) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "HOME": str(place)}
     code = "import kfp_pipelines.submit as s; w = s._watch; s._watch = lambda c, r, t, p, say: w(c, r, t, 0.01, say); from curricle.cli import main; main()"
@@ -40,7 +59,8 @@ def test_a_run_that_succeeds_exits_0_and_its_stages_are_told(serve, tmp_path):
     fake = serve()
     done = curricle(tmp_path, "submit", str(PACKAGE), "launcher=local", "resume=false", "--endpoint", fake.url)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "run: succeeded" in done.stdout and ": running" in done.stdout
+    assert "run: succeeded" in done.stdout and "hi: running" in done.stdout
+    assert not [line for line in done.stdout.splitlines() if line.startswith(("root:", "executor", "hi-driver:"))]
     assert fake.bodies[0]["runtime_config"]["parameters"] == {"launcher": "local", "resume": False}
 
 
@@ -63,13 +83,38 @@ def test_compiled_pipelines_are_uploaded_by_content(serve, tmp_path):
 
 def test_a_failed_run_exits_1_with_the_reason_that_the_store_holds(serve, tmp_path):
     fake = serve("watch a run that fails")
-    place = tmp_path / "store" / "nightly" / "02_stage"
-    place.mkdir(parents=True)
-    (place / "failure.json").write_text(json.dumps({"stage": "02_stage", "cause": "oom_killed", "message": "the worker used more than 8Gi"}))
-    done = curricle(tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={tmp_path}/store", "--endpoint", fake.url, "--json")
+    store = f"{tmp_path}/store"
+    planned(store, "nightly")
+    write(f"{store}/nightly/01_stage/failure.json", {"stage": "01_stage", "cause": "error", "message": "an earlier run's"})
+    fake.on_run = lambda: write(f"{store}/nightly/02_stage/failure.json", {"stage": "02_stage", "cause": "oom_killed", "message": "the worker used more than 8Gi"})
+    done = curricle(tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={store}", "--endpoint", fake.url, "--json")
     result = json.loads(done.stdout)
     assert done.returncode == 1 == result["exit_code"]
     assert result["reasons"] == ["stage 02_stage failed (oom_killed): the worker used more than 8Gi"]
+
+
+def test_log_lines_that_the_stages_write_into_the_store_are_streamed(serve, tmp_path):
+    fake, store = serve(), f"{tmp_path}/store"
+    planned(store, "nightly")
+    with LogRelay(f"{store}/nightly/01_stage") as earlier:
+        earlier({"event": "log", "line": "an earlier run's"})
+
+    def train():
+        with LogRelay(f"{store}/nightly/01_stage") as relay:
+            relay({"event": "epoch", "epoch": 1, "val_loss": 0.25})
+            relay({"event": "log", "line": "[worker-0] hello"})
+
+    fake.on_run = train
+    done = curricle(tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={store}", "--endpoint", fake.url)
+    assert done.returncode == 0
+    assert [line for line in done.stdout.splitlines() if line.startswith("01_stage")] == ["01_stage: epoch: epoch 1  val_loss 0.2500", "01_stage: [worker-0] hello"]
+
+
+def test_a_store_that_cannot_be_read_from_here_is_said_once_and_the_watch_goes_on(serve, tmp_path, monkeypatch):
+    for name in ("S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    done = curricle(tmp_path, "submit", str(PACKAGE), "--endpoint", serve().url)
+    assert done.returncode == 0 and done.stdout.count("cannot be read from here (minio://mlpipeline/curricle)") == 1 and "run: succeeded" in done.stdout
 
 
 def test_a_terminated_run_exits_3_although_the_server_calls_it_failed(serve, tmp_path):
@@ -107,3 +152,31 @@ def test_ctrl_c_terminates_or_detaches(serve, tmp_path, answer, code, monkeypatc
     monkeypatch.setattr(module, "_watch", interrupted_once)
     run = module.submit(PACKAGE, [], endpoint=fake.url, say=lambda text: None, interrupted=lambda: answer)
     assert run.exit_code == code and (("POST", f"/runs/{run.run_id}:terminate") in fake.calls) == (answer == "terminate")
+
+
+@pytest.mark.parametrize(("choice", "code"), [("terminate", 3), ("detach", 4), ("ask", 4)])
+def test_ctrl_c_in_a_terminal_does_what_was_chosen_and_detaches_where_nobody_can_answer(serve, tmp_path, choice, code):
+    fake = serve()
+    fake.frames = [frame for frame in fake.frames if frame["state"] == "RUNNING"][:1]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", "from curricle.cli import main; main()", "submit", str(PACKAGE), "launcher=local", f"store_uri={tmp_path}/store",
+               "--endpoint", fake.url, "--on-interrupt", choice]  # fmt: skip
+    child = subprocess.Popen(command, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    while "run: running" not in child.stdout.readline():
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert child.returncode == code
+    assert any(path.endswith(":terminate") for _, path in fake.calls) == (choice == "terminate")
+
+
+@pytest.mark.parametrize("verb", ["create", "submit"])
+def test_kfps_own_command_takes_the_compiled_file_as_it_is(serve, verb):
+    fake = serve()
+    command = [str(Path(sys.executable).parent / "kfp"), "--endpoint", fake.url, "run", verb, "-e", "curricle", "-r", "r", "-f", str(PACKAGE), "stages=all", "preflight=false"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    spec, platform = yaml.safe_load_all(PACKAGE.read_text())
+    sent = fake.bodies[-1]
+    assert sent["pipeline_spec"] == {"pipeline_spec": spec, "platform_spec": platform}
+    assert sent["runtime_config"]["parameters"] == {"stages": "all", "preflight": False}

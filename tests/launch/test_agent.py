@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from curricle.launch.agent import arguments
+from curricle.launch.heartbeat import Heartbeat
 
 SCRIPTS = {
     "fine": "print('fine')",
@@ -26,13 +27,13 @@ SCRIPTS = {
 }
 
 
-def start(name, processes, tmp_path, **env):
+def start(name, processes, tmp_path, *options, **env):
     script = tmp_path / f"{name}.py"
     script.write_text(SCRIPTS[name].replace("%LAST%", repr(str(processes - 1))))
     command = [sys.executable, *arguments((str(script),), nnodes=1, nproc_per_node=processes)]
     log = (tmp_path / "termination-log")
     log.touch()
-    command[command.index("--"):command.index("--")] = ["--termination-log", str(log)]
+    command[command.index("--"):command.index("--")] = ["--termination-log", str(log), *options]
     return subprocess.Popen(command, env={**os.environ, "TORCHELASTIC_ERROR_FILE": str(tmp_path / "error.json"),
                                           "SAVED": str(tmp_path / "saved"), **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -96,3 +97,15 @@ def test_a_rank_that_does_not_want_to_stop_is_killed_after_the_grace(tmp_path, p
     agent.terminate()
     agent.communicate(timeout=30)
     assert agent.returncode == 143 and gone(tmp_path)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ranks_whose_launcher_falls_silent_save_and_say_so(tmp_path, processes):
+    heart = Heartbeat(f"{tmp_path}/heartbeat", print, every=1)
+    agent = start("graceful", processes, tmp_path, "--heartbeat", f"{tmp_path}/heartbeat", "--heartbeat-seconds", "12")
+    until_ready(agent, processes)
+    heart.stop()
+    output = agent.communicate(timeout=60)[0]
+    assert agent.returncode == 143, output
+    assert all((tmp_path / f"saved{rank}").exists() for rank in range(processes))
+    assert "has not shown itself for 12 s" in (tmp_path / "termination-log").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -19,7 +20,7 @@ def pipeline() -> None:
 @click.option("--output", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("kfp_pipelines/compiled"), show_default=True, help="Folder for the YAML files.")
 @click.option("--config-dir", type=click.Path(file_okay=False, path_type=Path), default=Path("config"), show_default=True, help="Folder of the chains.")
 @click.option("--image", default="curricle/control:dev", show_default=True, help="Image of the components.")
-@click.option("--trainer-image", default="curricle/trainer:dev", show_default=True, help="Image of the evaluation, which needs torch.")
+@click.option("--trainer-image", default="curricle/trainer:dev", show_default=True, help="Image of the training jobs, and of the evaluation.")
 def compile_pipelines(output: Path, config_dir: Path, image: str, trainer_image: str) -> None:
     """Write one pipeline per chain; the same input gives the same bytes."""
     from kfp_pipelines.compile import compile_all
@@ -33,17 +34,23 @@ def compile_pipelines(output: Path, config_dir: Path, image: str, trainer_image:
 @click.option("--endpoint", envvar="KF_PIPELINES_ENDPOINT", default="", help="URL of the Kubeflow Pipelines API; default the environment's or the cluster's own.")
 @click.option("--token", envvar="CURRICLE_KFP_TOKEN", default="", help="Bearer token.")
 @click.option("--namespace", default="", help="The user's namespace on a multi-user server.")
-def upload(folder: Path, endpoint: str, token: str, namespace: str) -> None:
+@click.option("--image", default="", help="Compile anew with this image of the components, instead of FOLDER.")
+@click.option("--trainer-image", default="", help="And with this image of the training jobs.")
+def upload(folder: Path, endpoint: str, token: str, namespace: str, image: str, trainer_image: str) -> None:
     """Upload every compiled pipeline of FOLDER whose content the server does not have yet."""
+    from kfp_pipelines.compile import compile_all
     from kfp_pipelines.server import connect, ensure_version
 
-    packages = sorted(folder.glob("*.yaml"))
-    if not packages:
-        raise PipelineError(f"{folder} holds no compiled pipeline (*.yaml); compile with `curricle pipeline compile`")
-    client = connect(endpoint, token, namespace)
-    for package in packages:
-        version = ensure_version(client, package)
-        click.echo(f"{'uploaded' if version.uploaded else 'found':<9}{version.name}")
+    if bool(image) != bool(trainer_image):
+        raise click.UsageError("give --image and --trainer-image together: a pipeline names both")
+    with TemporaryDirectory(prefix="curricle-pipelines-") as scratch:
+        packages = compile_all(Path(scratch), image=image, trainer_image=trainer_image) if image else sorted(folder.glob("*.yaml"))
+        if not packages:
+            raise PipelineError(f"{folder} holds no compiled pipeline (*.yaml); compile with `curricle pipeline compile`")
+        client = connect(endpoint, token, namespace)
+        for package in packages:
+            version = ensure_version(client, package)
+            click.echo(f"{'uploaded' if version.uploaded else 'found':<9}{version.name}")
 
 
 @pipeline.command()

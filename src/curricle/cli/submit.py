@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -55,18 +56,23 @@ def recurring() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be done; do nothing.")
 @click.option("--diff", is_flag=True, help="As --dry-run, and exit 2 where anything differs.")
 @click.option("--prune", is_flag=True, help="Delete ours that no file names any more.")
-def apply(folder: Path, endpoint: str, token: str, namespace: str, dry_run: bool, diff: bool, prune: bool) -> None:
+@click.option("--image", envvar="CURRICLE_CONTROL_IMAGE", default="", help="Image of the components, in the place of the default one.")
+@click.option("--trainer-image", envvar="CURRICLE_TRAINER_IMAGE", default="", help="And of the training jobs.")
+def apply(folder: Path, endpoint: str, token: str, namespace: str, dry_run: bool, diff: bool, prune: bool, image: str, trainer_image: str) -> None:
     """Make the server's recurring runs what the files of FOLDER say. Touches only what it made, and never ends a run."""
     from kfp_pipelines.recurring import check, load_definitions, reconcile
     from kfp_pipelines.server import connect
 
-    wanted, bad = load_definitions(folder)
-    if prune and bad:
-        click.echo("nothing is pruned: a file that cannot be read may name what would be deleted", err=True)
-    made = reconcile(connect(endpoint, token, namespace), wanted, prune=prune and not bad, act=not (dry_run or diff),
-                     say=lambda c: click.echo(f"{'would ' if dry_run or diff else ''}{c.verb} {c.name}: {c.why}"))
-    if not made:
+    if image and not trainer_image:
+        raise click.UsageError("give --image and --trainer-image together: a pipeline names both")
+    with TemporaryDirectory(prefix="curricle-pipelines-") as scratch:
+        wanted, bad = load_definitions(folder, (image, trainer_image) if image else None, Path(scratch))
+        if prune and bad:
+            click.echo("nothing is pruned: a file that cannot be read may name what would be deleted", err=True)
+        made, refused = reconcile(connect(endpoint, token, namespace), wanted, prune=prune and not bad, act=not (dry_run or diff),
+                                  say=lambda c: click.echo(f"{'would ' if dry_run or diff else ''}{c.verb} {c.name}: {c.why}"))
+    if not made and not refused:
         click.echo(f"{len(wanted)} recurring run{'s' * (len(wanted) != 1)} as defined")
-    check(bad)
+    check([*bad, *refused])
     if diff and made:
         sys.exit(2)

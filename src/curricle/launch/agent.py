@@ -7,9 +7,10 @@ ranks behind when it is killed. Here
 
 - the exit code is the first failing rank's own (128 + signal for a signal: 137 for SIGKILL, which mostly means out of memory);
 - what that rank said of itself goes to `TORCHELASTIC_ERROR_FILE` (TorchX reads it) and to the pod's termination log;
-- when the launcher that started it vanishes, the ranks are stopped gracefully (SIGTERM: they save) and nothing is left.
+- when the launcher that started it vanishes (its parent, or the heartbeat of one elsewhere), the ranks are stopped gracefully
+  (SIGTERM: they save) and nothing is left.
 
-There are no restarts in here: the launcher resubmits the whole job. Rendezvous is always c10d, with a store of its own for the
+There are no restarts in here, unless the job is elastic: the launcher resubmits the whole job. Rendezvous is always c10d, with a store of its own for the
 ranks: the shared one of torch 2.13 breaks restarts.
 
 A job of one process needs no rendezvous: it is watched directly, and the seconds that importing torch takes are saved.
@@ -32,6 +33,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from curricle.launch.heartbeat import wait_for_silence
+
 SHUTDOWN_SECONDS = 7
 """Grace of the ranks on this machine: TorchX kills the agent after 10."""
 
@@ -50,20 +53,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--nproc-per-node", type=int, default=1)
     parser.add_argument("--rdzv-endpoint", default="", help="host:port of the first node; not needed for one node")
     parser.add_argument("--rdzv-id", default="", help="the same on all nodes")
+    parser.add_argument("--max-restarts", type=int, default=0, help="restarts of the ranks after one failed, in an elastic job")
     parser.add_argument("--node-rank", type=int, help="this node's number, for messages; c10d numbers the ranks itself")
     parser.add_argument("--local-addr", default="", help="this node's own address, where its host name is of no use")
+    parser.add_argument("--heartbeat", default="", metavar="URI", help="object that the launcher keeps rewriting; when that ends, so do the ranks")
+    parser.add_argument("--heartbeat-seconds", type=float, default=900.0, help="how long it may stand unchanged")
     parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"), help="written where it exists")
     parser.add_argument("worker", nargs="+", help="what each rank runs, after `python`")
     options = parser.parse_args(argv)
     if options.nnodes != "1" and not options.rdzv_endpoint:
         parser.error("--rdzv-endpoint is needed for more than one node")
+    reasons: list[str] = []
     _watch_parent()
+    if options.heartbeat:
+        _watch_launcher(options.heartbeat, options.heartbeat_seconds, reasons)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="curricle-agent-") as folder:
         alone = options.nnodes == "1" and options.nproc_per_node == 1
         code, message, where = _single(options.worker, Path(folder)) if alone else _elastic(options, folder)
     if code:
-        _report(code, message, where, options.termination_log)
+        _report(code, "; ".join([message, *reasons]), where, options.termination_log)
     return code
 
 
@@ -77,6 +86,17 @@ def _watch_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _watch_launcher(uri: str, seconds: float, reasons: list[str]) -> None:
+    """Stop gracefully when the launcher elsewhere falls silent; why is appended to `reasons`."""
+
+    def watch() -> None:
+        wait_for_silence(uri, seconds)
+        reasons.append(f"its launcher has not shown itself for {seconds:.0f} s ({uri})")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="launcher", daemon=True).start()
 
 
 def _single(worker: list[str], folder: Path) -> tuple[int, str, str]:
@@ -123,7 +143,7 @@ def _elastic(options: argparse.Namespace, folder: str) -> tuple[int, str, str]:
         min_nodes=int(least), max_nodes=int(most or least), nproc_per_node=options.nproc_per_node, role="rank",
         run_id=options.rdzv_id or (_unique() if one else "curricle"), rdzv_backend="c10d",
         rdzv_endpoint=options.rdzv_endpoint or "localhost:0", local_addr=options.local_addr or ("localhost" if one else None),
-        max_restarts=0, monitor_interval=0.1, start_method="spawn",
+        max_restarts=options.max_restarts, monitor_interval=0.1, start_method="spawn",
         logs_specs=DefaultLogsSpecs(log_dir=folder, tee=Std.ALL), log_line_prefix_template="[${rank}] ", shutdown_timeout=_grace())
     try:
         elastic_launch(config, sys.executable)("-u", *options.worker)

@@ -30,6 +30,9 @@ class Job:
     """`curricle.dev/run`, `curricle.dev/stage`; what the exit handler finds the job by."""
     digest: str = ""
     """Digest of the work; a job of the same name with another digest is refused, never adopted."""
+    heartbeat: str = ""
+    """URI of an object that whoever waits for the job keeps rewriting; the job stops where that ends (see `heartbeat`). On one machine the node
+    agent watches its parent instead."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curricle.config.chain import list_curricula, load_stage
 from curricle.errors import ConfigError
@@ -19,6 +20,7 @@ from curricle.plan import ChainPlan
 from curricle.steps import chain as chains
 from curricle.steps import evaluate, gate, prepare, resolve, train
 from curricle.steps import preflight as checks
+from curricle.steps.relay import LogRelay
 from curricle.store import join_uri, layout, open_store
 
 CONFIG = Path(os.environ.get("CURRICLE_CONFIG", "config/config.yaml"))
@@ -110,10 +112,15 @@ def keep_plan(plan: ChainPlan) -> PlannedRun:
 
 
 def train_stage(plan_uri: str, index: int, parent_uri: str, launcher: str, task_config: str = "") -> StageResult:
-    """Train one stage of a stored plan; progress goes to the log. `task_config` (JSON) is what was set on the KFP task."""
-    where = open_launcher(launcher, task_config)
-    outcome = train.train_stage(_plan(plan_uri), index, parent_uri, where, lambda event: print(_line(event), flush=True))
-    return _result(outcome)
+    """Train one stage of a stored plan; progress goes to the log, and to the store. `task_config` (JSON) is what was set on the KFP task."""
+    where, plan = open_launcher(launcher, task_config), _plan(plan_uri)
+    with LogRelay(plan.stages[index].uri) as relay:
+
+        def listen(event: dict[str, Any]) -> None:
+            print(_line(event), flush=True)
+            relay(event)
+
+        return _result(train.train_stage(plan, index, parent_uri, where, listen))
 
 
 def reuse_stage(plan_uri: str, index: int, parent_uri: str) -> StageResult:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from curricle.errors import CheckpointError, Interrupted, JobError
@@ -87,6 +88,7 @@ def job_of(plan: ChainPlan, stage: StagePlan) -> Job:
     return Job(
         name=stage.job_name, argv=(*stage.argv, "--progress", "json"), nodes=trainer["num_nodes"], processes_per_node=trainer["devices"],
         labels={"curricle.dev/run": plan.run_id, "curricle.dev/stage": stage.name}, digest=stage.digest,
+        heartbeat=join_uri(stage.uri, layout.HEARTBEAT),
     )
 
 
@@ -98,7 +100,8 @@ def _saved(store: Store) -> str:
 
 def _record(store: Store, plan: ChainPlan, stage: StagePlan, **failure: Any) -> None:
     """Write why a stage failed to its place in the store: Kubeflow keeps no reason."""
-    store.write(layout.FAILURE, json.dumps({"stage": stage.name, "run_id": plan.run_id, **failure}, indent=1, sort_keys=True).encode())
+    record = {"stage": stage.name, "run_id": plan.run_id, "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **failure}
+    store.write(layout.FAILURE, json.dumps(record, indent=1, sort_keys=True).encode())
 
 
 def reuse_stage(plan: ChainPlan, index: int, parent_uri: str) -> StageOutcome:

@@ -6,12 +6,15 @@
       published/<name>/<run id>/          a promoted checkpoint; the newest is where the next continued training starts
       sequential_01-02-03/                a run (its id)
         plan.json                         the chain's plan
+        failure.json                      why a task of the pipeline failed that trains no stage
         01_stage/                         a stage's place
           stage.json                      what the worker reads: digest, effective config, start, parent, data
           01_stage-epoch=05-val_loss=0.1234.ckpt/     best checkpoint so far, manifest.json last
           last.ckpt/                      newest state, for resuming
           manifest.json                   the stage is complete: digest, metrics, lineage, which checkpoint is best
           failure.json                    why the last attempt failed, if it did
+          log.json                        the newest log lines, where a pipeline trains the stage
+          heartbeat                       rewritten while a launcher waits for the stage's job on a cluster
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ MANIFEST = "manifest.json"
 STAGE = "stage.json"
 PLAN = "plan.json"
 FAILURE = "failure.json"
+HEARTBEAT = "heartbeat"
+LOG = "log.json"
 LAST = "last.ckpt"
 DATA = "data"
 IMPORTED = "imported"

@@ -92,15 +92,17 @@ class Progress:
             if now < self._next and event["step"] < event["steps"]:
                 return
             self._next = now + 0.2
-        print(json.dumps(event) if self._json else self._sentence(**event), flush=True)
+        print(json.dumps(event) if self._json else sentence(event), flush=True)
 
-    @staticmethod
-    def _sentence(event: str, **facts: Any) -> str:
-        if event == "step":
-            return f"epoch {facts['epoch']}  step {facts['step']}/{facts['steps']}  loss {facts['loss']:.4f}"
-        if event == "warning":
-            return f"warning: {facts['message']}"
-        return f"{event}: " + "  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
+
+def sentence(progress: dict[str, Any]) -> str:
+    """A progress event for a person."""
+    event, facts = progress["event"], {k: v for k, v in progress.items() if k != "event"}
+    if event == "step":
+        return f"epoch {facts['epoch']}  step {facts['step']}/{facts['steps']}  loss {facts['loss']:.4f}"
+    if event == "warning":
+        return f"warning: {facts['message']}"
+    return f"{event}: " + "  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
 
 
 def run(stage_uri: str, *, build: Callable | None = None, schema: type[StageConfig] | None = None, report: Callable[[dict], None] | None = None,

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import os
 import signal
@@ -258,12 +259,30 @@ def test_attach_finds_the_last_attempt(launcher, cluster, job):
     assert launcher.attach(job.name) == f"kubeflow:{job.name}-a2"
 
 
+def test_whoever_waits_for_a_job_keeps_its_heart_beating(launcher, cluster, job, tmp_path):
+    handle = launcher.submit(dataclasses.replace(job, heartbeat=f"{tmp_path}/heartbeat"))
+    beats = []
+
+    def look():
+        with contextlib.suppress(OSError):
+            beats.append((tmp_path / "heartbeat").read_bytes())
+        if beats:
+            cluster.now(job.name, "Succeeded")
+
+    cluster.on_get = look
+    assert launcher.wait(handle, print).state == "succeeded"
+    assert beats[0] and not (tmp_path / "heartbeat").exists()
+
+
 def test_a_queue_that_nobody_reads_is_a_warning(cluster, plain, job):
     launcher = PyTorchJobLauncher(dataclasses.replace(plain, queue="team"), cluster, waits=FAST)
-    handle = launcher.submit(job)
-    assert "integration" in launcher.warnings(handle)[0]
-    cluster.jobs[job.name]["spec"]["runPolicy"]["suspend"] = True
-    assert launcher.warnings(handle) == []
+    handle, lines = launcher.submit(job), []
+    cluster.now(job.name, "Succeeded")
+    launcher.wait(handle, lines.append)
+    assert "'team'" in lines[0] and "integration" in lines[0]
+    cluster.jobs[job.name]["spec"]["runPolicy"]["suspend"] = False
+    launcher.wait(handle, (admitted := []).append)
+    assert admitted == []
 
 
 class Script:

@@ -22,7 +22,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def wide(job):
-    return dataclasses.replace(job, nodes=2, processes_per_node=8)
+    return dataclasses.replace(job, nodes=2, processes_per_node=8, heartbeat="minio://mlpipeline/runs/r1/01_text/heartbeat")
 
 
 def shapes(job, plain, full, elastic):
@@ -158,6 +158,11 @@ def test_without_a_numeric_user_the_init_container_may_still_be_root(job, elasti
     assert pod["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
 
 
+def test_without_a_heartbeat_nothing_stops_a_job_but_its_deadline(job, full):
+    body = render(wide(job), dataclasses.replace(full, heartbeat_seconds=0))
+    assert "heartbeat" not in yaml.safe_dump(body)
+
+
 def test_rendering_twice_gives_equal_jobs_that_share_nothing(job, full):
     first, second = render(wide(job), full), render(wide(job), full)
     assert first == second
@@ -186,6 +191,7 @@ def test_rendering_twice_gives_equal_jobs_that_share_nothing(job, full):
         ({}, {"queue_priority": "high"}, "without a queue"),
         ({}, {"volume_mounts": ({"name": "data", "mountPath": "/d"},)}, "names no volume"),
         ({}, {"grace_seconds": 10}, "20 or more"),
+        ({}, {"heartbeat_seconds": 20}, "heartbeat_seconds must be 0"),
     ],
 )
 def test_what_the_webhook_would_refuse_is_refused_before(changes, options, words, job, plain):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -64,6 +65,7 @@ class KubernetesApi:
             JobError: reason `configuration`: neither is there.
         """
         from kubernetes import client, config
+        from urllib3.exceptions import InsecureRequestWarning
 
         settings = client.Configuration()
         try:
@@ -76,6 +78,8 @@ class KubernetesApi:
                 config.load_kube_config(kubeconfig, context, client_configuration=settings)
         except config.ConfigException as error:
             raise JobError(f"no cluster: neither a pod's service account nor a kubeconfig ({error})", reason="configuration", exit_code=2) from error
+        if not settings.verify_ssl:  # somebody wrote that into the kubeconfig; a warning at every request tells nobody anything
+            warnings.filterwarnings("ignore", category=InsecureRequestWarning)
         settings.retries = False
         self.namespace = namespace
         self._client = client.ApiClient(settings)

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from curricle.errors import Interrupted, JobError
+from curricle.launch.heartbeat import Heartbeat
 from curricle.launch.job import Job, Launcher, Outcome
 from curricle.launch.pytorchjob import reasons
 from curricle.launch.pytorchjob.api import ClusterApi, Conflict, KubernetesApi, Unreachable
 from curricle.launch.pytorchjob.logs import PodLog, tail_of
-from curricle.launch.pytorchjob.render import ATTEMPT, DIGEST, JOB, KUEUE_QUEUE, RUN, ClusterOptions, render
+from curricle.launch.pytorchjob.render import ATTEMPT, DIGEST, HEARTBEAT, JOB, KUEUE_QUEUE, RUN, ClusterOptions, render
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,8 @@ class Waits:
 
 
 class PyTorchJobLauncher:
-    """Runs jobs as PyTorchJobs. `on_sigterm` says what SIGTERM does to the job that is waited for."""
+    """Runs jobs as PyTorchJobs. `on_sigterm` says what SIGTERM does to the job that is waited for; one that is left ends by itself unless
+    somebody waits for it again (`ClusterOptions.heartbeat_seconds`)."""
 
     max_attempts = 4
 
@@ -142,17 +144,6 @@ class PyTorchJobLauncher:
             self.api.delete_job(name)
         return names
 
-    def warnings(self, handle: str) -> list[str]:
-        """What looks wrong with a job that was accepted: a queue label that nobody has read."""
-        job = self.api.get_job(_name(handle))
-        labels = (job or {}).get("metadata", {}).get("labels", {})
-        if job is None or KUEUE_QUEUE not in labels or "suspend" in job["spec"].get("runPolicy", {}):
-            return []
-        return [
-            f"job {_name(handle)} carries queue {labels[KUEUE_QUEUE]!r}, but Kueue has not suspended it: "
-            "its PyTorchJob integration (kubeflow.org/pytorchjob) is off or Kueue is not installed, so no quota holds"
-        ]
-
     def _handle(self, job: dict[str, Any]) -> str:
         return f"{self.options.namespace}:{job['metadata']['name']}"
 
@@ -219,8 +210,17 @@ class _Wait:
         self.started = time.monotonic()
         self.noticed: dict[str, float] = {}
         self.silent_since: float | None = None
+        self.met = False
+        self.heart: Heartbeat | None = None
 
     def run(self) -> Outcome:
+        try:
+            return self.follow()
+        finally:
+            if self.heart:
+                self.heart.stop()
+
+    def follow(self) -> Outcome:
         while True:
             try:
                 outcome = self.look()
@@ -242,12 +242,24 @@ class _Wait:
         api = self.launcher.api
         job = api.get_job(self.name)
         if job is not None:
+            if not self.met:
+                self.meet(job)
             self.see(api.list_pods(self.name))
         if job is None or reasons.phase(job) in ("succeeded", "failed"):
             return self.finish(job)
         if "deletionTimestamp" in job["metadata"]:
             return None
         return self.patience(job)
+
+    def meet(self, job: dict[str, Any]) -> None:
+        """The job as it was accepted: show it that a launcher is there, and say when nobody has read its queue label."""
+        self.met = True
+        if uri := (job["metadata"].get("annotations") or {}).get(HEARTBEAT):
+            self.heart = Heartbeat(uri, lambda why: self.notice(f"the job may take its launcher for gone and stop: {why}"))
+        queue = (job["metadata"].get("labels") or {}).get(KUEUE_QUEUE)
+        if queue and "suspend" not in job["spec"].get("runPolicy", {}):  # Kueue's webhook sets it before the job is stored
+            self.on_log(f"[launcher] warning: the job carries queue {queue!r}, but Kueue has not suspended it: its PyTorchJob integration "
+                        "(kubeflow.org/pytorchjob) is off or Kueue is not installed, so no quota holds")
 
     def see(self, pods: list[dict[str, Any]]) -> None:
         """Remember the pods as they are now; a pod that is gone stays as it was last seen."""

@@ -28,6 +28,7 @@ DIGEST = "curricle.dev/digest"
 JOB = "curricle.dev/job"
 ATTEMPT = "curricle.dev/attempt"
 RUN = "curricle.dev/run"
+HEARTBEAT = "curricle.dev/heartbeat"
 KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 KUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 
@@ -129,6 +130,9 @@ class ClusterOptions:
     """A finished job is removed after so many seconds."""
     clean_pod_policy: Literal["Running", "All", "None"] = "Running"
     """Which pods go when the job ends. `Running` frees the GPUs of survivors and keeps the logs of the dead."""
+    heartbeat_seconds: int = 900
+    """A job that no launcher waits for any more saves its state and ends after so many seconds, time enough for a launcher that is started
+    again to take it over; 0 lets it run to its deadline."""
     grace_seconds: int = 120
     """Time between SIGTERM and SIGKILL; saving a checkpoint must fit."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
@@ -205,8 +209,9 @@ def render(job: Job, options: ClusterOptions, *, attempt: int = 1) -> dict[str, 
         **({KUEUE_QUEUE: options.queue} if options.queue else {}),
         **({KUEUE_PRIORITY: options.queue_priority} if options.queue_priority else {}),
     }
+    beats = {HEARTBEAT: job.heartbeat} if job.heartbeat and options.heartbeat_seconds else {}
     metadata: dict[str, Any] = {
-        "name": name, "namespace": options.namespace, "labels": {**labels, **queue}, "annotations": {DIGEST: job.digest},
+        "name": name, "namespace": options.namespace, "labels": {**labels, **queue}, "annotations": {DIGEST: job.digest, **beats},
     }  # fmt: skip
     if options.owner:
         metadata["ownerReferences"] = [options.owner.reference()]
@@ -215,12 +220,14 @@ def render(job: Job, options: ClusterOptions, *, attempt: int = 1) -> dict[str, 
 
 def command(job: Job, options: ClusterOptions, name: str) -> list[str]:
     """What every pod of the job runs: the node agent, which starts the ranks and outlives them."""
-    nodes, host = str(job.nodes), f"{name}-master-0"
+    nodes, host, elastic = str(job.nodes), f"{name}-master-0", []
     if options.elastic:
+        elastic = ["--max-restarts", str(options.elastic.max_restarts)]
         nodes, host = f"{options.elastic.min_nodes}:{options.elastic.max_nodes}", f"{name}-worker-0"
+    beats = ["--heartbeat", job.heartbeat, "--heartbeat-seconds", str(options.heartbeat_seconds)] if job.heartbeat and options.heartbeat_seconds else []
     return [
         "python", "-m", "curricle.launch.agent", "--nnodes", nodes, "--nproc-per-node", str(job.processes_per_node),
-        "--rdzv-endpoint", f"{host}:{PORT}", "--", *job.argv,
+        "--rdzv-endpoint", f"{host}:{PORT}", *elastic, *beats, "--", *job.argv,
     ]  # fmt: skip
 
 
@@ -323,6 +330,7 @@ def check(job: Job, options: ClusterOptions) -> list[str]:
     need(options.gpus in (0,) or options.gpus >= job.processes_per_node,
          f"{job.processes_per_node} processes per node need as many GPUs, the options ask for {options.gpus}")  # fmt: skip
     need(options.grace_seconds >= 20, "grace_seconds must be 20 or more: 15 of them are the agent's own")
+    need(options.heartbeat_seconds == 0 or options.heartbeat_seconds >= 30, "heartbeat_seconds must be 0 (off), or 30 or more: a beat comes every 10")
     need(options.active_deadline_seconds >= 1 and options.ttl_seconds >= 0, "active_deadline_seconds must be positive, ttl_seconds not negative")
     for key, value in {**options.labels, **job.labels}.items():
         need(len(value) <= 63 and bool(_LABEL_VALUE.fullmatch(value)), f"label {key}={value!r} is no label value (63 of A-Z a-z 0-9 - _ .)")

@@ -30,6 +30,8 @@ from curricle.train.task import StageContext, TrainingTask
 CHANNELS = ("title", "description", "examples", "exclusions")
 STRESS_ROWS = 256
 CHANNEL_DROPOUT = 0.3
+LENGTH_CHUNK = 16
+"""Batches whose texts are sorted by length together: wide enough for next to no padding, narrow enough for batches of every mixture."""
 STRUCTURE_FLOOR = 0.985
 """Pearson, NDCG@10 and edge MAP below which the validation loss is charged the shortfall."""
 
@@ -116,7 +118,7 @@ class _Task:
         self.features: Tensor | None = None
         self.tokens: list[list[int]] = []
         if self.live:
-            self.encoder.keep_frozen_in(resolve_precision(config.training.trainer.precision, context.device).dtype)
+            self.encoder.prepare_training(resolve_precision(config.training.trainer.precision, context.device).dtype, config.curriculum.dropout)
             self.tokens = self.encoder.tokenize(self.distinct, config.model.max_tokens)
         if config.training.trainer.compile:
             self.encoder.states = compiled(self.encoder.states)
@@ -295,7 +297,7 @@ class RetrievalTask(_Task):
         size, world = self.config.data_loader.batch_size, self.ranks.world_size
         if self.live:
             lengths = np.array([len(self.tokens[r]) for r in self.text_rows] + [0] * len(self.code_items))
-            chunk = size * 2  # wide enough to save padding; wider ones gather the long texts in one batch, which then decides the memory
+            chunk = size * LENGTH_CHUNK
             order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(chunk, len(order), chunk))])
         parts = [order[i : i + size] for i in range(0, len(order), size)]
         parts = [part[: len(part) // world * world] for part in parts]

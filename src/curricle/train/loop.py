@@ -100,7 +100,7 @@ class _Stage:
             seen.add(id(parameter))
         return torch.optim.AdamW(
             [{"params": g["params"], "name": g["name"], "scale": g.get("lr_scale", 1.0),
-              "weight_decay": g.get("weight_decay", training.weight_decay)} for g in groups], lr=training.learning_rate)
+              "weight_decay": g.get("weight_decay", training.weight_decay)} for g in groups], lr=training.learning_rate, fused=True)
 
     def run(self, resume_dir: Path | None, info: dict[str, Any]) -> StageResult:
         if resume_dir is not None:

@@ -12,7 +12,6 @@ import torch
 from curricle.config.schema import StageConfig
 from curricle.train.distributed import Ranks
 
-
 SCORE = "val/score"
 """Name of the metric that picks the best checkpoint where a task gives it; above 0, higher is better."""
 

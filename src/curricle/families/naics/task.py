@@ -233,9 +233,7 @@ class _Task:
             leaves = torch.from_numpy(self.tree.leaves).to(self.device)
             distances = self.head.to_codes(direction, level, leaves)
             found = metrics.retrieval(-distances.double().cpu().numpy(), self.validation_target, [self.tree.codes[i] for i in self.tree.leaves])
-            radius, points = self.head.codes()
-            between = geometry.pairwise(radius.double(), points.double(), radius.double(), points.double()).cpu().numpy()
-        form = metrics.structure(between, self.tree)
+            form = metrics.structure(self.head.between(), self.tree)
         loss = 1 - found["mrr"] + sum(max(0.0, STRUCTURE_FLOOR - form[name]) for name in ("pearson", "ndcg@10", "edge_map"))
         return {"val_loss": loss, **{f"val/{k}": v for k, v in found.items()}, **{f"structure/{k}": v for k, v in form.items()}}
 

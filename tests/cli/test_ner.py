@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
-def curricle(*arguments: str, **env: str) -> subprocess.CompletedProcess:
+def curricle(*arguments: str, stdin: Any = None, **env: str) -> subprocess.CompletedProcess:
     code = "from curricle.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **env}, timeout=120)
+    return subprocess.run([sys.executable, "-c", code, *arguments], stdin=stdin, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **env}, timeout=120)
 
 
 def dataset(folder: Path, names: list[str]) -> Path:
@@ -43,3 +46,14 @@ def test_an_explicit_checkpoint_that_is_not_there_is_an_error(tmp_path):
     assert done.returncode == 2 and "distilbert_20251227_220407" in done.stderr
     other = curricle("resolve-checkpoint", "--config", str(config), CHECKPOINT_PATH=str(tmp_path / "nowhere"))
     assert other.returncode == 2 and "nowhere" in other.stderr
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"Ann knows Go\ncaf\xe9\n", "input line 2 (byte 16): not UTF-8 text"), (b'{"text": 1}\n', "input line 1: text must be a string"),
+    (b'\n{"text": "a", "id": "\\ud800"}\n', "input line 2 holds half a surrogate pair"), (b'{"text"\n', "input line 1 begins with { and is not JSON"),
+])  # fmt: skip
+def test_a_wrong_line_of_a_file_is_named_before_anything_is_tagged(tmp_path, content, message):
+    (tmp_path / "in.txt").write_bytes(content)
+    with (tmp_path / "in.txt").open("rb") as stdin:
+        done = curricle("ner", "predict", "--model", str(tmp_path), stdin=stdin)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr and not done.stdout

@@ -26,6 +26,7 @@ class Outer:
     count: int | Literal["all"] = "all"
     flag: bool = False
     inner: Inner = field(default_factory=Inner)
+    own: Inner = field(default_factory=lambda: Inner(rate=0.25, levels=(1,)))
 
 
 def load(*overrides: str, **tree):
@@ -45,6 +46,13 @@ def test_null_lists_booleans_and_words_are_typed():
     config = load("inner.levels=[2, 3]", "flag=true", "count=7", "inner.mode=b").config
     assert (config.inner.levels, config.flag, config.count, config.inner.mode) == ((2, 3), True, 7, "b")
     assert load("inner.levels=null").config.inner.levels is None
+
+
+def test_a_section_named_in_part_keeps_the_rest_of_its_owners_default():
+    config = load("own.mode=b", "inner.mode=b").config
+    assert (config.own, config.inner) == (Inner(rate=0.25, levels=(1,), mode="b"), Inner(mode="b"))
+    with pytest.raises(ConfigError, match="own.rate: rate must be 0 or more"):
+        load("own.rate=-1")
 
 
 def test_every_leaf_knows_where_it_came_from(tmp_path):

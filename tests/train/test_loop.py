@@ -45,6 +45,17 @@ def test_a_stage_trains_and_leaves_best_last_and_manifest(tmp_path):
     assert events[-1]["val_loss"] < next(e for e in events if e["event"] == "epoch")["val_loss"] or result.best
 
 
+@pytest.mark.parametrize(("scores", "best"), [((0.1, 0.3, 0.2), 2), ((0.0, 0.0, 0.0), 3)])
+def test_a_score_picks_the_checkpoint_and_the_loss_decides_between_equal_ones(tmp_path, scores, best):
+    class Scored(Toy):
+        def validate(self):
+            self.looks = getattr(self, "looks", 0) + 1
+            return {"val_loss": 1.0 / self.looks, "val/score": scores[self.looks - 1]}
+
+    result = train(make_stage(tmp_path), build=Scored)
+    assert f"epoch={best:02d}" in result.best and result.metrics["val/score"] == scores[best - 1]
+
+
 @pytest.mark.parametrize("step", [1, 4, 6, 7, 18])
 def test_interrupted_and_resumed_is_bitwise_equal_to_uninterrupted(tmp_path, monkeypatch, step):
     straight = make_stage(tmp_path / "a")

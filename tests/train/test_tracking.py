@@ -87,3 +87,17 @@ def test_log_returns_at_once_however_slow_a_backend_is(tmp_path, monkeypatch):
     assert time.perf_counter() - begin < 0.2
     tracker.close(patience=0.1)
     assert len(said) == 1 and "did not end" in said[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_name_that_mlflow_refuses_is_written_under_one_that_it_takes(tmp_path, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    said, place = [], f"sqlite:///{tmp_path}/mlflow.db"
+    tracker = Tracker(folder=None, mlflow_uri=place, experiment="e", run_name="r", params={}, tags={}, purge_step=None, warn=said.append)
+    tracker.log({"val/hit@10": 0.5, "val/f1/R&D": 0.25, "val/f1/Straße": 1.0}, 1)
+    tracker.close()
+    client = MlflowClient(place)
+    (run,) = client.search_runs([client.get_experiment_by_name("e").experiment_id])
+    assert not said and run.data.metrics == {"val/hit_at_10": 0.5, "val/f1/R_D": 0.25, "val/f1/Straße": 1.0}

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -97,6 +98,9 @@ class Progress:
 
     def on_resumed(self, event: dict[str, Any]) -> None:
         self.say(f"  resumed at epoch {event.get('epoch')}, step {event.get('step')}")
+
+    def on_warning(self, event: dict[str, Any]) -> None:
+        self.say(f"  [yellow]warning:[/] {escape(event['message'])}")
 
     def on_step(self, event: dict[str, Any]) -> None:
         if self.bar is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
@@ -54,12 +53,20 @@ def ner() -> None:
 @ner.command()
 @click.option("--model", type=FOLDER, required=True, help="Folder of a trained model.")
 def predict(model: Path) -> None:
-    """Tag standard input, a text or a JSON record a line; JSON Lines with annotations [start, end, label] go to standard output."""
-    from curricle.families.ner.predict import load_tagger, predict_lines
+    """Tag standard input, a text or a JSON record a line; JSON Lines with annotations [start, end, label] go to standard output.
 
+    A file is checked whole before anything is written; of a pipe, the lines before a wrong one are.
+    """
+    from curricle.families.ner.predict import decoded, load_tagger, predict_lines, records_of
+
+    source = click.get_binary_stream("stdin")
+    if source.seekable():
+        for _ in records_of(decoded(source)):
+            pass
+        source.seek(0)
     tagger = load_tagger(model)
-    for line in predict_lines(tagger, sys.stdin):
-        click.echo(line)
+    for line in predict_lines(tagger, decoded(source)):
+        click.echo(line.encode())
 
 
 @ner.command()

@@ -217,7 +217,8 @@ class _Builder:
         place = self.origin(key)
         self.problems.append(f"{place}: {key}: {text}" if place else f"{key}: {text}" if key else text)
 
-    def dataclass(self, schema: type, tree: Any, at: str) -> Any:
+    def dataclass(self, schema: type, tree: Any, at: str, base: Any = None) -> Any:
+        """The section; what the tree does not name is as in `base`, the section's default where its owner has one of its own."""
         if not isinstance(tree, dict):
             self.problem(at, f"must be a section of keys, not {_show(tree)}")
             return None
@@ -231,32 +232,34 @@ class _Builder:
                 known = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}"
                 self.problem(dotted, f"unknown key; {known}")
                 continue
-            values[key] = self.value(_hints(schema)[key], value, dotted)
+            made = fields[key].default_factory
+            default = getattr(base, key) if base is not None else None if made is dataclasses.MISSING else made()
+            values[key] = self.value(_hints(schema)[key], value, dotted, default)
         for name, item in fields.items():
-            if name in values or item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING:
+            if base is not None or name in values or item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING:
                 continue
             self.problem(f"{at}.{name}" if at else name, "is required and nowhere given")
         if len(self.problems) > before:
             return None
         try:
-            return schema(**values)
+            return schema(**values) if base is None else dataclasses.replace(base, **values)
         except ValueError as error:
             named = next((f"{at}.{name}" if at else name for name in fields if str(error).startswith(f"{name} ")), at)
             self.problem(named, str(error))
             return None
 
-    def value(self, kind: Any, value: Any, at: str) -> Any:
+    def value(self, kind: Any, value: Any, at: str, default: Any = None) -> Any:
         try:
-            return self.convert(kind, value, at)
+            return self.convert(kind, value, at, default)
         except (TypeError, ValueError):
             self.problem(at, f"must be {_name(kind)}, not {_show(value)}")
             return None
 
-    def convert(self, kind: Any, value: Any, at: str) -> Any:
+    def convert(self, kind: Any, value: Any, at: str, default: Any = None) -> Any:
         """The value as the declared type; raises TypeError or ValueError where it is none."""
         origin = typing.get_origin(kind)
         if dataclasses.is_dataclass(kind):
-            return self.dataclass(kind, value, at)
+            return self.dataclass(kind, value, at, default if isinstance(default, kind) else None)
         if origin is typing.Literal:
             for choice in typing.get_args(kind):
                 if value == choice and isinstance(value, bool) == isinstance(choice, bool):

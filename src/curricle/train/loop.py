@@ -24,7 +24,7 @@ from curricle.train.checkpoint import Checkpoints, State, load_state, load_weigh
 from curricle.train.distributed import Ranks, reduce_gradients
 from curricle.train.memory import give_back
 from curricle.train.precision import Precision, resolve_precision
-from curricle.train.task import TrainingTask
+from curricle.train.task import SCORE, TrainingTask
 
 GIVE_BACK = 25
 """Steps between two calls of `give_back`."""
@@ -100,7 +100,7 @@ class _Stage:
             seen.add(id(parameter))
         return torch.optim.AdamW(
             [{"params": g["params"], "name": g["name"], "scale": g.get("lr_scale", 1.0),
-              "weight_decay": g.get("weight_decay", training.weight_decay)} for g in groups], lr=training.learning_rate)
+              "weight_decay": g.get("weight_decay", training.weight_decay)} for g in groups], lr=training.learning_rate, fused=True)
 
     def run(self, resume_dir: Path | None, info: dict[str, Any]) -> StageResult:
         if resume_dir is not None:
@@ -210,7 +210,7 @@ class _Stage:
             raise JobError(f"the validation loss after epoch {state.epoch} (step {state.step}) is {loss}; this epoch is not saved",
                            exit_code=2)
         state.stop_loss, state.stale = (loss, 0) if loss < state.stop_loss - stopping.min_delta else (state.stop_loss, state.stale + 1)
-        best = loss < state.best_loss
+        best = (metrics.get(SCORE, 0.0), -loss) > (state.best_metrics.get(SCORE, 0.0), -state.best_loss)
         if best:
             state.best_name = layout.checkpoint_name(self.checkpoints.stage, state.epoch, loss)
             state.best_loss, state.best_metrics = loss, metrics

@@ -6,6 +6,7 @@ The first thing that goes wrong in a backend is said once; that backend is then 
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import time
 import uuid
@@ -141,9 +142,14 @@ class _MLflow:
     def write(self, points: list[tuple[int, float, dict[str, float]]]) -> None:
         from mlflow.entities import Metric
 
-        rows = [Metric(name, value, int(when * 1000), step) for step, when, values in points for name, value in values.items()]
+        rows = [Metric(_taken(name), value, int(when * 1000), step) for step, when, values in points for name, value in values.items()]
         for first in range(0, len(rows), 1000):
             self._client.log_batch(self._run_id, metrics=rows[first:first + 1000])
 
     def close(self, status: str) -> None:
         self._client.set_terminated(self._run_id, status)
+
+
+def _taken(name: str) -> str:
+    """A metric's name as MLflow takes it: ``val/hit@10`` → ``val/hit_at_10``; it knows letters, digits and ``_-./: `` alone."""
+    return re.sub(r"[^\w\-./: ]", "_", name.replace("@", "_at_"))

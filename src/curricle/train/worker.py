@@ -214,6 +214,7 @@ def main(argv: list[str] | None = None, *, build: Callable | None = None, schema
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no rank outlives its node agent
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")  # one entry a shape: texts of changing lengths would fill 250 MB more
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         run(options.stage_uri, build=build, schema=schema, report=Progress(options.progress), mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI"))

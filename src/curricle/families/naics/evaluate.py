@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from curricle.families.naics import geometry, metrics
+from curricle.families.naics import metrics
 from curricle.families.naics.texts import check_no_leak
 from curricle.families.naics.use import Scorer, measure
 
@@ -20,7 +18,5 @@ def evaluate(checkpoint_dir: Path, data_dir: Path) -> dict[str, float]:
     scorer = Scorer.load(checkpoint_dir, data_dir)
     check_no_leak(scorer.table.texts)
     found = measure(scorer, "test", "test") | measure(scorer, "cold", "cold")
-    with torch.inference_mode():
-        radius, points = scorer.model.head.codes()
-        distances = geometry.pairwise(radius.double(), points.double(), radius.double(), points.double()).numpy()
-    return found | {f"structure/{name}": value for name, value in metrics.structure(distances, scorer.table.tree).items()}
+    form = metrics.structure(scorer.model.head.between(), scorer.table.tree)
+    return found | {f"structure/{name}": value for name, value in form.items()}

@@ -55,31 +55,38 @@ def structure(distances: np.ndarray, tree: Tree) -> dict[str, float]:
         ``parent@1`` and ``parent@1_nu`` (nearest code of the level above; nu: parents with two children or more), ``edge_map``
         (parent and children among all other codes), ``distortion`` (mean of |ratio / median ratio - 1|).
     """
-    n = len(tree.codes)
-    everyone = np.arange(n)
-    true = tree.tree_distance(everyone[:, None], everyone[None, :]).astype(np.float64)
-    upper = np.triu_indices(n, 1)
-    d, t = distances[upper], true[upper]
+    everyone = np.arange(len(tree.codes))
+    true = tree.tree_distance(everyone[:, None], everyone[None, :])
+    found = _pairs(distances, true, tree.ancestors[:, 0]) | _neighbours(distances, true, tree)
+    return {name: float(value) for name, value in found.items()}
+
+
+def _pairs(distances: np.ndarray, true: np.ndarray, sectors: np.ndarray) -> dict[str, float]:
+    """What is measured over pairs of codes, and over pairs within a sector."""
+    upper = np.triu(np.ones(true.shape, dtype=bool), 1)
+    d, t = distances[upper], true[upper].astype(np.float64)
     ratio = d / t
-    found = {"pearson": _pearson(d, t), "spearman": _pearson(_ranks(d), _ranks(t)), "distortion": np.abs(ratio / np.median(ratio) - 1).mean()}
+    found = {"pearson": _pearson(d, t), "distortion": np.abs(ratio / np.median(ratio) - 1).mean(), "spearman": _pearson(_ranks(d), _ranks(t))}
     within = []
-    top = tree.ancestors[:, 0]
-    for s in np.unique(top):
-        rows = np.flatnonzero(top == s)
+    for s in np.unique(sectors):
+        rows = np.flatnonzero(sectors == s)
         if len(rows) >= 5:
-            pairs = np.triu_indices(len(rows), 1)
-            within.append(_pearson(_ranks(distances[np.ix_(rows, rows)][pairs]), _ranks(true[np.ix_(rows, rows)][pairs])))
-    found["spearman_within"] = np.mean(within)
-    others = distances.copy()
-    np.fill_diagonal(others, np.inf)
-    order = np.argsort(others, axis=1, kind="stable")
+            block, pairs = np.ix_(rows, rows), np.triu_indices(len(rows), 1)
+            within.append(_pearson(_ranks(distances[block][pairs]), _ranks(true[block][pairs])))
+    return found | {"spearman_within": np.mean(within)}
+
+
+def _neighbours(distances: np.ndarray, true: np.ndarray, tree: Tree) -> dict[str, float]:
+    """What is measured on each code's neighbours in order of distance."""
+    order = distances.copy()
+    np.fill_diagonal(order, np.inf)
+    order = np.argsort(order, axis=1, kind="stable")
     discount = 1 / np.log2(np.arange(10) + 2)
     gain = 2.0 ** (1 - true)
     np.fill_diagonal(gain, 0)
-    ideal = -np.sort(-gain, axis=1)[:, :10] @ discount
-    found["ndcg@10"] = (np.take_along_axis(gain, order[:, :10], 1) @ discount / ideal).mean()
-    found |= _edges(distances, order, tree)
-    return {name: float(value) for name, value in found.items()}
+    reached = np.take_along_axis(gain, order[:, :10], 1) @ discount
+    gain.sort(axis=1)
+    return {"ndcg@10": (reached / (gain[:, :-11:-1] @ discount)).mean()} | _edges(distances, order, tree)
 
 
 def _edges(distances: np.ndarray, order: np.ndarray, tree: Tree) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -129,6 +130,12 @@ class NaicsHead(nn.Module):
         """Distances [n, m] from texts (direction [n, dim], level [n] of 2 to 6) to the codes at `columns` [m], of another table [N, dim] if given."""
         radius, codes = self.codes(table)
         return pairwise(self.radii()[level - 2], direction, radius[columns], codes[columns])
+
+    @torch.no_grad()
+    def between(self) -> np.ndarray:
+        """Distances [N, N] of all codes, float64; made a block of rows at a time, since a dozen such matrices would be the peak of a training."""
+        radius, points = (tensor.double() for tensor in self.codes())
+        return np.concatenate([pairwise(r, u, radius, points).cpu().numpy() for r, u in zip(radius.split(256), points.split(256), strict=True)])
 
     @torch.no_grad()
     def start(self, features: Tensor, subtree: Tensor, shown: Tensor) -> None:

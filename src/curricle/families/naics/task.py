@@ -30,6 +30,10 @@ from curricle.train.task import StageContext, TrainingTask
 CHANNELS = ("title", "description", "examples", "exclusions")
 STRESS_ROWS = 256
 CHANNEL_DROPOUT = 0.3
+APART = 10
+"""Of so many codes, one is kept from a stage that trains on whole codes: what it validates their placing by."""
+LENGTH_CHUNK = 16
+"""Batches whose texts are sorted by length together: wide enough for next to no padding, narrow enough for batches of every mixture."""
 STRUCTURE_FLOOR = 0.985
 """Pearson, NDCG@10 and edge MAP below which the validation loss is charged the shortfall."""
 
@@ -116,7 +120,7 @@ class _Task:
         self.features: Tensor | None = None
         self.tokens: list[list[int]] = []
         if self.live:
-            self.encoder.keep_frozen_in(resolve_precision(config.training.trainer.precision, context.device).dtype)
+            self.encoder.prepare_training(resolve_precision(config.training.trainer.precision, context.device).dtype, config.curriculum.dropout)
             self.tokens = self.encoder.tokenize(self.distinct, config.model.max_tokens)
         if config.training.trainer.compile:
             self.encoder.states = compiled(self.encoder.states)
@@ -231,9 +235,7 @@ class _Task:
             leaves = torch.from_numpy(self.tree.leaves).to(self.device)
             distances = self.head.to_codes(direction, level, leaves)
             found = metrics.retrieval(-distances.double().cpu().numpy(), self.validation_target, [self.tree.codes[i] for i in self.tree.leaves])
-            radius, points = self.head.codes()
-            between = geometry.pairwise(radius.double(), points.double(), radius.double(), points.double()).cpu().numpy()
-        form = metrics.structure(between, self.tree)
+            form = metrics.structure(self.head.between(), self.tree)
         loss = 1 - found["mrr"] + sum(max(0.0, STRUCTURE_FLOOR - form[name]) for name in ("pearson", "ndcg@10", "edge_map"))
         return {"val_loss": loss, **{f"val/{k}": v for k, v in found.items()}, **{f"structure/{k}": v for k, v in form.items()}}
 
@@ -276,6 +278,8 @@ class RetrievalTask(_Task):
     def __init__(self, context: StageContext, config: NaicsConfig):
         super().__init__(context, config)
         codes = np.flatnonzero(~self.table.cold) if "code" in config.curriculum.texts else np.empty(0, dtype=np.int64)
+        apart = np.random.default_rng([config.seed, 1]).permutation(len(codes)) % APART == 0
+        self.validation_codes, codes = codes[apart], codes[~apart]
         index, sole = self.tree.index, self.tree.sole_leaf
         target = np.array([index[t.code] for t in self.texts], dtype=np.int64)
         target = np.concatenate([target, codes])
@@ -295,7 +299,7 @@ class RetrievalTask(_Task):
         size, world = self.config.data_loader.batch_size, self.ranks.world_size
         if self.live:
             lengths = np.array([len(self.tokens[r]) for r in self.text_rows] + [0] * len(self.code_items))
-            chunk = size * 2  # wide enough to save padding; wider ones gather the long texts in one batch, which then decides the memory
+            chunk = size * LENGTH_CHUNK
             order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(chunk, len(order), chunk))])
         parts = [order[i : i + size] for i in range(0, len(order), size)]
         parts = [part[: len(part) // world * world] for part in parts]
@@ -331,12 +335,29 @@ class RetrievalTask(_Task):
             found = {"ranking": rank, "stress": stress}
             total = rank + weights.stress * stress
             if len(self.code_items):  # also where this rank's part has no code: another rank's may, and the means are common
-                mine = torch.from_numpy(codes).to(self.device)
-                placed = head.to_codes(head.direction(features[len(texts) :]), head.level[mine], everyone)
-                found |= {"text_stress": losses.stress(placed, self.true[mine], head.scale, self._mean), "balance": losses.balance(routing, self._mean)}
+                placed = self._placed(features[len(texts) :], codes)
+                found |= {"text_stress": losses.stress(placed, self.true[codes], head.scale, self._mean), "balance": losses.balance(routing, self._mean)}
                 total = total + weights.stress * found["text_stress"] + weights.balance * found["balance"]
         self._count(batch.size, len(head.level) - 1, tuple(distances.shape), points.shape[1], hard=False)
         return {"loss": total} | found
+
+    def validate(self) -> dict[str, float]:
+        """As for all; where whole codes are trained on also ``val/code_stress``, the stress of the codes kept apart, each placed by its texts
+        alone, against all others. ``val_loss`` counts it, or it would see nothing of what such a stage learns."""
+        found = super().validate()
+        if len(self.validation_codes):
+            with torch.no_grad():
+                channels = self._channel_features(self.validation_codes)
+                with torch.autocast(self.device.type, enabled=False):
+                    placed = self._placed(self.head.fusion(*channels)[0], self.validation_codes)
+            found["val/code_stress"] = float(losses.stress(placed, self.true[self.validation_codes], self.head.scale))
+            found["val_loss"] += found["val/code_stress"]
+        return found
+
+    def _placed(self, fused: Tensor, codes: np.ndarray) -> Tensor:
+        """Distances [n, N] from codes, placed by their fused channels, to all codes of the table."""
+        everyone = torch.arange(len(self.head.level), device=self.device)
+        return self.head.to_codes(self.head.direction(fused), self.head.level[torch.from_numpy(codes).to(self.device)], everyone)
 
     def target_codes(self, items: np.ndarray) -> np.ndarray:
         """The codes among a batch's items."""

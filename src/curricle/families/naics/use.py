@@ -118,7 +118,9 @@ class Scorer:
     @classmethod
     def load(cls, folder: Path, data_dir: Path, cache: Path = CACHE) -> Scorer:
         """Open a checkpoint for scoring; the first time, training texts are encoded and the weights chosen, then both are kept in `cache`."""
-        return cls(*open_checkpoint(folder, data_dir), cache)
+        config, table, model = open_checkpoint(folder, data_dir)
+        model.encoder.fold()
+        return cls(config, table, model, cache)
 
     def _precision(self) -> Any:
         return resolve_precision(self.config.training.trainer.precision, torch.device("cpu"))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -26,9 +27,10 @@ import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -94,7 +96,7 @@ class _File:
             keys += text_key(text)
             name = piece.record.get("id")
             groups.append(-1 if name is None else seen.setdefault(str(name), len(seen)))
-            self.labels.update(label for _, _, label in spans)
+            self.labels.update([label for _, _, label in spans])
         self.starts, self.ends, self.groups = (np.frombuffer(a, dtype=t) if len(a) else np.empty(0, t) for a, t in
                                                ((starts, np.uint64), (ends, np.uint64), (groups, np.int64)))
         self.keys = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
@@ -424,8 +426,8 @@ def _write(made: CombinedDataset, folder: Path) -> None:
     try:
         for name, part in made.items():
             if len(part):
-                with (fresh / f"{name}.jsonl").open("wb", buffering=1 << 20) as out:
-                    out.writelines(part.lines())
+                with (fresh / f"{name}.jsonl").open("wb") as out:
+                    _stream(part.lines(), out)
         (fresh / "report.json").write_text(json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
@@ -433,3 +435,13 @@ def _write(made: CombinedDataset, folder: Path) -> None:
         fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _stream(lines: Iterator[bytes], out: BinaryIO) -> None:
+    """Write lines, about a megabyte at once, while the next ones are read."""
+    with ThreadPoolExecutor(1) as writer:
+        before = writer.submit(int)
+        while chunk := b"".join(itertools.islice(lines, 256)):
+            before.result()
+            before = writer.submit(out.write, chunk)
+        before.result()

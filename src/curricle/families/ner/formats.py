@@ -12,9 +12,8 @@ import json
 import mmap
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -35,8 +34,7 @@ _SPACE = re.compile(rb"\s*")
 _CONLL_BREAK = re.compile(rb"\r?\n[ \t]*\r?\n")
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """One record as it stands in a file: its number (from 1), its byte range, and what it says."""
 
     number: int
@@ -289,6 +287,13 @@ def _kind(value: Any) -> str:
 def overlapping(spans: list[list[Any]]) -> int:
     """How many spans begin before one that begins no later has ended."""
     reach = count = 0
+    for start, end, _ in spans:
+        if start < reach:
+            break
+        reach = end
+    else:
+        return 0
+    reach = 0
     for start, end, _ in sorted(spans):
         count += start < reach
         reach = max(reach, end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -40,19 +41,28 @@ def predict(tagger: Tagger, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
     return [[{"start": s, "end": e, "label": label, "text": text[s:e]} for s, e, label in spans[i]] for i, text in enumerate(texts)]
 
 
-def predict_lines(tagger: Tagger, lines: Iterable[str], batch: int = 256) -> Iterator[str]:
-    """Lines in, JSON lines out. A line that begins with ``{`` is a record whose `text` is taken and whose other keys are kept.
+def decoded(lines: Iterable[bytes]) -> Iterator[str]:
+    """Lines of UTF-8; a byte order mark at the start is skipped.
+
+    Raises:
+        DataError: a line is something else; names its number and the byte in the input.
+    """
+    at = 0
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"input line {number} (byte {at + error.start}): not UTF-8 text") from None
+        yield text.removeprefix("\ufeff") if number == 1 else text
+        at += len(line)
+
+
+def records_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The record of each line that is not blank: a text, or JSON (what begins with ``{``) whose `text` is taken.
 
     Raises:
         DataError: such a line is not JSON or has no text; names its number.
     """
-    held: list[dict[str, Any]] = []
-
-    def flush() -> Iterator[str]:
-        for record, spans in zip(held, predict(tagger, [r["text"] for r in held]), strict=True):
-            yield json.dumps(record | {"annotations": [[s["start"], s["end"], s["label"]] for s in spans]}, ensure_ascii=False)
-        held.clear()
-
     for number, line in enumerate(lines, 1):
         line = line.rstrip("\r\n")
         if not line.strip():
@@ -61,12 +71,23 @@ def predict_lines(tagger: Tagger, lines: Iterable[str], batch: int = 256) -> Ite
         if line.lstrip().startswith("{"):
             try:
                 record = json.loads(line)
+                json.dumps(record, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise DataError(f"input line {number} holds half a surrogate pair, which is no character") from None
             except ValueError as error:
                 raise DataError(f"input line {number} begins with {{ and is not JSON: {error}") from None
             if type(record.get("text")) is not str:
                 raise DataError(f"input line {number}: text must be a string")
-        held.append(record)
-        if len(held) == batch:
-            yield from flush()
-    if held:
-        yield from flush()
+        yield record
+
+
+def predict_lines(tagger: Tagger, lines: Iterable[str], batch: int = 256) -> Iterator[str]:
+    """Lines in (`records_of`), JSON lines with `annotations` out; a record's other keys are kept.
+
+    Raises:
+        DataError: a line is no record.
+    """
+    records = records_of(lines)
+    while held := list(itertools.islice(records, batch)):
+        for record, spans in zip(held, predict(tagger, [r["text"] for r in held]), strict=True):
+            yield json.dumps(record | {"annotations": [[s["start"], s["end"], s["label"]] for s in spans]}, ensure_ascii=False)

@@ -28,7 +28,7 @@ from curricle.families.ner.windows import IGNORE
 from curricle.store import layout
 from curricle.train.compiled import compile_forward
 from curricle.train.precision import resolve_precision
-from curricle.train.task import StageContext
+from curricle.train.task import SCORE, StageContext
 
 BUCKET = 16
 """Batches whose windows are sorted by length together."""
@@ -151,31 +151,32 @@ class NerTask:
         return first, loss
 
     def validate(self) -> dict[str, float]:
-        """``val_loss`` (mean over words), ``val/f1`` and its kin, ``val/<domain>/...`` by domain; of a continued stage also before and change.
+        """``val_loss`` (mean over words), ``val/f1`` and its kin, ``val/<domain>/...`` by domain, ``val/score`` (mean F1 over domains, which
+        picks the checkpoint: the loss rises long before the F1 falls); of a continued stage also before and change.
 
         With averages these are the numbers of the best one, and ``val/average`` is its share.
         """
         if not self.start:
-            return self._metrics()[0]
+            return self._metrics()
         trained = {name: tensor.clone() for name, tensor in self._trained().items()}
         best = -1.0
         for share in sorted({1.0, *self.config.forgetting.average}, reverse=True):
             weights = mixed(self.start, trained, share, self.made)
             self.load_weights(weights)
-            found, worth = self._metrics()
-            if worth > best:
-                best, metrics, self.published = worth, found | {"val/average": share}, weights
+            found = self._metrics()
+            if found[SCORE] > best:
+                best, metrics, self.published = found[SCORE], found | {"val/average": share}, weights
         self.load_weights(trained)
         return metrics
 
-    def _metrics(self) -> tuple[dict[str, float], float]:
+    def _metrics(self) -> dict[str, float]:
         scores, loss = self._score()
         out = {"val_loss": loss} | {f"val/{name}": value for name, value in scores.pop("all").items()}
         for domain, values in scores.items():
             out |= {f"val/{domain}/{name}": value for name, value in values.items()}
         if self.before:
             out |= changes(self.before, {name: v["f1"] for name, v in scores.items()})
-        return out, sum(v["f1"] for v in scores.values()) / len(scores)
+        return out | {SCORE: sum(v["f1"] for v in scores.values()) / len(scores)}
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The whole model, named as transformers names it; under LoRA the adapters and the head only (the whole one: `save_extras`).

@@ -1,0 +1,59 @@
+"""What README and docs print is a command line that the real command takes: no verb, option or argument of it has gone."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from curricle.cli import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> list[str]:
+    """Lines of code blocks that call `curricle`, without comment, prompt, list mark and redirection; a place to fill in becomes a word."""
+    found = []
+    for block in re.findall(r"```.*?\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for line in block.splitlines():
+            line = re.sub(r"\s#\s.*", "", line.strip().removeprefix("- ").removeprefix("run: ").removeprefix("$ "))
+            line = re.sub(r"<[^<>|]+>", "x", re.sub(r"\$\{\{.*?\}\}", "x", line))
+            for part in re.split(r"[;|]|&&", line):
+                if part.strip().startswith("curricle "):
+                    found.append(re.sub(r"[<>]\s*\S+", "", part).strip())
+    return found
+
+
+def parse(line: str) -> None:
+    """Raise click's own error where the command would not take this line."""
+    command, words, context = cli, shlex.split(line)[1:], None
+    while isinstance(command, click.Group) and words:
+        context = click.Context(command, parent=context, info_name=words[0])
+        name, found, words = command.resolve_command(context, words)
+        command = found
+        assert command is not None, name
+    try:
+        command.make_context(command.name, list(words), parent=context)
+    except click.exceptions.Exit:  # --help, --version
+        pass
+    except click.BadParameter as error:  # a file that is not here; a wrong option or a missing argument is another class
+        if isinstance(error, click.MissingParameter):
+            raise
+
+
+@pytest.mark.parametrize(("page", "line"), [pytest.param(p.name, line, id=f"{p.name}: {line}"[:100]) for p in PAGES for line in commands(p)])
+def test_a_printed_command_is_one_that_the_command_line_takes(page, line):
+    parse(line)
+
+
+def test_readme_shows_every_verb_or_leads_to_it():
+    shown = {shlex.split(line)[1] for page in PAGES for line in commands(page)}
+    assert set(cli.list_commands(click.Context(cli))) - shown <= {"prepare"}
+
+
+@pytest.mark.parametrize("line", ["curricle brew", "curricle search", "curricle plan --chian x", "curricle pipeline compile --speed 3"])
+def test_a_command_that_is_not_there_is_seen(line):
+    with pytest.raises(click.UsageError):
+        parse(line)

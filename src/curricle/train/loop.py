@@ -210,7 +210,7 @@ class _Stage:
             raise JobError(f"the validation loss after epoch {state.epoch} (step {state.step}) is {loss}; this epoch is not saved",
                            exit_code=2)
         state.stop_loss, state.stale = (loss, 0) if loss < state.stop_loss - stopping.min_delta else (state.stop_loss, state.stale + 1)
-        best = (metrics.get(SCORE, 0.0), -loss) > (state.best_metrics.get(SCORE, 0.0), -state.best_loss)
+        best = metrics.get(SCORE, -loss) > state.best_metrics.get(SCORE, -state.best_loss)
         if best:
             state.best_name = layout.checkpoint_name(self.checkpoints.stage, state.epoch, loss)
             state.best_loss, state.best_metrics = loss, metrics

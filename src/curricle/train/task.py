@@ -13,7 +13,7 @@ from curricle.config.schema import StageConfig
 from curricle.train.distributed import Ranks
 
 SCORE = "val/score"
-"""Name of the metric that picks the best checkpoint where a task gives it; above 0, higher is better."""
+"""Name of the metric that picks the best checkpoint where a task gives it; higher is better."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TrainingTask(Protocol):
 
     def validate(self) -> dict[str, float]:
         """Metrics on the validation data, without gradient, the same on all ranks. ``val_loss`` is required: lower is better,
-        and picks the best checkpoint; where there is a ``val/score``, the highest does, and the loss decides between equal ones."""
+        and picks the best checkpoint; where there is a ``val/score``, the highest does."""
 
     def weights(self) -> dict[str, torch.Tensor]:
         """What `model.safetensors` holds: everything a later stage or a user needs, never the frozen base encoder."""

@@ -99,7 +99,7 @@ class NerForgetting:
     labels nobody annotated."""
     average: tuple[float, ...] = ()
     """Shares of the trained weights in an average with the old ones, tried after each epoch beside 1; what scores best on validation
-    (mean F1 over domains) is published. Empty: no averages."""
+    is published. Empty: no averages."""
 
     def __post_init__(self) -> None:
         require(self.distill >= 0, f"distill must be 0 or more, not {self.distill}")

@@ -42,6 +42,9 @@ class TrainingTask(Protocol):
     model: torch.nn.Module
     """Parameters with `requires_grad` are trained; `state_dict()` is what a checkpoint holds (see `weights`)."""
 
+    learning_rate: float
+    """The peak learning rate where the configuration says null; a family whose configuration never does needs none."""
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """AdamW groups: `params`, `name`, optionally `lr_scale` (times the stage's learning rate) and `weight_decay`.
 

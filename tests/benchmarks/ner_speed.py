@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from curricle.families.ner import task as ner_task
-from curricle.families.ner.config import NerConfig, NerData
+from curricle.families.ner.config import NerConfig, NerData, NerTraining
 from curricle.families.ner.formats import load_records, spans_of
 from curricle.families.ner.labels import tags_of
 from curricle.families.ner.model import build_model
@@ -102,6 +102,7 @@ def tokenized(records: list[dict], tokenizer: Any, tags: tuple[str, ...]) -> lis
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ner_speed", description="Examples a CPU-second of NER training, against transformers' Trainer.")
     parser.add_argument("--records", type=int, default=0, help="only so many training records; 0: all of WNUT-17")
+    parser.add_argument("--rate", type=float, default=4e-4, help="learning rate of all (default 4e-4)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of the report (default {OUTPUT})")
     options = parser.parse_args()
@@ -112,7 +113,7 @@ def main() -> None:
         for split in ("train", "validation", "test"):
             records = json.loads((DATA / f"{split}.json").read_text(encoding="utf-8"))
             (work / f"source/{split}.json").write_text(json.dumps(records[: options.records or None] if split == "train" else records), encoding="utf-8")
-        config = NerConfig(seed=options.seed, data=NerData(new_dataset_path=str(work / "source")))
+        config = NerConfig(seed=options.seed, data=NerData(new_dataset_path=str(work / "source")), training=NerTraining(learning_rate=options.rate))
         prepare(config, work / "data")
         count = len(load_records(work / "data/train.jsonl")) * config.training.trainer.max_epochs
         ways = {f"curricle, {precision}": lambda: ours(config, work), f"Trainer, {precision}": lambda: theirs(config, work, precision == "bf16-mixed"),

@@ -47,7 +47,6 @@ class NerTask:
         if parent is not None and (parent / WHOLE).is_dir():
             parent = parent / WHOLE
         model, tokenizer, self.made = build_model(config.model.encoder, self.tags, parent, dropout=config.model.dropout, seed=config.seed)
-        self.base = config.model.encoder
         self.learning_rate = 4e-4 * (384 / model.config.hidden_size) ** 3
         self.model = self._with_lora(model).to(context.device)
         if config.training.trainer.compile:

@@ -26,7 +26,7 @@ class NerData:
     random_seed: int = 42
     """Seed of split and order."""
     replay: float | None = None
-    """Share of the old training records to keep; null keeps all."""
+    """Share of the old training records to keep; null keeps all. `new_only` keeps none, whatever stands here."""
     labels: tuple[str, ...] | None = None
     """Labels of the head; null takes those of the training data and of the old dataset. A label of the data that is not here is an error."""
 
@@ -35,7 +35,6 @@ class NerData:
         require(bool(self.new_dataset_path), "new_dataset_path must name a folder")
         require(self.strategy == "new_only" or bool(self.old_dataset_path), f"strategy {self.strategy} needs old_dataset_path")
         require(self.replay is None or 0 < self.replay <= 1, f"replay must lie in (0, 1], not {self.replay}")
-        require(self.replay is None or self.strategy != "new_only", "replay keeps old records, and strategy new_only reads none")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,6 +155,13 @@ def test_the_fingerprint_follows_the_data_and_not_its_place(tmp_path):
     assert fingerprint(a) != fingerprint(b)
 
 
+def test_replay_is_of_the_strategies_that_read_the_old_dataset(tmp_path):
+    old, new = dataset(tmp_path / "old", "knows"), dataset(tmp_path / "new", "speaks")
+    for strategy, count in (("new_only", 5), ("combined", 7)):
+        data = NerData(strategy=strategy, replay=0.4, old_dataset_path=str(old), new_dataset_path=str(new))
+        assert prepare(NerConfig(data=data), tmp_path / strategy)["train"] == count
+
+
 def test_prepare_refuses_labels_that_the_configuration_does_not_name(tmp_path):
     config = NerConfig(data=NerData(new_dataset_path=str(dataset(tmp_path / "d", "knows")), labels=("NAME",)))
     with pytest.raises(DataError, match="first: .*train.json, record 1. holds labels SKILL"):

@@ -1,17 +1,19 @@
 """Continued NER training: what each lever keeps of the old domain, gains on the new one, and costs, on pairs of real datasets.
 
-    CURRICLE_SHARED=../shared python -m tests.benchmarks.ner_forgetting --split validation      # what the defaults were chosen by
+    CURRICLE_SHARED=../shared python -m tests.benchmarks.ner_forgetting --split validation --records 1000
     CURRICLE_SHARED=../shared python -m tests.benchmarks.ner_forgetting --pair wnut17-tech --arm default --arm everything
 
-Every arm continues the same old model, by the family's own preparation, task and loop. CPU-s are those of preparing, training and
-validating in this process, without the start of Python.
+Defaults are chosen on validation records; test records are scored once, for the report. Every arm but `everything` continues the same old
+model; all use the family's own preparation, task and loop. CPU-s are those of preparing, training and validating, without the start of
+Python.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -19,9 +21,9 @@ from pathlib import Path
 
 import torch
 
-from curricle.config.load import Layer, build, compose, nest, read_overrides
+from curricle.config.load import Layer, build, compose, nest, read_overrides, read_yaml
 from curricle.families.ner import task as ner_task
-from curricle.families.ner.config import NerConfig
+from curricle.families.ner.config import NerConfig, NerModel
 from curricle.families.ner.formats import split_file
 from curricle.families.ner.predict import load_tagger
 from curricle.families.ner.prepare import prepare
@@ -31,10 +33,9 @@ from curricle.train.distributed import Ranks
 from curricle.train.loop import run_stage
 from curricle.train.task import StageContext
 from curricle.train.tracking import NoTracker
-from tests.benchmarks.report import OUTPUT, write_report
+from tests.benchmarks.report import OUTPUT, ROOT, write_report
 
 DATA = Path(os.environ.get("CURRICLE_SHARED", "../shared")) / "data/ner"
-CACHE = Path(".curricle/benchmarks/ner_forgetting")
 PAIRS = {
     "wnut17-science": ("wnut17", "crossner/science"),
     "wnut17-tech": ("wnut17", "skillspan/tech"),
@@ -44,11 +45,23 @@ PAIRS = {
 }
 EVERYTHING = "everything"
 """The arm that begins with the plain encoder; all others continue the old model."""
+SHIPPED = read_yaml(ROOT / "config/train_continued.yaml").tree["data"]
+DEFAULT = [f"data.strategy={SHIPPED['strategy']}", f"data.replay={SHIPPED['replay']}"]
 ARMS: dict[str, list[str]] = {
     EVERYTHING: ["data.strategy=combined"],
+    "default": DEFAULT,
     "new only": ["data.strategy=new_only"],
     "combined": ["data.strategy=combined"],
-    "default": ["data.strategy=combined", "data.replay=0.25", "model.layer_decay=0.8", "model.head_lr_scale=10"],
+    "replay 0.25": ["data.strategy=combined", "data.replay=0.25"],
+    "replay 0.1": ["data.strategy=combined", "data.replay=0.1"],
+    "default, half the rate": [*DEFAULT, "training.learning_rate=2e-4"],
+    "default, no layer decay": [*DEFAULT, "model.layer_decay=1"],
+    "default, averages": [*DEFAULT, "forgetting.average=[0.5, 0.7, 0.85]"],
+    "default, distillation": [*DEFAULT, "forgetting.distill=1"],
+    "default, LoRA": [*DEFAULT, "model.lora.enabled=true"],
+    "new only, distillation": ["data.strategy=new_only", "forgetting.distill=1"],
+    "new only, averages": ["data.strategy=new_only", "forgetting.average=[0.3, 0.5, 0.7]"],
+    "the guide's rate": [*DEFAULT, "training.learning_rate=1e-5"],
 }
 
 
@@ -59,11 +72,8 @@ def trained(config: NerConfig, parent: Path | None, place: Path) -> tuple[Path, 
     ranks = Ranks()
     task = ner_task.build(StageContext(config=config, data_dir=place / "data", parent_dir=parent, work_dir=place, device=torch.device("cpu"), ranks=ranks))
     checkpoints = Checkpoints(str(place / "stage"), stage="stage", digest="d", config_text="", lineage={}, info={}, scratch_dir=place / "scratch")
-    def report(event):
-        if event["event"] == "epoch":
-            print({k: (round(v, 4) if isinstance(v, float) else v) for k, v in event.items() if k in ("epoch", "step", "best", "val_loss", "val/f1", "val/old/f1", "val/new/f1", "val/average")}, file=sys.stderr, flush=True)
     try:
-        result = run_stage(task, config, checkpoints, ranks, tracker=NoTracker(), report=report)
+        result = run_stage(task, config, checkpoints, ranks, tracker=NoTracker(), report=lambda event: None)
     finally:
         checkpoints.close()
     return place / "stage" / result.best, time.process_time() - begin
@@ -75,34 +85,46 @@ def configured(folders: dict[str, Path], overrides: list[str], seed: int) -> Ner
     return build(NerConfig, compose([*layers, read_overrides([f"seed={seed}", *overrides])])).config
 
 
-def old_model(name: str, seed: int, overrides: list[str]) -> Path:
+def dataset(name: str, records: int, work: Path) -> Path:
+    """A dataset, or a copy that is cut to so many training and a third as many validation records, drawn by hash; test stays whole."""
+    if not records:
+        return DATA / name
+    target = work / name
+    if not target.is_dir():
+        target.mkdir(parents=True)
+        for split, most in (("train", records), ("validation", records // 3), ("test", None)):
+            found = json.loads((DATA / name / f"{split}.json").read_text(encoding="utf-8"))
+            found.sort(key=lambda r: hashlib.sha256(r["text"].encode()).digest())
+            (target / f"{split}.json").write_text(json.dumps(found[:most]), encoding="utf-8")
+    return target
+
+
+def old_model(name: str, seed: int, records: int, work: Path) -> Path:
     """The model of an old dataset, trained once and kept."""
-    place = CACHE / f"{name.replace('/', '-')}-seed{seed}"
+    place = work / f"model-{name.replace('/', '-')}-{seed}"
     if not (place / "model").is_dir():
-        shutil.rmtree(place, ignore_errors=True)
-        found, cost = trained(configured({"new": DATA / name}, overrides, seed), None, place)
+        found, cost = trained(configured({"new": dataset(name, records, work)}, [], seed), None, place)
         print(f"old model of {name}: {cost:.0f} CPU-s", file=sys.stderr, flush=True)
-        shutil.copytree(found, place / "model")
-        shutil.rmtree(place / "stage")
+        found.rename(place / "model")
     return place / "model"
 
 
-def f1(model: Path, dataset: Path, split: str) -> float:
-    """Micro F1 in percent."""
+def f1(model: Path, name: str, split: str) -> float:
+    """Micro F1 in percent, over all records of the split."""
     tagger = load_tagger(model)
-    scores, _ = ScoredSet(split_file(dataset, split), tagger).score(tagger)
+    scores, _ = ScoredSet(split_file(DATA / name, split), tagger).score(tagger)
     return 100 * scores["all"]["f1"]
 
 
-def measured(pair: str, arm: str, overrides: list[str], seed: int, split: str, base: list[str]) -> dict:
+def measured(pair: str, arm: str, overrides: list[str], seed: int, split: str, records: int, work: Path) -> dict:
     """One line of the table."""
     old, new = PAIRS[pair]
-    parent = old_model(old, seed, base)
-    with tempfile.TemporaryDirectory() as work:
-        config = configured({"old": DATA / old, "new": DATA / new}, overrides, seed)
-        model, cost = trained(config, None if arm == EVERYTHING else parent, Path(work))
-        row = {"pair": pair, "arm": arm, "seed": seed, "old before": f1(parent, DATA / old, split), "old": f1(model, DATA / old, split),
-               "new": f1(model, DATA / new, split), "CPU-s": cost}
+    parent = old_model(old, seed, records, work)
+    with tempfile.TemporaryDirectory(dir=work) as place:
+        config = configured({"old": dataset(old, records, work), "new": dataset(new, records, work)}, overrides, seed)
+        model, cost = trained(config, None if arm == EVERYTHING else parent, Path(place))
+        row = {"pair": pair, "arm": arm, "seed": seed, "old before": f1(parent, old, split), "old after": f1(model, old, split),
+               "new before": f1(parent, new, split), "new after": f1(model, new, split), "CPU-s": cost}  # fmt: skip
     print(" ".join(f"{k} {v:.2f}" if isinstance(v, float) else str(v) for k, v in row.items()), file=sys.stderr, flush=True)
     return row
 
@@ -114,14 +136,18 @@ def main() -> None:
     parser.add_argument("--try", dest="tried", action="append", default=[], metavar="'KEY=VALUE ...'", help="a further arm: its overrides; repeatable")
     parser.add_argument("--seeds", default="0", help="default 0")
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="records that are scored (default test)")
-    parser.add_argument("--base", default="", metavar="'KEY=VALUE ...'", help="overrides of the old model's training")
+    parser.add_argument("--records", type=int, default=0, help="cut the datasets to so many training records; 0: all")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of the report (default {OUTPUT})")
     options = parser.parse_args()
     arms = {name: ARMS[name] for name in options.arm or ([] if options.tried else ARMS)} | {words: words.split() for words in options.tried}
     seeds = [int(s) for s in options.seeds.split(",")]
-    rows = [measured(pair, arm, overrides, seed, options.split, options.base.split())
-            for seed in seeds for pair in options.pair or PAIRS for arm, overrides in arms.items()]
-    write_report("ner_forgetting", rows, options.output, seeds=seeds, notes=[f"F1 in percent on {options.split} records"])
+    with tempfile.TemporaryDirectory() as work:
+        rows = [measured(pair, arm, overrides, seed, options.split, options.records, Path(work))
+                for seed in seeds for pair in options.pair or PAIRS for arm, overrides in arms.items()]  # fmt: skip
+    size = f"datasets cut to {options.records} training records" if options.records else "whole datasets"
+    notes = [f"micro F1 in percent on all {options.split} records; {size}; {NerModel().encoder}; default: {' '.join(DEFAULT)}",
+             f"{EVERYTHING}: old and new together from the plain encoder; all other arms continue the old model"]
+    write_report("ner_forgetting", rows, options.output, seeds=seeds, notes=notes)
 
 
 if __name__ == "__main__":

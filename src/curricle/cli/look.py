@@ -30,7 +30,7 @@ def plan_table(plan: ChainPlan, values: bool) -> None:
     for stage in plan.stages:
         training = stage.config["training"]
         table.add_row(stage.name, f"[{STYLE[stage.start]}]{stage.start}[/]", stage.reason, str(training["trainer"]["max_epochs"]),
-                      f"{training['learning_rate']:g}", stage.digest[:12])
+                      "by width" if training["learning_rate"] is None else f"{training['learning_rate']:g}", stage.digest[:12])
     console.print(table)
     if not values:
         return

@@ -90,6 +90,8 @@ class _Stage:
         self.metrics: dict[str, float] = {}
         groups = [g for g in task.parameter_groups() if g["params"]] if self.trainer.max_epochs else []
         self.parameters = [p for g in groups for p in g["params"]]
+        given = config.training.learning_rate
+        self.learning_rate = task.learning_rate if given is None else given
         self.optimizer = self._optimizer(groups) if groups else None
 
     def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.AdamW:
@@ -100,7 +102,7 @@ class _Stage:
             seen.add(id(parameter))
         return torch.optim.AdamW(
             [{"params": g["params"], "name": g["name"], "scale": g.get("lr_scale", 1.0),
-              "weight_decay": g.get("weight_decay", training.weight_decay)} for g in groups], lr=training.learning_rate, fused=True)
+              "weight_decay": g.get("weight_decay", training.weight_decay)} for g in groups], lr=self.learning_rate, fused=True)
 
     def run(self, resume_dir: Path | None, info: dict[str, Any]) -> StageResult:
         if resume_dir is not None:
@@ -167,7 +169,7 @@ class _Stage:
         torch.manual_seed(seed_of(self.config.seed, state.step, self.ranks.rank))
         factor = rate(state.step, state.total_steps, training.warmup_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = training.learning_rate * group["scale"] * factor
+            group["lr"] = self.learning_rate * group["scale"] * factor
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, torch.Tensor] = {}
         for batch in micro_batches:
@@ -210,7 +212,7 @@ class _Stage:
             raise JobError(f"the validation loss after epoch {state.epoch} (step {state.step}) is {loss}; this epoch is not saved",
                            exit_code=2)
         state.stop_loss, state.stale = (loss, 0) if loss < state.stop_loss - stopping.min_delta else (state.stop_loss, state.stale + 1)
-        best = (metrics.get(SCORE, 0.0), -loss) > (state.best_metrics.get(SCORE, 0.0), -state.best_loss)
+        best = metrics.get(SCORE, -loss) > state.best_metrics.get(SCORE, -state.best_loss)
         if best:
             state.best_name = layout.checkpoint_name(self.checkpoints.stage, state.epoch, loss)
             state.best_loss, state.best_metrics = loss, metrics

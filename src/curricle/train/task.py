@@ -13,7 +13,7 @@ from curricle.config.schema import StageConfig
 from curricle.train.distributed import Ranks
 
 SCORE = "val/score"
-"""Name of the metric that picks the best checkpoint where a task gives it; above 0, higher is better."""
+"""Name of the metric that picks the best checkpoint where a task gives it; higher is better."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class TrainingTask(Protocol):
     model: torch.nn.Module
     """Parameters with `requires_grad` are trained; `state_dict()` is what a checkpoint holds (see `weights`)."""
 
+    learning_rate: float
+    """The peak learning rate where the configuration says null; a family whose configuration never does needs none."""
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """AdamW groups: `params`, `name`, optionally `lr_scale` (times the stage's learning rate) and `weight_decay`.
 
@@ -65,7 +68,7 @@ class TrainingTask(Protocol):
 
     def validate(self) -> dict[str, float]:
         """Metrics on the validation data, without gradient, the same on all ranks. ``val_loss`` is required: lower is better,
-        and picks the best checkpoint; where there is a ``val/score``, the highest does, and the loss decides between equal ones."""
+        and picks the best checkpoint; where there is a ``val/score``, the highest does."""
 
     def weights(self) -> dict[str, torch.Tensor]:
         """What `model.safetensors` holds: everything a later stage or a user needs, never the frozen base encoder."""

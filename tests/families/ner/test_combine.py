@@ -194,6 +194,9 @@ def test_replay_keeps_a_share_of_the_old_records(tmp_path):
     old, new = folder(tmp_path / "old", train=rows("o", 20), validation=rows("ov", 4)), folder(tmp_path / "new", train=rows("n", 10))
     made = combine_datasets(old, new, "combined", 0.1, 42, replay=0.1)
     assert made.report["kept"]["train"] == {"old": 2, "new": 9} and made.report["kept"]["validation"] == {"old": 4, "new": 1}
+    (old / "validation.json").unlink()
+    made = combine_datasets(old, new, "combined", 0.2, 42, replay=0.1)
+    assert made.report["kept"]["validation"]["old"] >= 2 and made.report["kept"]["train"]["old"] == 2  # validated by what is not trained on anyway
     for bad in (0, 1.1, "x"):
         with pytest.raises(ConfigError, match="replay"):
             combine_datasets(old, new, "combined", 0.1, 42, replay=bad)

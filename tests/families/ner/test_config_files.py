@@ -11,8 +11,10 @@ from curricle.ner import resolve_checkpoint_path
 CONFIG = Path(__file__).parents[3] / "config"
 
 
-def test_a_learning_rate_in_scientific_notation_is_a_number():
-    tree = read_yaml(CONFIG / "train_continued.yaml").tree
+def test_a_learning_rate_in_scientific_notation_is_a_number(tmp_path):
+    shipped = (CONFIG / "train_continued.yaml").read_text()
+    (tmp_path / "guide.yaml").write_text(shipped.replace("  # learning_rate: 1e-5 ", "  learning_rate: 1e-5 "))
+    tree = read_yaml(tmp_path / "guide.yaml").tree
     assert tree["training"]["learning_rate"] == 1e-5 and tree["data"]["strategy"] == "combined"
 
 

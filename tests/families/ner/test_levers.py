@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from curricle.config.schema import DataLoaderConfig, TrainerConfig, TrainingConfig
 from curricle.errors import ConfigError, Interrupted
-from curricle.families.ner.config import NerConfig, NerData, NerForgetting, NerLora, NerModel
+from curricle.families.ner.config import NerConfig, NerData, NerForgetting, NerLora, NerModel, NerTraining
 from curricle.families.ner.levers import mixed
 from curricle.families.ner.prepare import prepare
 from curricle.families.ner.task import build
@@ -125,6 +125,27 @@ def test_a_stage_with_all_levers_that_was_stopped_goes_on_bit_for_bit(old, tmp_p
     assert resumed.name == whole.name
     a, b = (load_file(folder / layout.WEIGHTS) for folder in (whole, resumed))
     assert a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+@pytest.mark.parametrize(("said", "peak"), [(None, 4e-4), (1e-5, 1e-5)])
+def test_a_rate_that_is_said_is_taken_and_one_that_is_not_goes_by_the_width_of_the_encoder(old, tmp_path, said, peak):
+    config, parent = old
+    config = replace(config, training=NerTraining(learning_rate=said, warmup_steps=0, trainer=TrainerConfig(max_epochs=1)))
+    task = build(context(tmp_path, config, parent))
+    checkpoints = Checkpoints(str(tmp_path / "stage"), stage="stage", digest="d", config_text="", lineage={}, info={}, scratch_dir=tmp_path / "scratch")
+    logged = []
+
+    class Tracker(NoTracker):
+        def log(self, values, step):
+            logged.append(values)
+
+    try:
+        run_stage(task, config, checkpoints, Ranks(), tracker=Tracker(), report=lambda event: None)
+    finally:
+        checkpoints.close()
+    rates = logged[0]
+    assert rates["train/lr/layer5"] == pytest.approx(peak) and rates["train/lr/layer0"] == pytest.approx(peak * 0.8**5)
+    assert rates["train/lr/head"] == pytest.approx(10 * peak)
 
 
 def test_levers_without_an_old_model_and_averages_of_adapters_are_refused(old, tmp_path):

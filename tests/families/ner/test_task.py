@@ -76,6 +76,9 @@ def test_a_trained_folder_gives_the_same_spans_here_and_in_transformers(trained)
     text = "\n".join(["Ann knows Go"] * 40)
     long = predict(tagger, [text])[0]
     assert len(long) >= 70 and long[-1]["end"] == len(text) and {s["text"] for s in long} >= {"Ann", "Go"}
+    windowed = pipeline("token-classification", model=str(folder), aggregation_strategy="first", stride=8)(text)
+    ours, theirs = {(s["start"], s["end"], s["label"]) for s in long}, {(s["start"], s["end"], s["entity_group"]) for s in windowed}
+    assert len(ours & theirs) >= 0.95 * len(ours | theirs)  # where windows meet it joins them by its own rule: docs/continued-training.md
     out = [json.loads(line) for line in predict_lines(tagger, ["Ann knows Go\n", "\n", '{"id": 7, "text": "Bo knows SQL"}'])]
     assert [r.get("id") for r in out] == [None, 7] and out[1]["annotations"]
     with pytest.raises(DataError, match="line 1"):
@@ -150,6 +153,13 @@ def test_the_fingerprint_follows_the_data_and_not_its_place(tmp_path):
     assert fingerprint(a) == fingerprint(b)
     (tmp_path / "b/train.json").write_text("[]")
     assert fingerprint(a) != fingerprint(b)
+
+
+def test_replay_is_of_the_strategies_that_read_the_old_dataset(tmp_path):
+    old, new = dataset(tmp_path / "old", "knows"), dataset(tmp_path / "new", "speaks")
+    for strategy, count in (("new_only", 5), ("combined", 7)):
+        data = NerData(strategy=strategy, replay=0.4, old_dataset_path=str(old), new_dataset_path=str(new))
+        assert prepare(NerConfig(data=data), tmp_path / strategy)["train"] == count
 
 
 def test_prepare_refuses_labels_that_the_configuration_does_not_name(tmp_path):

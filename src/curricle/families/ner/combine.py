@@ -9,7 +9,7 @@ Rules:
 - A training text that also stands in validation (equal after Unicode NFKC, case folding and removal of white space) leaves training.
   A text of a source's test file leaves both. Of equal texts in training one is kept, the new source's before the old's.
 - `combined` orders by hash; `append` keeps old, then new, each in file order; `new_only` reads the old source not at all.
-- `replay` keeps that share of the old training records (at least one).
+- `replay` keeps that share of the old training records (at least one) that are left after the split.
 """
 
 from __future__ import annotations
@@ -231,9 +231,9 @@ def combine_datasets(
     files = _read([(source, split, path) for source, parts in named.items() for split, path in parts.items()])
     plan = _Plan(files, int(random_seed))
     plan.drop_tested()
-    plan.replay(replay)
     if create_new_validation:
         plan.split_off(validation_ratio)
+    plan.replay(replay)
     plan.drop_leaks()
     plan.drop_duplicates()
     made = plan.result(strategy, shuffled=strategy == "combined")

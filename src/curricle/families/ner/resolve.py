@@ -156,7 +156,9 @@ def _from_config(config: Mapping[str, Any], block: Mapping[str, Any], backbone: 
     beside = Path(config.get("_config_dir") or ".").resolve().parent / path
     if beside.is_dir():
         return beside, why
-    raise CheckpointError(f"{why}: neither {Path.cwd() / path} nor {beside} exists; train the model first, or correct the path")
+    here = Path.cwd() / path
+    missing = f"{here} does not exist" if here == beside else f"neither {here} nor {beside} exists"
+    raise CheckpointError(f"{why}: {missing}; train the model first, or correct the path")
 
 
 def fill_pattern(pattern: str, values: Mapping[str, str | None]) -> str:

@@ -47,7 +47,7 @@ class NerTask:
         if parent is not None and (parent / WHOLE).is_dir():
             parent = parent / WHOLE
         model, tokenizer, self.made = build_model(config.model.encoder, self.tags, parent, dropout=config.model.dropout, seed=config.seed)
-        self.base = config.model.encoder
+        self.learning_rate = 4e-4 * (384 / model.config.hidden_size) ** 3
         self.model = self._with_lora(model).to(context.device)
         if config.training.trainer.compile:
             compile_forward(self.model)
@@ -151,15 +151,17 @@ class NerTask:
         return first, loss
 
     def validate(self) -> dict[str, float]:
-        """``val_loss`` (mean over words), ``val/f1`` and its kin, ``val/<domain>/...`` by domain, ``val/score`` (mean F1 over domains, which
-        picks the checkpoint: the loss rises long before the F1 falls); of a continued stage also before and change.
+        """``val_loss`` (mean over words), ``val/f1`` and its kin, ``val/<domain>/...`` by domain; of a continued stage also before and change.
+
+        ``val/score``, which picks the checkpoint, is the mean F1 over domains less half the loss: the loss alone rises long before the
+        F1 falls, and the F1 alone says little of a model that finds next to nothing yet.
 
         With averages these are the numbers of the best one, and ``val/average`` is its share.
         """
         if not self.start:
             return self._metrics()
         trained = {name: tensor.clone() for name, tensor in self._trained().items()}
-        best = -1.0
+        best = -float("inf")
         for share in sorted({1.0, *self.config.forgetting.average}, reverse=True):
             weights = mixed(self.start, trained, share, self.made)
             self.load_weights(weights)
@@ -176,7 +178,7 @@ class NerTask:
             out |= {f"val/{domain}/{name}": value for name, value in values.items()}
         if self.before:
             out |= changes(self.before, {name: v["f1"] for name, v in scores.items()})
-        return out | {SCORE: sum(v["f1"] for v in scores.values()) / len(scores)}
+        return out | {SCORE: sum(v["f1"] for v in scores.values()) / len(scores) - loss / 2}
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The whole model, named as transformers names it; under LoRA the adapters and the head only (the whole one: `save_extras`).

@@ -148,6 +148,19 @@ def test_adapters_train_alone_and_leave_a_whole_model(trained, tmp_path):
     assert predict(load_tagger(folder), ["Ann knows Go"])[0]
 
 
+@pytest.mark.parametrize("too", [False, True])
+def test_word_embeddings_move_only_where_the_configuration_says(tmp_path, too):
+    from curricle.families.ner.task import build
+
+    data = NerData(new_dataset_path=str(dataset(tmp_path / "old", "knows")))
+    task = build(context(tmp_path, NerConfig(data=data, model=NerModel(max_tokens=32, stride=8, train_embeddings=too))))
+    before = {name: tensor.clone() for name, tensor in task.weights().items()}
+    train(task, tmp_path / "model", epochs=1)
+    moved = {name for name, tensor in task.weights().items() if not torch.equal(tensor, before[name])}
+    assert ("bert.embeddings.word_embeddings.weight" in moved) is too
+    assert {"classifier.weight", "bert.embeddings.position_embeddings.weight", "bert.encoder.layer.0.output.dense.weight"} <= moved
+
+
 def test_the_fingerprint_follows_the_data_and_not_its_place(tmp_path):
     a, b = (NerConfig(data=NerData(new_dataset_path=str(dataset(tmp_path / n, "knows")))) for n in "ab")
     assert fingerprint(a) == fingerprint(b)

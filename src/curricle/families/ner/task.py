@@ -50,6 +50,7 @@ class NerTask:
         self.learning_rate = 4e-4 * (384 / model.config.hidden_size) ** 3
         if context.device.type == "cpu":  # beside dropout the fused attention is the slower one: by 3 % at 24 tokens, by 30 % at 100
             model.set_attn_implementation("eager")
+        model.get_input_embeddings().requires_grad_(config.model.train_embeddings)
         self.model = self._with_lora(model).to(context.device)
         if config.training.trainer.compile:
             compile_forward(self.model)

@@ -159,8 +159,9 @@ def test_ctrl_c_in_a_terminal_does_what_was_chosen_and_detaches_where_nobody_can
     fake = serve()
     fake.frames = [frame for frame in fake.frames if frame["state"] == "RUNNING"][:1]
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "HOME": str(tmp_path)}
-    command = [sys.executable, "-c", "from curricle.cli import main; main()", "submit", str(PACKAGE), "launcher=local", f"store_uri={tmp_path}/store",
-               "--endpoint", fake.url, "--on-interrupt", choice]  # fmt: skip
+    as_in_a_terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a suite in the background has it ignored
+    command = [sys.executable, "-c", f"{as_in_a_terminal}from curricle.cli import main; main()", "submit", str(PACKAGE), "launcher=local",
+               f"store_uri={tmp_path}/store", "--endpoint", fake.url, "--on-interrupt", choice]  # fmt: skip
     child = subprocess.Popen(command, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     while "run: running" not in child.stdout.readline():
         assert child.poll() is None

@@ -1,14 +1,17 @@
 """The whole road: launcher → node agent → worker → loop → store, with genuine processes."""
 
+import io
 import json
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from curricle.launch.job import Job
 from curricle.launch.local import LocalLauncher
+from curricle.train.worker import Progress
 from tests.train.toy import make_config, make_stage
 
 
@@ -51,3 +54,16 @@ def test_the_worker_needs_nothing_but_its_argv(tmp_path):
     outcome = launcher.wait(launcher.submit(job), lambda line: None)
     assert outcome.reason == "configuration" and "family 'toy' is not one of" in outcome.message
     assert sys.executable == launcher.render(job).roles[0].entrypoint
+
+
+@pytest.mark.parametrize("style", ["json", "plain"])
+def test_a_line_of_progress_is_one_write_so_that_nobody_reads_half_of_it(monkeypatch, style):
+    class Written(io.StringIO):
+        def write(self, text):
+            held.extend([text] if text else [])
+            return len(text)
+
+    held: list[str] = []
+    monkeypatch.setattr("sys.stdout", Written())
+    Progress(style)({"event": "resumed", "epoch": 1, "step": 6})
+    assert len(held) == 1 and held[0].endswith("\n")

@@ -92,7 +92,8 @@ class Progress:
             if now < self._next and event["step"] < event["steps"]:
                 return
             self._next = now + 0.2
-        print(json.dumps(event) if self._json else sentence(event), flush=True)
+        line = json.dumps(event) if self._json else sentence(event)
+        print(f"{line}\n", end="", flush=True)  # in one write: who follows the output would take what comes before the newline for a line
 
 
 def sentence(progress: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ class Elastic:
     max_nodes: int
     """It never grows beyond so many."""
     max_restarts: int = 3
-    """Restarts of the ranks, by torchrun, before the job fails."""
+    """Restarts before the job fails: of the ranks by torchrun, and of containers by Kubernetes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,8 @@ def render(job: Job, options: ClusterOptions, *, attempt: int = 1) -> dict[str, 
         **options.labels, **job.labels, JOB: job.name, ATTEMPT: str(attempt),
     }  # fmt: skip
     template = _pod_template(job, options, name, labels)
-    first = {"replicas": 1, "restartPolicy": "Never", "template": template}
+    # The operator fails a job at the first pod that fails under `Never`; an elastic one is to go on without it.
+    first = {"replicas": 1, "restartPolicy": "OnFailure" if options.elastic else "Never", "template": template}
     spec: dict[str, Any] = {"nprocPerNode": str(job.processes_per_node)}
     if options.elastic:
         spec["elasticPolicy"] = {
@@ -203,6 +204,7 @@ def render(job: Job, options: ClusterOptions, *, attempt: int = 1) -> dict[str, 
         "cleanPodPolicy": options.clean_pod_policy,
         "activeDeadlineSeconds": options.active_deadline_seconds,
         "ttlSecondsAfterFinished": options.ttl_seconds,
+        **({"backoffLimit": options.elastic.max_restarts} if options.elastic else {}),
         **({"schedulingPolicy": {"minAvailable": job.nodes}} if options.gang else {}),
     }
     queue = {

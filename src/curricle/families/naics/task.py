@@ -346,10 +346,9 @@ class RetrievalTask(_Task):
         alone, against all others. ``val_loss`` counts it, or it would see nothing of what such a stage learns."""
         found = super().validate()
         if len(self.validation_codes):
-            with torch.no_grad():
-                channels = self._channel_features(self.validation_codes)
-                with torch.autocast(self.device.type, enabled=False):
-                    placed = self._placed(self.head.fusion(*channels)[0], self.validation_codes)
+            channels = self._channel_features(self.validation_codes)
+            with torch.autocast(self.device.type, enabled=False):
+                placed = self._placed(self.head.fusion(*channels)[0], self.validation_codes)
             found["val/code_stress"] = float(losses.stress(placed, self.true[self.validation_codes], self.head.scale))
             found["val_loss"] += found["val/code_stress"]
         return found

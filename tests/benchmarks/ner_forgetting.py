@@ -45,20 +45,25 @@ PAIRS = {
 }
 EVERYTHING = "everything"
 """The arm that begins with the plain encoder; all others continue the old model."""
-SHIPPED = read_yaml(ROOT / "config/train_continued.yaml").tree["data"]
-DEFAULT = [f"data.strategy={SHIPPED['strategy']}", f"data.replay={SHIPPED['replay']}"]
+SHIPPED = read_yaml(ROOT / "config/train_continued.yaml").tree
+DEFAULT = [f"{section}.{name}={SHIPPED[section][name]}" for section, name in
+           (("data", "strategy"), ("data", "replay"), ("data", "replay_draw"), ("forgetting", "distill"), ("forgetting", "average"))]  # fmt: skip
+REPLAY = DEFAULT[:3]
 ARMS: dict[str, list[str]] = {
     EVERYTHING: ["data.strategy=combined"],
     "default": DEFAULT,
     "new only": ["data.strategy=new_only"],
     "combined": ["data.strategy=combined"],
-    "replay 0.25": ["data.strategy=combined", "data.replay=0.25"],
-    "replay 0.1": ["data.strategy=combined", "data.replay=0.1"],
+    "replay": REPLAY,
+    "replay, drawn once": [*REPLAY, "data.replay_draw=once"],
+    "replay 0.25": [*REPLAY, "data.replay=0.25"],
+    "replay and distillation": [*DEFAULT, "forgetting.average=[]"],
+    "replay and averages": [*DEFAULT, "forgetting.distill=0"],
+    "default, distillation 1": [*DEFAULT, "forgetting.distill=1"],
+    "default, replay 0.25": [*DEFAULT, "data.replay=0.25"],
+    "default, LoRA": [*DEFAULT, "model.lora.enabled=true"],
     "default, half the rate": [*DEFAULT, "training.learning_rate=2e-4"],
     "default, no layer decay": [*DEFAULT, "model.layer_decay=1"],
-    "default, averages": [*DEFAULT, "forgetting.average=[0.5, 0.7, 0.85]"],
-    "default, distillation": [*DEFAULT, "forgetting.distill=1"],
-    "default, LoRA": [*DEFAULT, "model.lora.enabled=true"],
     "new only, distillation": ["data.strategy=new_only", "forgetting.distill=1"],
     "new only, averages": ["data.strategy=new_only", "forgetting.average=[0.3, 0.5, 0.7]"],
     "the guide's rate": [*DEFAULT, "training.learning_rate=1e-5"],

@@ -134,7 +134,7 @@ def _start(experiment: Experiment, path: Path, backbone: str, config: NerConfig)
     found = resolve_ner(tree, cache, backbone, run_id)
     notes += found.reasons
     if found.path is None:
-        return None, notes
+        return None, [*notes, "no old model: every record is read, and replay_draw each_epoch and the levers of forgetting have nothing to keep"]
     return import_checkpoint(found.path, config.paths.store_uri, f"{found.source}: {found.path}"), notes
 
 

@@ -1,5 +1,6 @@
 """What keeps the old domain: soft targets of the old model, averages of weights, and a stage with both that is stopped and resumed."""
 
+import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from curricle.config.schema import DataLoaderConfig, TrainerConfig, TrainingConfig
-from curricle.errors import ConfigError, Interrupted
+from curricle.config.schema import DataLoaderConfig, EarlyStoppingConfig, TrainerConfig, TrainingConfig
+from curricle.errors import Interrupted
 from curricle.families.ner.config import NerConfig, NerData, NerForgetting, NerLora, NerModel, NerTraining
 from curricle.families.ner.levers import mixed
 from curricle.families.ner.prepare import prepare
@@ -148,12 +149,54 @@ def test_a_rate_that_is_said_is_taken_and_one_that_is_not_goes_by_the_width_of_t
     assert rates["train/lr/head"] == pytest.approx(10 * peak)
 
 
-def test_levers_without_an_old_model_and_averages_of_adapters_are_refused(old, tmp_path):
+def test_averages_are_tried_after_the_last_epoch_or_after_each_that_may_be_it(old, tmp_path):
+    config, parent = old
+    for early, epochs in ((False, [2]), (True, [0, 1, 2])):
+        stopping = EarlyStoppingConfig(enabled=early)
+        task = build(context(tmp_path, replace(config, forgetting=NerForgetting(average=(0.5,)), training=NerTraining(
+            early_stopping=stopping, trainer=TrainerConfig(max_epochs=3))), parent))
+        tried = []
+        for epoch in range(3):
+            task.batches(epoch)
+            tried += [epoch] if "val/average" in task.validate() else []
+        assert tried == epochs
+
+
+def test_half_of_an_adapter_is_half_of_what_it_adds(old, tmp_path):
+    config, parent = old
+    config = replace(config, forgetting=NerForgetting(average=(0.5,)), model=replace(NONE, lora=NerLora(enabled=True)))
+    task = build(context(tmp_path, config, parent))
+    train(task, tmp_path / "model", epochs=4)
+    name = "bert.encoder.layer.0.intermediate.dense.weight"
+    begun, trained = (load_file(folder / layout.WEIGHTS)[name] for folder in (parent, tmp_path / "model/whole"))
+    task.published = mixed(task.start, task.weights(), 0.5, task.made)
+    task.save_extras(tmp_path / "half")
+    half = load_file(tmp_path / "half/whole" / layout.WEIGHTS)[name]
+    assert not torch.allclose(begun, trained, atol=1e-5) and torch.allclose(half, (begun + trained) / 2, atol=1e-6)
+
+
+def test_every_epoch_replays_another_share_of_the_old_records_and_a_first_training_reads_all(old, tmp_path):
+    config, parent = old
+    data = replace(config.data, strategy="combined", replay=0.4, replay_draw="each_epoch")
+    task = build(context(tmp_path, replace(config, data=data), parent))
+    origins = [json.loads(line)["origin"] for line in (tmp_path / "data/train.jsonl").read_text().splitlines()]
+    kept, new = ({i for i, o in enumerate(origins) if o == name} for name in ("old", "new"))
+    read = [[task.data.windows[i].record for rows, _ in task.batches(epoch) for i in rows] for epoch in range(5)]
+    shares = [set(rows) & kept for rows in read]
+    assert all(len(rows) == len(set(rows)) == len(new) + round(0.4 * len(kept)) and new <= set(rows) for rows in read)
+    assert set().union(*shares) == kept and shares[0] != shares[1] and not shares[0] & shares[1]
+    assert [sorted(rows) for rows, _ in task.batches(1)] == [sorted(rows) for rows, _ in task.batches(1)]
+    first = build(context(tmp_path, replace(config, data=data), name="first"))
+    assert {int(i) for rows, _ in first.batches(0) for i in rows} == set(range(len(origins)))
+
+
+def test_a_first_training_takes_no_notice_of_levers_that_keep_an_old_model(old, tmp_path):
     config, _ = old
-    with pytest.raises(ConfigError, match="starts from none"):
-        build(context(tmp_path, replace(config, forgetting=NerForgetting(distill=1.0))))
-    with pytest.raises(ValueError, match="adapters"):
-        replace(config, forgetting=NerForgetting(average=(0.5,)), model=replace(NONE, lora=NerLora(enabled=True)))
+    task = build(context(tmp_path, replace(config, forgetting=NerForgetting(distill=1.0, average=(0.5,)))))
+    assert set(task.losses(task.batches(0)[0])) == {"loss"} and "val/average" not in task.validate()
+
+
+def test_levers_out_of_their_range_are_refused():
     for wrong in ({"distill": -1.0}, {"average": (1.0,)}):
         with pytest.raises(ValueError, match="must"):
             NerForgetting(**wrong)

@@ -27,6 +27,9 @@ class NerData:
     """Seed of split and order."""
     replay: float | None = None
     """Share of the old training records to keep; null keeps all. `new_only` keeps none, whatever stands here."""
+    replay_draw: Literal["once", "each_epoch"] = "once"
+    """`once`: the combination leaves the others out. `each_epoch`: it keeps all, and every epoch of a continued stage reads another share;
+    a stage that starts from the base encoder has nothing to replay and reads all."""
     labels: tuple[str, ...] | None = None
     """Labels of the head; null takes those of the training data and of the old dataset. A label of the data that is not here is an error."""
 
@@ -107,11 +110,11 @@ class NerForgetting:
     """What a continued stage does to keep what it knew, beside `data.replay`, `data.strategy`, `model.lora` and `model.layer_decay`."""
 
     distill: float = 0.0
-    """Weight of the old model's distribution over its labels as soft targets, beside the data's tags; 0 is none. For new text whose old
-    labels nobody annotated."""
+    """Weight of the old model's distribution over its labels as soft targets, beside the data's tags; 0 is none. Keeps old labels also in new
+    text, where nobody annotated them."""
     average: tuple[float, ...] = ()
-    """Shares of the trained weights in an average with the old ones, tried after each epoch beside 1; what scores best on validation
-    is published. Empty: no averages."""
+    """Shares of the trained weights in an average with the old ones, tried beside 1 after the last epoch (after each where early stopping
+    may end the stage); what scores best on validation is published. Empty: no averages."""
 
     def __post_init__(self) -> None:
         require(self.distill >= 0, f"distill must be 0 or more, not {self.distill}")
@@ -135,7 +138,3 @@ class NerConfig(StageConfig):
     """Model."""
     forgetting: NerForgetting = field(default_factory=NerForgetting)
     """What keeps the old domain."""
-
-    def __post_init__(self) -> None:
-        require(not (self.forgetting.average and self.model.lora.enabled),
-                "forgetting.average averages whole weights, and model.lora trains adapters; use one of them")

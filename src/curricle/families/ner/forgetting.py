@@ -8,6 +8,9 @@ from typing import Literal
 
 from curricle.errors import DataError
 
+MAX_DROP = 0.01
+"""F1 that the old domain may lose, where nothing else is said."""
+
 
 def changes(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """``val/<domain>/f1_before`` and ``val/<domain>/f1_change`` (after minus before) of every domain that both name."""
@@ -18,6 +21,16 @@ def changes(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str
     return out
 
 
+def score(before: Mapping[str, float], after: Mapping[str, float], loss: float) -> float:
+    """What picks a checkpoint: mean F1 over domains, less half the validation loss, less what ``old`` lost beyond `MAX_DROP`.
+
+    The loss alone rises long before the F1 falls, and the F1 alone says little of a model that finds next to nothing yet. So a point that
+    the old domain loses counts once up to `MAX_DROP`, and three times from there.
+    """
+    lost = before["old"] - after["old"] - MAX_DROP if "old" in before and "old" in after else 0.0
+    return sum(after.values()) / len(after) - loss / 2 - max(0.0, lost)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Promote or hold, and why."""
@@ -26,7 +39,7 @@ class Verdict:
     reason: str
 
 
-def judge(before: Mapping[str, float], after: Mapping[str, float], *, min_gain: float = 0.0, max_drop: float = 0.01) -> Verdict:
+def judge(before: Mapping[str, float], after: Mapping[str, float], *, min_gain: float = 0.0, max_drop: float = MAX_DROP) -> Verdict:
     """Promote if the new domain's F1 rises by at least `min_gain` and the old one's falls by at most `max_drop`.
 
     Args:

@@ -5,6 +5,7 @@ Both line up by label: a tag that the old model lacks is part of its O in the on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,9 @@ import torch
 from curricle.families.ner.labels import Reconciliation
 from curricle.families.ner.tagger import Tagger, collate
 from curricle.families.ner.windows import IGNORE, Window
+
+HEAD = re.compile(r"\b(classifier|score)\b")
+"""In the names of the head's parameters."""
 
 
 class SoftTargets:
@@ -57,10 +61,13 @@ class SoftTargets:
 
 
 def mixed(start: dict[str, torch.Tensor], trained: dict[str, torch.Tensor], share: float, made: Reconciliation) -> dict[str, torch.Tensor]:
-    """``(1 - share) · start + share · trained``; the head's rows of added tags are the trained ones, for there is no old one to keep."""
+    """``(1 - share) · start + share · trained``; the head's rows of added tags are the trained ones, for there is no old one to keep.
+
+    Of a low-rank pair only B is averaged: it starts at zero, so the average of the products is the product with the average.
+    """
     added = [r.new for r in made.rows if r.new is not None and r.old is None]
-    out = {name: torch.lerp(start[name], tensor, share) for name, tensor in trained.items()}
+    out = {name: tensor.clone() if "lora_A" in name else torch.lerp(start[name], tensor, share) for name, tensor in trained.items()}
     for name in out:
-        if name.split(".")[0] in ("classifier", "score"):
+        if HEAD.search(name):
             out[name][added] = trained[name][added]
     return out

@@ -55,7 +55,8 @@ def prepare(config: NerConfig, out_dir: Path) -> dict[str, Any]:
 
 def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
     made = combine_datasets(data.old_dataset_path or None, data.new_dataset_path, data.strategy, data.validation_ratio, data.random_seed,
-                            create_new_validation=data.create_new_validation, replay=None if data.strategy == "new_only" else data.replay)
+                            create_new_validation=data.create_new_validation,
+                            replay=data.replay if data.strategy != "new_only" and data.replay_draw == "once" else None)
     if not len(made.validation):
         raise DataError("there is no validation record: give a validation file, or set data.create_new_validation to true")
     out_dir.mkdir(parents=True, exist_ok=True)

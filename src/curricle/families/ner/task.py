@@ -6,6 +6,7 @@ Batches are drawn anew each epoch, so the file order of `append` decides nothing
 from __future__ import annotations
 
 import json
+import logging
 import re
 import warnings
 from collections.abc import Sequence
@@ -16,12 +17,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from curricle.errors import ConfigError, DataError
+from curricle.errors import DataError
 from curricle.families.ner.config import NerConfig
-from curricle.families.ner.forgetting import changes
+from curricle.families.ner.forgetting import changes, score
 from curricle.families.ner.formats import load_records, spans_of
 from curricle.families.ner.labels import tags_of
-from curricle.families.ner.levers import SoftTargets, mixed
+from curricle.families.ner.levers import HEAD, SoftTargets, mixed
 from curricle.families.ner.model import build_model, write_labels
 from curricle.families.ner.tagger import ScoredSet, Tagger, collate
 from curricle.families.ner.windows import IGNORE
@@ -30,6 +31,7 @@ from curricle.train.compiled import compile_forward
 from curricle.train.precision import resolve_precision
 from curricle.train.task import SCORE, StageContext
 
+_log = logging.getLogger(__name__)
 BUCKET = 16
 """Batches whose windows are sorted by length together."""
 WHOLE = "whole"
@@ -65,17 +67,22 @@ class NerTask:
         self.soft: SoftTargets | None = None
         self.start: dict[str, torch.Tensor] = {}
         self.published: dict[str, torch.Tensor] = {}
-        levers = config.forgetting
-        if (levers.distill or levers.average) and self.made is None:
-            raise ConfigError("forgetting.distill and forgetting.average keep what an old model knew, and this stage starts from none: "
-                              "continue from a checkpoint, or leave them out")
+        levers, continued = config.forgetting, self.made is not None
+        if parent is not None and not continued and (levers.distill or levers.average):
+            _log.warning("%s is a plain encoder: forgetting.distill and forgetting.average have no old model to keep", context.parent_dir)
+        share = config.data.replay if continued and config.data.replay_draw == "each_epoch" else None
+        old = [i for i, w in enumerate(self.data.windows) if share is not None and records[w.record].get("origin") == "old"]
+        self.fresh = np.setdiff1d(np.arange(len(self.data.windows)), old)
+        self.ring = np.random.default_rng(config.seed).permutation(np.array(old, np.int64))
+        self.drawn = max(1, round(len(old) * share)) if old else 0
+        self.epoch = 0
         with torch.no_grad(), resolve_precision(config.training.trainer.precision, context.device).autocast():
             if parent is not None:
                 added = [r.new for r in self.made.rows if r.status == "added"] if self.made else []
                 self.before = {name: s["f1"] for name, s in self._score(added)[0].items()}
-            if levers.distill:
+            if levers.distill and continued:
                 self.soft = SoftTargets(self.tagger, self.data.windows, self.made)
-        if levers.average:
+        if levers.average and continued:
             self.start = {name: tensor.clone() for name, tensor in self._trained().items()}
 
     def _with_lora(self, model: torch.nn.Module) -> torch.nn.Module:
@@ -98,7 +105,7 @@ class NerTask:
         groups: dict[tuple[str, bool], dict[str, Any]] = {}
         for name, parameter in named:
             layer = re.search(r"\.layers?\.(\d+)\.", name)
-            if re.search(r"\b(classifier|score)\b", name):
+            if HEAD.search(name):
                 part, scale = "head", section.head_lr_scale
             elif layer:
                 part, scale = f"layer{layer[1]}", section.layer_decay ** (depth - 1 - int(layer[1]))
@@ -115,7 +122,9 @@ class NerTask:
         """This rank's (windows, scored words of the whole batch) of one epoch; the global batches do not depend on the world size."""
         draw = np.random.default_rng([self.config.seed, epoch])
         windows, size = self.data.windows, self.config.data_loader.batch_size
-        order = draw.permutation(len(windows))
+        self.epoch = epoch
+        rows = np.concatenate([self.fresh, self.ring.take(range(epoch * self.drawn, (epoch + 1) * self.drawn), mode="wrap")])
+        order = rows[draw.permutation(len(rows))]
         lengths = np.array([len(w.ids) for w in windows])
         chunks: list[np.ndarray] = []
         for begin in range(0, len(order), size * BUCKET):
@@ -156,12 +165,11 @@ class NerTask:
     def validate(self) -> dict[str, float]:
         """``val_loss`` (mean over words), ``val/f1`` and its kin, ``val/<domain>/...`` by domain; of a continued stage also before and change.
 
-        ``val/score``, which picks the checkpoint, is the mean F1 over domains less half the loss: the loss alone rises long before the
-        F1 falls, and the F1 alone says little of a model that finds next to nothing yet.
-
-        With averages these are the numbers of the best one, and ``val/average`` is its share.
+        ``val/score`` (`forgetting.score`) picks the checkpoint. With averages these are the numbers of the best one, and ``val/average``
+        is its share.
         """
-        if not self.start:
+        training = self.config.training
+        if not self.start or self.epoch + 1 < training.trainer.max_epochs and not training.early_stopping.enabled:
             return self._metrics()
         trained = {name: tensor.clone() for name, tensor in self._trained().items()}
         best = -float("inf")
@@ -179,9 +187,8 @@ class NerTask:
         out = {"val_loss": loss} | {f"val/{name}": value for name, value in scores.pop("all").items()}
         for domain, values in scores.items():
             out |= {f"val/{domain}/{name}": value for name, value in values.items()}
-        if self.before:
-            out |= changes(self.before, {name: v["f1"] for name, v in scores.items()})
-        return out | {SCORE: sum(v["f1"] for v in scores.values()) / len(scores) - loss / 2}
+        after = {name: v["f1"] for name, v in scores.items()}
+        return out | changes(self.before, after) | {SCORE: score(self.before, after, loss)}
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The whole model, named as transformers names it; under LoRA the adapters and the head only (the whole one: `save_extras`).
@@ -215,7 +222,9 @@ class NerTask:
             import copy
 
             target = folder / WHOLE
-            copy.deepcopy(self.model).merge_and_unload().save_pretrained(target)
+            whole = copy.deepcopy(self.model)
+            whole.load_state_dict(self.weights(), strict=False)
+            whole.merge_and_unload().save_pretrained(target)
         else:
             self.model.config.architectures = [type(self.model).__name__]
             self.model.config.save_pretrained(target)

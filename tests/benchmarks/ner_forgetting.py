@@ -46,23 +46,21 @@ PAIRS = {
 EVERYTHING = "everything"
 """The arm that begins with the plain encoder; all others continue the old model."""
 SHIPPED = read_yaml(ROOT / "config/train_continued.yaml").tree
-DEFAULT = [f"{section}.{name}={SHIPPED[section][name]}" for section, name in
-           (("data", "strategy"), ("data", "replay"), ("data", "replay_draw"), ("forgetting", "distill"), ("forgetting", "average"))]  # fmt: skip
-REPLAY = DEFAULT[:3]
+DEFAULT = [f"data.{name}={SHIPPED['data'][name]}" for name in ("strategy", "replay", "replay_draw")]
 ARMS: dict[str, list[str]] = {
     EVERYTHING: ["data.strategy=combined"],
     "default": DEFAULT,
     "new only": ["data.strategy=new_only"],
     "combined": ["data.strategy=combined"],
-    "replay": REPLAY,
-    "replay, drawn once": [*REPLAY, "data.replay_draw=once"],
-    "replay 0.25": [*REPLAY, "data.replay=0.25"],
-    "replay and distillation": [*DEFAULT, "forgetting.average=[]"],
-    "replay and averages": [*DEFAULT, "forgetting.distill=0"],
-    "default, distillation 1": [*DEFAULT, "forgetting.distill=1"],
+    "default, replay drawn once": [*DEFAULT, "data.replay_draw=once"],
     "default, replay 0.25": [*DEFAULT, "data.replay=0.25"],
+    "default, 2 epochs": [*DEFAULT, "training.trainer.max_epochs=2"],
+    "default, batch 16": [*DEFAULT, "data_loader.batch_size=16"],
+    "default, distillation 0.5": [*DEFAULT, "forgetting.distill=0.5"],
+    "default, averages": [*DEFAULT, "forgetting.average=[0.5, 0.7, 0.85]"],
     "default, LoRA": [*DEFAULT, "model.lora.enabled=true"],
-    "default, half the rate": [*DEFAULT, "training.learning_rate=2e-4"],
+    "default, LoRA at 2e-3": [*DEFAULT, "model.lora.enabled=true", "training.learning_rate=2e-3"],
+    "default, half the rate": [*DEFAULT, "training.learning_rate=2.8e-4"],
     "default, no layer decay": [*DEFAULT, "model.layer_decay=1"],
     "new only, distillation": ["data.strategy=new_only", "forgetting.distill=1"],
     "new only, averages": ["data.strategy=new_only", "forgetting.average=[0.3, 0.5, 0.7]"],

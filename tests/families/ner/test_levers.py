@@ -60,7 +60,7 @@ def test_soft_targets_ask_nothing_of_a_model_that_still_says_what_the_old_one_sa
                      training=TrainingConfig(trainer=TrainerConfig(precision="32-true")))
     task = build(context(tmp_path, config, parent))
     task.model.eval()
-    assert all(float(task.losses(batch)["distill"]) == pytest.approx(0, abs=1e-6) for batch in task.batches(0))
+    assert all(float(task.losses(batch)["distill"]) == pytest.approx(0, abs=1e-4) for batch in task.batches(0))
     whole = task.losses(task.batches(0)[0])["loss"].item()
     parts = []
     for rank in range(2):
@@ -128,10 +128,10 @@ def test_a_stage_with_all_levers_that_was_stopped_goes_on_bit_for_bit(old, tmp_p
     assert a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
 
 
-@pytest.mark.parametrize(("said", "peak"), [(None, 4e-4), (1e-5, 1e-5)])
-def test_a_rate_that_is_said_is_taken_and_one_that_is_not_goes_by_the_width_of_the_encoder(old, tmp_path, said, peak):
+@pytest.mark.parametrize(("said", "batch", "peak"), [(None, 16, 4e-4), (None, 64, 8e-4), (1e-5, 64, 1e-5)])
+def test_a_rate_that_is_said_is_taken_and_one_that_is_not_goes_by_encoder_and_batch(old, tmp_path, said, batch, peak):
     config, parent = old
-    config = replace(config, training=NerTraining(learning_rate=said, warmup_steps=0, trainer=TrainerConfig(max_epochs=1)))
+    config = replace(config, data_loader=DataLoaderConfig(batch_size=batch), training=NerTraining(learning_rate=said, warmup_steps=0, trainer=TrainerConfig(max_epochs=1)))
     task = build(context(tmp_path, config, parent))
     checkpoints = Checkpoints(str(tmp_path / "stage"), stage="stage", digest="d", config_text="", lineage={}, info={}, scratch_dir=tmp_path / "scratch")
     logged = []

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from curricle.errors import CheckpointError, ConfigError, DataError
 from curricle.families.ner.config import NerConfig, NerData, NerLora, NerModel
 from curricle.families.ner.evaluate import evaluate
-from curricle.families.ner.forgetting import judge, matrix
+from curricle.families.ner.forgetting import judge, matrix, score
 from curricle.families.ner.predict import load_tagger, predict, predict_lines
 from curricle.families.ner.prepare import fingerprint, prepare
 from curricle.ner import create_model_and_tokenizer
@@ -192,6 +192,14 @@ def test_the_seeds_call_gives_model_tokenizer_and_device(trained):
         create_model_and_tokenizer({"model": {"backbone": "x"}}, {"O": 1}, {0: "O"})
     with pytest.raises(CheckpointError):
         create_model_and_tokenizer({}, ids, names, "absent/checkpoint")
+
+
+def test_a_checkpoint_is_picked_by_both_domains_and_pays_threefold_for_what_the_old_one_loses_beyond_a_point():
+    before = {"old": 0.6, "new": 0.0}
+    assert score({}, {"new": 0.7}, 0.2) == pytest.approx(0.6)
+    assert score(before, {"old": 0.59, "new": 0.7}, 0.0) == pytest.approx(0.645)
+    worse = score(before, {"old": 0.59, "new": 0.7}, 0.0) - score(before, {"old": 0.57, "new": 0.7}, 0.0)
+    assert worse == pytest.approx(3 * 0.02 / 2)
 
 
 def test_the_gate_says_why(tmp_path):

@@ -100,7 +100,8 @@ class NerTraining(TrainingConfig):
 
     learning_rate: float | None = None
     """Peak learning rate of the encoder's top layer, see `model.layer_decay` and `model.head_lr_scale`. Null takes it by the width of the
-    encoder that is trained: 4e-4 at 384 (MiniLM), 5e-5 at 768 (DistilBERT, BERT base), 2e-5 at 1024."""
+    encoder that is trained, 4e-4 at 384 (MiniLM), 5e-5 at 768 (DistilBERT, BERT base), 2e-5 at 1024, and by the batch: times
+    sqrt(batch_size / 16), the scaling rule of adaptive optimisers (Malladi et al. 2022, arXiv 2205.10287)."""
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=3))
     """Length, width, precision."""
 
@@ -128,7 +129,7 @@ class NerConfig(StageConfig):
     family: str = "ner"
     training: NerTraining = field(default_factory=NerTraining)
     """Optimisation."""
-    data_loader: DataLoaderConfig = field(default_factory=lambda: DataLoaderConfig(batch_size=16))
+    data_loader: DataLoaderConfig = field(default_factory=lambda: DataLoaderConfig(batch_size=32))
     """Batches, in windows."""
     data: NerData
     """Data."""

@@ -22,7 +22,8 @@ HEAD = re.compile(r"\b(classifier|score)\b")
 class SoftTargets:
     """The start model's distribution over the tags it knew, for every scored word of the training windows.
 
-    Computed once, before the first step, from the weights that the stage starts from: a resumed stage finds the same.
+    Computed once, before the first step, from the weights that the stage starts from: a resumed stage finds the same. Kept as float16
+    logarithms: two bytes a word and tag.
     """
 
     def __init__(self, tagger: Tagger, windows: Sequence[Window], made: Reconciliation):
@@ -39,7 +40,7 @@ class SoftTargets:
                 chosen = by_length[begin : begin + 32]
                 tensors = collate([windows[i] for i in chosen], tagger.pad, tagger.device)
                 tensors.pop("labels")
-                logs = tagger.model(**tensors).logits.float()[..., self.known].log_softmax(-1).cpu()
+                logs = tagger.model(**tensors).logits.float()[..., self.known].log_softmax(-1).half().cpu()
                 for row, i in enumerate(chosen):
                     self._logs[i] = logs[row, windows[i].positions].clone()
         tagger.model.train(training)
@@ -53,7 +54,7 @@ class SoftTargets:
             logits: [windows, longest, tags].
             labels: [windows, longest], -100 where nothing is scored.
         """
-        target = torch.cat([self._logs[i] for i in rows]).to(logits.device)
+        target = torch.cat([self._logs[i] for i in rows]).to(logits.device).float()
         logs = logits[labels != IGNORE].log_softmax(-1)
         other = logs[:, [self.other, *self.added]].logsumexp(-1, keepdim=True)
         logs = torch.where(torch.tensor(self.known, device=logits.device) == self.other, other, logs[:, self.known])

@@ -46,7 +46,8 @@ PAIRS = {
 EVERYTHING = "everything"
 """The arm that begins with the plain encoder; all others continue the old model."""
 SHIPPED = read_yaml(ROOT / "config/train_continued.yaml").tree
-DEFAULT = [f"data.{name}={SHIPPED['data'][name]}" for name in ("strategy", "replay", "replay_draw")]
+DEFAULT = [*(f"data.{name}={SHIPPED['data'][name]}" for name in ("strategy", "replay", "replay_draw")),
+           f"data_loader.batch_size={SHIPPED['training']['batch_size']}"]  # fmt: skip
 ARMS: dict[str, list[str]] = {
     EVERYTHING: ["data.strategy=combined"],
     "default": DEFAULT,
@@ -55,7 +56,7 @@ ARMS: dict[str, list[str]] = {
     "default, replay drawn once": [*DEFAULT, "data.replay_draw=once"],
     "default, replay 0.25": [*DEFAULT, "data.replay=0.25"],
     "default, 2 epochs": [*DEFAULT, "training.trainer.max_epochs=2"],
-    "default, batch 16": [*DEFAULT, "data_loader.batch_size=16"],
+    "default, batches of 16": [*DEFAULT, "data_loader.batch_size=16"],
     "default, distillation 0.5": [*DEFAULT, "forgetting.distill=0.5"],
     "default, averages": [*DEFAULT, "forgetting.average=[0.5, 0.7, 0.85]"],
     "default, LoRA": [*DEFAULT, "model.lora.enabled=true"],

@@ -129,7 +129,7 @@ class NerConfig(StageConfig):
     family: str = "ner"
     training: NerTraining = field(default_factory=NerTraining)
     """Optimisation."""
-    data_loader: DataLoaderConfig = field(default_factory=lambda: DataLoaderConfig(batch_size=32))
+    data_loader: DataLoaderConfig = field(default_factory=lambda: DataLoaderConfig(batch_size=16))
     """Batches, in windows."""
     data: NerData
     """Data."""

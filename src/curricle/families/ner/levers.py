@@ -54,7 +54,7 @@ class SoftTargets:
             logits: [windows, longest, tags].
             labels: [windows, longest], -100 where nothing is scored.
         """
-        target = torch.cat([self._logs[i] for i in rows]).to(logits.device).float()
+        target = torch.cat([self._logs[i].float() for i in rows]).to(logits.device)  # float first: autocast cannot join halves
         logs = logits[labels != IGNORE].log_softmax(-1)
         other = logs[:, [self.other, *self.added]].logsumexp(-1, keepdim=True)
         logs = torch.where(torch.tensor(self.known, device=logits.device) == self.other, other, logs[:, self.known])

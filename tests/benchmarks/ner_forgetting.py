@@ -17,12 +17,14 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from curricle.config.load import Layer, build, compose, nest, read_overrides, read_yaml
 from curricle.families.ner import task as ner_task
+from curricle.families.ner.combine import text_key
 from curricle.families.ner.config import NerConfig, NerModel
 from curricle.families.ner.formats import split_file
 from curricle.families.ner.predict import load_tagger
@@ -89,48 +91,68 @@ def configured(folders: dict[str, Path], overrides: list[str], seed: int) -> Ner
     return build(NerConfig, compose([*layers, read_overrides([f"seed={seed}", *overrides])])).config
 
 
-def dataset(name: str, records: int, work: Path) -> Path:
-    """A dataset, or a copy that is cut to so many training and a third as many validation records, drawn by hash; test stays whole."""
-    if not records:
-        return DATA / name
-    target = work / name
-    if not target.is_dir():
-        target.mkdir(parents=True)
-        for split, most in (("train", records), ("validation", records // 3), ("test", None)):
-            found = json.loads((DATA / name / f"{split}.json").read_text(encoding="utf-8"))
-            found.sort(key=lambda r: hashlib.sha256(r["text"].encode()).digest())
-            (target / f"{split}.json").write_text(json.dumps(found[:most]), encoding="utf-8")
-    return target
+@dataclass(frozen=True)
+class Setting:
+    """What all arms of a run share."""
+
+    split: str
+    """Records that are scored."""
+    records: int
+    """Training records that a dataset is cut to; 0 is all."""
+    resplit: bool
+    """Draw training, validation and test records anew from all that a dataset holds."""
+    work: Path
+    """Folder for datasets and old models."""
+
+    def dataset(self, name: str) -> Path:
+        """The dataset, or a copy that is split anew or cut (validation to a third of `records`; test stays whole), always by hash."""
+        if not self.records and not self.resplit:
+            return DATA / name
+        target = self.work / name
+        if not target.is_dir():
+            target.mkdir(parents=True)
+            splits = {split: json.loads((DATA / name / f"{split}.json").read_text(encoding="utf-8")) for split in ("train", "validation", "test")}
+            for found in splits.values():
+                found.sort(key=by_hash)
+            if self.resplit:
+                pool = sorted({text_key(r["text"]): r for found in splits.values() for r in found}.values(), key=by_hash)
+                fifth, tenth = len(pool) // 5, len(pool) // 10
+                splits = {"test": pool[:fifth], "validation": pool[fifth : fifth + tenth], "train": pool[fifth + tenth :]}
+            for split, most in (("train", self.records), ("validation", self.records // 3), ("test", 0)):
+                (target / f"{split}.json").write_text(json.dumps(splits[split][: most or None]), encoding="utf-8")
+        return target
+
+    def old_model(self, name: str, seed: int) -> Path:
+        """The model of an old dataset, trained once and kept."""
+        place = self.work / f"model-{name.replace('/', '-')}-{seed}"
+        if not (place / "model").is_dir():
+            found, cost = trained(configured({"new": self.dataset(name)}, [], seed), None, place)
+            print(f"old model of {name}: {cost:.0f} CPU-s", file=sys.stderr, flush=True)
+            found.rename(place / "model")
+        return place / "model"
+
+    def f1(self, model: Path, name: str) -> float:
+        """Micro F1 in percent, over all records of the split."""
+        tagger = load_tagger(model)
+        scores, _ = ScoredSet(split_file(self.dataset(name) if self.resplit else DATA / name, self.split), tagger).score(tagger)
+        return 100 * scores["all"]["f1"]
+
+    def measured(self, pair: str, arm: str, overrides: list[str], seed: int) -> dict:
+        """One line of the table."""
+        old, new = PAIRS[pair]
+        parent = self.old_model(old, seed)
+        with tempfile.TemporaryDirectory(dir=self.work) as place:
+            config = configured({"old": self.dataset(old), "new": self.dataset(new)}, overrides, seed)
+            model, cost = trained(config, None if arm == EVERYTHING else parent, Path(place))
+            row = {"pair": pair, "arm": arm, "seed": seed, "old before": self.f1(parent, old), "old after": self.f1(model, old),
+                   "new before": self.f1(parent, new), "new after": self.f1(model, new), "CPU-s": cost}  # fmt: skip
+        print(" ".join(f"{k} {v:.2f}" if isinstance(v, float) else str(v) for k, v in row.items()), file=sys.stderr, flush=True)
+        return row
 
 
-def old_model(name: str, seed: int, records: int, work: Path) -> Path:
-    """The model of an old dataset, trained once and kept."""
-    place = work / f"model-{name.replace('/', '-')}-{seed}"
-    if not (place / "model").is_dir():
-        found, cost = trained(configured({"new": dataset(name, records, work)}, [], seed), None, place)
-        print(f"old model of {name}: {cost:.0f} CPU-s", file=sys.stderr, flush=True)
-        found.rename(place / "model")
-    return place / "model"
-
-
-def f1(model: Path, name: str, split: str) -> float:
-    """Micro F1 in percent, over all records of the split."""
-    tagger = load_tagger(model)
-    scores, _ = ScoredSet(split_file(DATA / name, split), tagger).score(tagger)
-    return 100 * scores["all"]["f1"]
-
-
-def measured(pair: str, arm: str, overrides: list[str], seed: int, split: str, records: int, work: Path) -> dict:
-    """One line of the table."""
-    old, new = PAIRS[pair]
-    parent = old_model(old, seed, records, work)
-    with tempfile.TemporaryDirectory(dir=work) as place:
-        config = configured({"old": dataset(old, records, work), "new": dataset(new, records, work)}, overrides, seed)
-        model, cost = trained(config, None if arm == EVERYTHING else parent, Path(place))
-        row = {"pair": pair, "arm": arm, "seed": seed, "old before": f1(parent, old, split), "old after": f1(model, old, split),
-               "new before": f1(parent, new, split), "new after": f1(model, new, split), "CPU-s": cost}  # fmt: skip
-    print(" ".join(f"{k} {v:.2f}" if isinstance(v, float) else str(v) for k, v in row.items()), file=sys.stderr, flush=True)
-    return row
+def by_hash(record: dict) -> bytes:
+    """What records are ordered by."""
+    return hashlib.sha256(record["text"].encode()).digest()
 
 
 def main() -> None:
@@ -141,14 +163,17 @@ def main() -> None:
     parser.add_argument("--seeds", default="0", help="default 0")
     parser.add_argument("--split", choices=("test", "validation"), default="test", help="records that are scored (default test)")
     parser.add_argument("--records", type=int, default=0, help="cut the datasets to so many training records; 0: all")
+    parser.add_argument("--resplit", action="store_true", help="draw the splits anew: those of WNUT-17 come from different sites")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of the report (default {OUTPUT})")
     options = parser.parse_args()
     arms = {name: ARMS[name] for name in options.arm or ([] if options.tried else ARMS)} | {words: words.split() for words in options.tried}
     seeds = [int(s) for s in options.seeds.split(",")]
     with tempfile.TemporaryDirectory() as work:
-        rows = [measured(pair, arm, overrides, seed, options.split, options.records, Path(work))
+        setting = Setting(options.split, options.records, options.resplit, Path(work))
+        rows = [setting.measured(pair, arm, overrides, seed)
                 for seed in seeds for pair in options.pair or PAIRS for arm, overrides in arms.items()]  # fmt: skip
     size = f"datasets cut to {options.records} training records" if options.records else "whole datasets"
+    size += ", split anew" if options.resplit else ""
     notes = [f"micro F1 in percent on all {options.split} records; {size}; {NerModel().encoder}; default: {' '.join(DEFAULT)}",
              f"{EVERYTHING}: old and new together from the plain encoder; all other arms continue the old model"]
     write_report("ner_forgetting", rows, options.output, seeds=seeds, notes=notes)

@@ -44,6 +44,23 @@ def test_a_new_only_stage_keeps_the_labels_of_the_old_dataset_that_it_watches(ol
     assert {"B-NAME", "B-SKILL", "B-AGE"} <= set(task.tags) and task.validate()["val/old/f1_before"] == 1.0
 
 
+@pytest.mark.parametrize("lora", [False, True])
+def test_rows_of_added_tags_are_fitted_before_training_and_nothing_else_is(old, tmp_path, lora):
+    config, parent = old
+    task = build(context(tmp_path, replace(config, model=replace(NONE, lora=NerLora(enabled=lora))), parent))
+    before, now = load_file(parent / layout.WEIGHTS), task.model.state_dict()
+    source = task.made.sources()
+    assert task.made.added() == [i for i, tag in enumerate(task.tags) if "AGE" in tag]
+    for name, was in before.items():
+        names = [n for n in now if n.replace("base_layer.", "").replace("modules_to_save.default.", "").endswith(name) and "original" not in n]
+        for found in names:
+            rows = [r for r, s in enumerate(source) if s is not None] if name.startswith("classifier") else slice(None)
+            wanted = was[[s for s in source if s is not None]] if name.startswith("classifier") else was
+            assert torch.equal(now[found][rows], wanted), found
+        assert names, name
+    assert task.validate()["val/new/f1/AGE"] > 0.9
+
+
 def test_soft_targets_keep_labels_that_nobody_marked_in_the_new_text(old, tmp_path):
     config, parent = old
     scores = {}
@@ -146,7 +163,7 @@ def test_a_rate_that_is_said_is_taken_and_one_that_is_not_goes_by_encoder_and_ba
         checkpoints.close()
     rates = logged[0]
     assert rates["train/lr/layer5"] == pytest.approx(peak) and rates["train/lr/layer0"] == pytest.approx(peak * 0.8**5)
-    assert rates["train/lr/head"] == pytest.approx(10 * peak)
+    assert rates["train/lr/head"] == pytest.approx(3 * peak)
 
 
 def test_averages_are_tried_after_the_last_epoch_or_after_each_that_may_be_it(old, tmp_path):

@@ -80,8 +80,9 @@ class NerModel:
     """Dropout before the head; null keeps the encoder's own."""
     layer_decay: float = 0.8
     """Learning rate of each encoder layer over that of the layer above it."""
-    head_lr_scale: float = 10.0
-    """Learning rate of the head over that of the top layer."""
+    head_lr_scale: float | None = None
+    """Learning rate of the head over that of the top layer. Null is 10 for a fresh head, and 3 for that of a checkpoint, whose rows of added
+    labels are fitted to its encoder before training."""
     train_embeddings: bool = False
     """Train the table of word embeddings too: a fifth more time a step, and no better F1 where it was measured."""
     lora: NerLora = field(default_factory=NerLora)
@@ -91,7 +92,7 @@ class NerModel:
         require(self.max_tokens >= 8, f"max_tokens must be 8 or more, not {self.max_tokens}")
         require(0 <= self.stride < self.max_tokens - 2, f"stride must lie in [0, max_tokens - 2), not {self.stride}")
         require(0 < self.layer_decay <= 1, f"layer_decay must lie in (0, 1], not {self.layer_decay}")
-        require(self.head_lr_scale > 0, f"head_lr_scale must be above 0, not {self.head_lr_scale}")
+        require(self.head_lr_scale is None or self.head_lr_scale > 0, f"head_lr_scale must be above 0, not {self.head_lr_scale}")
 
 
 @dataclass(frozen=True, kw_only=True)

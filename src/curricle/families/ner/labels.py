@@ -61,6 +61,10 @@ class Reconciliation:
         """For each new row, in order, the checkpoint's row that it copies, or None for a fresh one."""
         return [row.old for row in sorted((r for r in self.rows if r.new is not None), key=lambda r: r.new)]
 
+    def added(self) -> list[int]:
+        """New rows that the checkpoint has nothing for."""
+        return [row for row, source in enumerate(self.sources()) if source is None]
+
     def counts(self) -> dict[str, int]:
         """How many rows have each status."""
         return {status: sum(r.status == status for r in self.rows) for status in ("kept", "permuted", "split", "added", "dropped")}

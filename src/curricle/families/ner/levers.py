@@ -1,6 +1,7 @@
-"""What keeps the old domain while the new one is learnt: soft targets from the old model, and averages of old and trained weights.
+"""What keeps the old domain while the new one is learnt: a fitted head to begin with, soft targets from the old model, averages of weights.
 
-Both line up by label: a tag that the old model lacks is part of its O in the one, and keeps its trained row in the other.
+All line up by label: a tag that the old model lacks has its row fitted first, is part of its O in the soft targets, and keeps its trained row
+in an average.
 """
 
 from __future__ import annotations
@@ -12,11 +13,64 @@ import numpy as np
 import torch
 
 from curricle.families.ner.labels import Reconciliation
+from curricle.families.ner.model import head_of
 from curricle.families.ner.tagger import Tagger, collate
 from curricle.families.ner.windows import IGNORE, Window
 
 HEAD = re.compile(r"\b(classifier|score)\b")
 """In the names of the head's parameters."""
+
+
+FITTED = 1500
+"""Windows that the rows of added tags are fitted on, at most."""
+PENALTY = 0.01
+"""Weight of their squared norm: keeps them about as long as the rows beside them."""
+
+
+def fit_added_rows(tagger: Tagger, windows: Sequence[Window], added: Sequence[int], seed: int) -> None:
+    """Fit the head's rows of added tags to the encoder as it stands; all other weights stay.
+
+    Random rows would pull the encoder away from what it knows in the first steps (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained
+    Features", arXiv 2202.10054: first a linear probe, then everything). Here the probe is a logistic regression by L-BFGS over all tags, in
+    which the rows of known tags are fixed.
+    """
+    if not windows:
+        return
+    head, features, labels = head_of(tagger.model), [], []
+    drawn = np.random.default_rng(seed).permutation(len(windows))[:FITTED]
+    chosen = sorted((windows[i] for i in drawn), key=lambda w: len(w.ids))
+    seen: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    training = tagger.model.training
+    tagger.model.eval()
+    with torch.no_grad():
+        for begin in range(0, len(chosen), 32):
+            tensors = collate(chosen[begin : begin + 32], tagger.pad, tagger.device)
+            tags = tensors.pop("labels")
+            tagger.model(**tensors)
+            features.append(seen.pop()[tags != IGNORE].float())
+            labels.append(tags[tags != IGNORE])
+    tagger.model.train(training)
+    hook.remove()
+    x, y = torch.cat(features), torch.cat(labels)
+    index, bias = torch.tensor(added, device=x.device), head.bias is not None
+    rows = torch.zeros(len(added), x.shape[1] + bias, device=x.device, requires_grad=True)
+    optimiser = torch.optim.LBFGS([rows], max_iter=60, line_search_fn="strong_wolfe")
+    with torch.autocast(x.device.type, enabled=False):
+        known = head.float()(x).detach()
+        x = torch.cat([x, x.new_ones(len(x), bias)], 1)
+
+        def closure() -> torch.Tensor:
+            optimiser.zero_grad()
+            loss = torch.nn.functional.cross_entropy(known.index_copy(1, index, x @ rows.T), y) + PENALTY * rows.square().sum()
+            loss.backward()
+            return loss
+
+        optimiser.step(closure)
+    with torch.no_grad():
+        head.weight[index] = rows[:, : head.in_features]
+        if bias:
+            head.bias[index] = rows[:, -1]
 
 
 class SoftTargets:
@@ -30,7 +84,7 @@ class SoftTargets:
         rows = [r for r in made.rows if r.new is not None]
         self.known = sorted(r.new for r in rows if r.old is not None)
         self.other = tagger.tag_ids["O"]
-        self.added = [r.new for r in rows if r.old is None]
+        self.added = made.added()
         self._logs: list[torch.Tensor] = [torch.empty(0)] * len(windows)
         by_length = np.argsort([len(w.ids) for w in windows], kind="stable")
         training = tagger.model.training
@@ -66,7 +120,7 @@ def mixed(start: dict[str, torch.Tensor], trained: dict[str, torch.Tensor], shar
 
     Of a low-rank pair only B is averaged: it starts at zero, so the average of the products is the product with the average.
     """
-    added = [r.new for r in made.rows if r.new is not None and r.old is None]
+    added = made.added()
     out = {name: tensor.clone() if "lora_A" in name else torch.lerp(start[name], tensor, share) for name, tensor in trained.items()}
     for name in out:
         if HEAD.search(name):

@@ -7,7 +7,7 @@ in an average.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -19,12 +19,25 @@ from curricle.families.ner.windows import IGNORE, Window
 
 HEAD = re.compile(r"\b(classifier|score)\b")
 """In the names of the head's parameters."""
-
-
 FITTED = 1500
 """Windows that the rows of added tags are fitted on, at most."""
 PENALTY = 0.01
 """Weight of their squared norm: keeps them about as long as the rows beside them."""
+
+
+def _passed(tagger: Tagger, windows: Sequence[Window]) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
+    """The model's answers without dropout and gradient, windows of like length together: (indices of the windows, labels, logits)."""
+    by_length = np.argsort([len(w.ids) for w in windows], kind="stable")
+    training = tagger.model.training
+    tagger.model.eval()
+    for begin in range(0, len(by_length), 32):
+        chosen = by_length[begin : begin + 32]
+        tensors = collate([windows[i] for i in chosen], tagger.pad, tagger.device)
+        labels = tensors.pop("labels")
+        with torch.no_grad():
+            logits = tagger.model(**tensors).logits
+        yield chosen, labels, logits
+    tagger.model.train(training)
 
 
 def fit_added_rows(tagger: Tagger, windows: Sequence[Window], added: Sequence[int], seed: int) -> None:
@@ -38,26 +51,18 @@ def fit_added_rows(tagger: Tagger, windows: Sequence[Window], added: Sequence[in
         return
     head, features, labels = head_of(tagger.model), [], []
     drawn = np.random.default_rng(seed).permutation(len(windows))[:FITTED]
-    chosen = sorted((windows[i] for i in drawn), key=lambda w: len(w.ids))
     seen: list[torch.Tensor] = []
     hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    training = tagger.model.training
-    tagger.model.eval()
-    with torch.no_grad():
-        for begin in range(0, len(chosen), 32):
-            tensors = collate(chosen[begin : begin + 32], tagger.pad, tagger.device)
-            tags = tensors.pop("labels")
-            tagger.model(**tensors)
-            features.append(seen.pop()[tags != IGNORE].float())
-            labels.append(tags[tags != IGNORE])
-    tagger.model.train(training)
+    for _, tags, _ in _passed(tagger, [windows[i] for i in drawn]):
+        features.append(seen.pop()[tags != IGNORE].float())
+        labels.append(tags[tags != IGNORE])
     hook.remove()
     x, y = torch.cat(features), torch.cat(labels)
     index, bias = torch.tensor(added, device=x.device), head.bias is not None
     rows = torch.zeros(len(added), x.shape[1] + bias, device=x.device, requires_grad=True)
     optimiser = torch.optim.LBFGS([rows], max_iter=60, line_search_fn="strong_wolfe")
     with torch.autocast(x.device.type, enabled=False):
-        known = head.float()(x).detach()
+        known = head(x).detach()
         x = torch.cat([x, x.new_ones(len(x), bias)], 1)
 
         def closure() -> torch.Tensor:
@@ -81,23 +86,14 @@ class SoftTargets:
     """
 
     def __init__(self, tagger: Tagger, windows: Sequence[Window], made: Reconciliation):
-        rows = [r for r in made.rows if r.new is not None]
-        self.known = sorted(r.new for r in rows if r.old is not None)
+        self.known = [row for row, source in enumerate(made.sources()) if source is not None]
         self.other = tagger.tag_ids["O"]
         self.added = made.added()
         self._logs: list[torch.Tensor] = [torch.empty(0)] * len(windows)
-        by_length = np.argsort([len(w.ids) for w in windows], kind="stable")
-        training = tagger.model.training
-        tagger.model.eval()
-        with torch.no_grad():
-            for begin in range(0, len(by_length), 32):
-                chosen = by_length[begin : begin + 32]
-                tensors = collate([windows[i] for i in chosen], tagger.pad, tagger.device)
-                tensors.pop("labels")
-                logs = tagger.model(**tensors).logits.float()[..., self.known].log_softmax(-1).half().cpu()
-                for row, i in enumerate(chosen):
-                    self._logs[i] = logs[row, windows[i].positions].clone()
-        tagger.model.train(training)
+        for chosen, _, logits in _passed(tagger, windows):
+            logs = logits.float()[..., self.known].log_softmax(-1).half().cpu()
+            for row, i in enumerate(chosen):
+                self._logs[i] = logs[row, windows[i].positions].clone()
 
     def divergence(self, logits: torch.Tensor, labels: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         """Summed Kullback-Leibler divergence from the old model's distribution to the model's, over the scored words of windows `rows`.

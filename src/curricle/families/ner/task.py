@@ -11,6 +11,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class NerTask:
         precision = resolve_precision(config.training.trainer.precision, context.device)
         if added:
             with precision.autocast():
-                fit_added_rows(self.tagger, [w for w, is_old in zip(windows, old, strict=True) if not is_old], added, config.seed)
+                fit_added_rows(self.tagger, list(compress(windows, ~old)), added, config.seed)
         self.model = self.tagger.model = self._with_lora(model).to(context.device)
         if config.training.trainer.compile:
             compile_forward(self.model)
@@ -78,9 +79,9 @@ class NerTask:
         levers = config.forgetting
         if parent is not None and not continued and (levers.distill or levers.average):
             _log.warning("%s is a plain encoder: forgetting.distill and forgetting.average have no old model to keep", context.parent_dir)
-        drawn = continued and config.data.replay is not None and config.data.replay_draw == "each_epoch"
-        self.fresh = np.flatnonzero(~old | (not drawn))
-        self.ring = np.random.default_rng(config.seed).permutation(np.flatnonzero(old & drawn))
+        replayed = old & (continued and config.data.replay is not None and config.data.replay_draw == "each_epoch")
+        self.fresh = np.flatnonzero(~replayed)
+        self.ring = np.random.default_rng(config.seed).permutation(np.flatnonzero(replayed))
         self.drawn = max(1, round(len(self.ring) * config.data.replay)) if len(self.ring) else 0
         self.epoch = 0
         with torch.no_grad(), precision.autocast():

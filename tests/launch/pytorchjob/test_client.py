@@ -9,8 +9,9 @@ import pytest
 
 from curricle.errors import Interrupted, JobError
 from curricle.launch.job import Outcome
-from curricle.launch.pytorchjob.api import Conflict, Unreachable
+from curricle.launch.pytorchjob.api import Conflict, Expired, Unreachable
 from curricle.launch.pytorchjob.client import PyTorchJobLauncher, Waits, run_with_retries
+from curricle.launch.pytorchjob.reasons import RETRYABLE
 from curricle.launch.pytorchjob.render import Owner
 
 FAST = Waits(poll=0.01, notice=0.0, drain=2.0)
@@ -21,6 +22,7 @@ class Cluster:
 
     def __init__(self):
         self.jobs, self.pods, self.logs, self.deleted, self.down, self.warned = {}, {}, {}, [], 0, []
+        self.events = []
         self.on_get = lambda: None
 
     def create_job(self, body):
@@ -53,6 +55,12 @@ class Cluster:
 
     def list_pods(self, name):
         return self.pods.get(name, [])
+
+    def pod_events(self, name, since, seconds):
+        yield from self.events
+        self.events = []
+        yield from [("MODIFIED", pod) for pod in self.list_pods(name)]
+        time.sleep(seconds)
 
     def read_log(self, pod, *, since_seconds, follow):
         yield self.logs.get(pod, b"")
@@ -174,6 +182,42 @@ def test_pods_that_are_gone_are_judged_as_they_were_last_seen(launcher, cluster,
 
     cluster.on_get = move
     assert launcher.wait(handle, lambda line: None).message == "boom"
+
+
+@pytest.mark.parametrize(("events", "reason", "blamed"), [
+    ([("DELETED", "worker", None), ("MODIFIED", "master", 1)], "lost", "worker"),
+    ([("MODIFIED", "master", 1), ("DELETED", "worker", None)], "error", "master"),
+    ([("DELETED", "worker", None), ("ADDED", "new worker", None), ("MODIFIED", "new worker", 1)], "error", "new worker"),
+])
+def test_a_pod_deleted_between_two_looks_is_the_cause_of_what_its_gang_says_afterwards_only(events, reason, blamed, launcher, cluster, job):
+    """The operator may have made the pod again, or cleaned up, before the launcher looks: the order of events decides."""
+    handle = launcher.submit(job)
+    names = {"master": f"{job.name}-master-0", "worker": f"{job.name}-worker-0", "new worker": f"{job.name}-worker-0"}
+
+    def seen(kind, who, code):
+        found = pod(names[who], code, "connection closed by peer" if code else "")
+        return kind, found | {"metadata": found["metadata"] | {"uid": who}}
+
+    cluster.events = [seen("ADDED", "master", None), seen("ADDED", "worker", None), *(seen(*event) for event in events)]
+    looks = iter(range(100))
+    cluster.on_get = lambda: next(looks) == 2 and cluster.now(job.name, "Failed")
+    outcome = launcher.wait(handle, lambda line: None)
+    assert outcome.reason == reason and outcome.where == names[blamed]
+    assert (outcome.reason in RETRYABLE) == (reason == "lost")
+
+
+def test_a_version_the_server_has_forgotten_starts_the_watch_anew(launcher, cluster, job):
+    handle, asked = launcher.submit(job), []
+
+    def events(name, since, seconds):
+        asked.append(since)
+        if len(asked) == 2:
+            cluster.now(job.name, "Succeeded")
+            raise Expired("too old")
+        yield "ADDED", {"metadata": {"name": "m", "uid": "m", "resourceVersion": "7"}, "status": {}}
+
+    cluster.pod_events = events
+    assert launcher.wait(handle, print).state == "succeeded" and asked == [None, "7"]
 
 
 def test_a_success_is_a_success(launcher, cluster, job):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -21,6 +22,10 @@ class Conflict(Exception):
 
 class Missing(Exception):
     """There is no such object (404)."""
+
+
+class Expired(Exception):
+    """The server no longer knows what happened since that version (410)."""
 
 
 class Unreachable(OSError):
@@ -47,6 +52,13 @@ class ClusterApi(Protocol):
 
     def list_pods(self, name: str) -> list[dict[str, Any]]:
         """The pods of a job, those that exist now."""
+
+    def pod_events(self, name: str, since: str | None, seconds: float) -> Iterable[tuple[str, dict[str, Any]]]:
+        """What happens to a job's pods within so many seconds, in its order: (ADDED, MODIFIED or DELETED, the pod).
+
+        `since`: the resourceVersion of the last event that was seen; without one the pods that exist now come first, as ADDED.
+        Raises `Expired` when the server has forgotten that version.
+        """
 
     def job_warnings(self, name: str) -> list[str]:
         """What the operator could not do for a job (events of type Warning), newest last; empty where they may not be read."""
@@ -151,6 +163,18 @@ class KubernetesApi:
             f"list pods of {name!r}", self._core.list_namespaced_pod, self.namespace, label_selector=f"training.kubeflow.org/job-name={name}")  # fmt: skip
         return self._client.sanitize_for_serialization(found)["items"]
 
+    def pod_events(self, name: str, since: str | None, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A watch of the job's pods; `seconds` are rounded up to whole ones."""
+        whole = max(1, math.ceil(seconds))
+        version = {} if since is None else {"resource_version": since}
+        response = self._call(
+            f"watch pods of {name!r}", self._core.list_namespaced_pod, self.namespace, label_selector=f"training.kubeflow.org/job-name={name}",
+            watch=True, timeout_seconds=whole, _preload_content=False, timeout=(5.0, whole + 10.0), **version)  # fmt: skip
+        rest = b""
+        for chunk in _body(f"watch pods of {name!r}", response):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from map(_pod_event, lines)
+
     def job_warnings(self, name: str) -> list[str]:
         """Messages of the job's events of type Warning, newest last; empty where they may not be read."""
         try:
@@ -200,8 +224,6 @@ class KubernetesApi:
 
     def read_log(self, pod: str, *, since_seconds: int | None, follow: bool) -> Iterator[bytes]:
         """Chunks of a pod's log with timestamps; raises `Unreachable` when there is none (yet)."""
-        from urllib3.exceptions import HTTPError
-
         since = {} if since_seconds is None else {"since_seconds": since_seconds}
         try:
             response = self._call(
@@ -209,12 +231,28 @@ class KubernetesApi:
                 follow=follow, timestamps=True, _preload_content=False, timeout=(5.0, 60.0), **since)  # fmt: skip
         except Missing as error:
             raise Unreachable(f"log of {pod!r}: {error}") from error
-        try:
-            yield from response.stream(65536, decode_content=False)
-        except HTTPError as error:
-            raise Unreachable(f"log of {pod!r}: {error}") from error
-        finally:
-            response.release_conn()
+        yield from _body(f"log of {pod!r}", response)
+
+
+def _pod_event(line: bytes) -> tuple[str, dict[str, Any]]:
+    """A line of a watch."""
+    event = json.loads(line)
+    if event["type"] == "ERROR":
+        said = event["object"].get("message", "")
+        raise Expired(said) if event["object"].get("code") == 410 else Unreachable(f"watch of pods: {said}")
+    return event["type"], event["object"]
+
+
+def _body(what: str, response: Any) -> Iterator[bytes]:
+    """The chunks of a response as they come; a broken connection is `Unreachable`."""
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield from response.stream(65536, decode_content=False)
+    except HTTPError as error:
+        raise Unreachable(f"{what}: {error}") from error
+    finally:
+        response.release_conn()
 
 
 def _said(error: Any) -> str:

@@ -19,7 +19,7 @@ from curricle.errors import Interrupted, JobError
 from curricle.launch.heartbeat import Heartbeat
 from curricle.launch.job import Job, Launcher, Outcome
 from curricle.launch.pytorchjob import reasons
-from curricle.launch.pytorchjob.api import ClusterApi, Conflict, KubernetesApi, Unreachable
+from curricle.launch.pytorchjob.api import ClusterApi, Conflict, Expired, KubernetesApi, Unreachable
 from curricle.launch.pytorchjob.logs import PodLog, tail_of
 from curricle.launch.pytorchjob.render import ATTEMPT, DIGEST, HEARTBEAT, JOB, KUEUE_QUEUE, RUN, ClusterOptions, render
 
@@ -206,6 +206,8 @@ class _Wait:
     def __init__(self, launcher: PyTorchJobLauncher, name: str, on_log: Callable[[str], None]):
         self.launcher, self.name, self.on_log, self.waits = launcher, name, on_log, launcher.waits
         self.pods: dict[str, dict[str, Any]] = {}
+        self.version: str | None = None
+        self.removals: list[reasons.Removal] = []
         self.logs: dict[str, PodLog] = {}
         self.started = time.monotonic()
         self.noticed: dict[str, float] = {}
@@ -224,6 +226,8 @@ class _Wait:
         while True:
             try:
                 outcome = self.look()
+                if outcome is None:
+                    self.watch(self.waits.poll)
                 self.silent_since = None
             except Unreachable as error:
                 outcome = None
@@ -233,19 +237,22 @@ class _Wait:
                         f"the cluster has not answered for {self.waits.unreachable:.0f} s ({error}); the job may go on: attach to it later",
                         reason="lost",
                     ) from error
+                time.sleep(self.waits.poll)
             if outcome is not None:
                 return outcome
-            time.sleep(self.waits.poll)
 
     def look(self) -> Outcome | None:
         """One look at job and pods; the outcome when there is one."""
         api = self.launcher.api
         job = api.get_job(self.name)
-        if job is not None:
-            if not self.met:
-                self.meet(job)
+        if job is None:
+            return self.finish(None)
+        if not self.met:
+            self.meet(job)
+        if reasons.phase(job) in ("succeeded", "failed"):
+            if reasons.phase(job) == "failed":
+                self.watch(0.0)  # what happened until then, in its order
             self.see(api.list_pods(self.name))
-        if job is None or reasons.phase(job) in ("succeeded", "failed"):
             return self.finish(job)
         if "deletionTimestamp" in job["metadata"]:
             return None
@@ -260,6 +267,18 @@ class _Wait:
         if queue and "suspend" not in job["spec"].get("runPolicy", {}):  # Kueue's webhook sets it before the job is stored
             self.on_log(f"[launcher] warning: the job carries queue {queue!r}, but Kueue has not suspended it: its PyTorchJob integration "
                         "(kubeflow.org/pytorchjob) is off or Kueue is not installed, so no quota holds")
+
+    def watch(self, seconds: float) -> None:
+        """Follow what happens to the pods. Only the order of events tells a pod that was deleted, whereupon the others broke down, from one
+        that the operator removed because another had failed; both may lie between two looks."""
+        try:
+            for kind, pod in self.launcher.api.pod_events(self.name, self.version, seconds):
+                self.version = pod["metadata"].get("resourceVersion")
+                if kind == "DELETED" and not self.launcher.options.elastic:
+                    self.removals += filter(None, [reasons.removal(pod, list(self.pods.values()), datetime.now(UTC))])
+                self.see([pod])
+        except Expired:
+            self.version = None
 
     def see(self, pods: list[dict[str, Any]]) -> None:
         """Remember the pods as they are now; a pod that is gone stays as it was last seen."""
@@ -335,7 +354,7 @@ class _Wait:
 
     def finish(self, job: dict[str, Any] | None) -> Outcome:
         """The outcome, after the last log lines; the tail of the pod that failed first stands at the end."""
-        outcome = reasons.classify(list(self.pods.values()), job)
+        outcome = reasons.classify(list(self.pods.values()), job, self.removals)
         for log in self.logs.values():
             log.end()
         until = time.monotonic() + self.waits.drain

@@ -16,7 +16,7 @@ from curricle.launch.pytorchjob.client import PyTorchJobLauncher, Waits
 from curricle.launch.pytorchjob.render import GROUP, PLURAL, RUN, VERSION, ClusterOptions
 
 MARK = "CURRICLE-PREFLIGHT "
-RIGHTS = [(verb, PLURAL, GROUP) for verb in ("create", "get", "list", "delete", "patch")] + [("list", "pods", ""), ("get", "pods/log", "")]
+RIGHTS = [(verb, PLURAL, GROUP) for verb in ("create", "get", "list", "delete", "patch")] + [("list", "pods", ""), ("watch", "pods", ""), ("get", "pods/log", "")]
 WAITS = Waits(poll=1.0, no_operator=60.0, no_pod=30.0, image_pull=60.0, broken=30.0, schedule=60.0, notice=30.0)
 ADVICE = {
     "image_pull": "Correct the image, or give the registry's credentials (image_pull_secrets).",

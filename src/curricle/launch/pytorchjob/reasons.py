@@ -49,6 +49,15 @@ class Failure:
     """When; the least time there is where the pod does not say."""
 
 
+@dataclass(frozen=True)
+class Removal:
+    """A pod that was taken away before any pod of its gang had failed: what these report afterwards (a broken connection) follows from it."""
+
+    failure: Failure
+    gang: frozenset[str]
+    """uids of the other pods that there were."""
+
+
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
 
@@ -161,6 +170,15 @@ def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> F
     return Failure(name, reason, code, message or f"exit code {code}, and no message", at)
 
 
+def removal(pod: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], at: datetime) -> Removal | None:
+    """What it means that `pod` is gone at `at` while `pods` are as they are; None when it had ended well, or another had failed before."""
+    gang = [p for p in pods if p["metadata"]["name"] != pod["metadata"]["name"]]
+    if (pod.get("status") or {}).get("phase") == "Succeeded" or any(failure(p) for p in gang):
+        return None
+    found = failure(pod) or Failure(pod["metadata"]["name"], "lost", 137, "the pod was deleted while it ran", at)
+    return Removal(found, frozenset(p["metadata"]["uid"] for p in gang))
+
+
 def _deletion_requested(pod: Mapping[str, Any]) -> datetime | None:
     """When somebody asked for the pod's deletion: `deletionTimestamp` lies one grace period later."""
     meta = pod["metadata"]
@@ -202,8 +220,8 @@ def failures(pods: Sequence[Mapping[str, Any]]) -> list[Failure]:
     return sorted(found, key=order)
 
 
-def classify(pods: Sequence[Mapping[str, Any]], job: Mapping[str, Any] | None) -> Outcome:
-    """How a job ended, from its last state and the last seen of its pods. `job` is None when it was deleted."""
+def classify(pods: Sequence[Mapping[str, Any]], job: Mapping[str, Any] | None, removals: Sequence[Removal] = ()) -> Outcome:
+    """How a job ended, from its last state, the last seen of its pods and those that were taken away. `job` is None when it was deleted."""
     if job is None:
         return Outcome("cancelled", "cancelled", 143, "the PyTorchJob was deleted while it was waited for")
     if phase(job) == "succeeded":
@@ -216,4 +234,7 @@ def classify(pods: Sequence[Mapping[str, Any]], job: Mapping[str, Any] | None) -
     if not found:
         return Outcome("failed", "lost", 1, f"the operator says: {said or 'failed'}; none of its pods is left to say why")
     cause = found[0]
+    if cause.reason == "error":
+        uid = next(p["metadata"].get("uid") for p in pods if p["metadata"]["name"] == cause.pod)
+        cause = next((r.failure for r in removals if uid in r.gang), cause)
     return Outcome("failed", cause.reason, cause.exit_code, cause.message, cause.pod)

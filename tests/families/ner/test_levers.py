@@ -108,6 +108,22 @@ def test_an_average_keeps_the_trained_rows_of_added_tags_and_is_what_is_publishe
     assert all(torch.equal(trained[n], t) for n, t in task.weights().items())
 
 
+def test_each_average_is_scored_by_its_own_weights_under_autocast_too(old, tmp_path):
+    config, parent = old
+    task = build(context(tmp_path, replace(config, forgetting=NerForgetting(average=(0.5,))), parent))
+    train(task, tmp_path / "model", epochs=8)
+    trained = {n: t.clone() for n, t in task.weights().items()}
+    losses, metrics = [], task._metrics
+    task._metrics = lambda: losses.append((found := metrics())["val_loss"]) or found
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        task.validate()
+    for share, loss in zip((1.0, 0.5), losses, strict=True):
+        task.load_weights(mixed(task.start, trained, share, task.made))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            assert metrics()["val_loss"] == loss
+    assert losses[0] != losses[1]
+
+
 def run(place: Path, config: NerConfig, parent: Path, stop_at: int = 0) -> Path:
     """Train a stage at `place`, from where it stands; its best checkpoint."""
     ranks = Ranks()

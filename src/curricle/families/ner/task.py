@@ -221,6 +221,7 @@ class NerTask:
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(weights[name])
+        torch.clear_autocast_cache()  # within one autocast the bf16 copies of the former weights would go on being used
 
     def save_extras(self, folder: Path) -> None:
         """Configuration, tokenizer and labels: with the weights beside them the folder loads with transformers."""

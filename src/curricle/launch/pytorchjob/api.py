@@ -159,21 +159,21 @@ class KubernetesApi:
 
     def list_pods(self, name: str) -> list[dict[str, Any]]:
         """The pods of a job, as plain dicts in the API's own spelling."""
-        found = self._call(
-            f"list pods of {name!r}", self._core.list_namespaced_pod, self.namespace, label_selector=f"training.kubeflow.org/job-name={name}")  # fmt: skip
+        found = self._pods_of(name, f"list pods of {name!r}")
         return self._client.sanitize_for_serialization(found)["items"]
 
     def pod_events(self, name: str, since: str | None, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """A watch of the job's pods; `seconds` are rounded up to whole ones."""
-        whole = max(1, math.ceil(seconds))
+        what, whole = f"watch pods of {name!r}", max(1, math.ceil(seconds))
         version = {} if since is None else {"resource_version": since}
-        response = self._call(
-            f"watch pods of {name!r}", self._core.list_namespaced_pod, self.namespace, label_selector=f"training.kubeflow.org/job-name={name}",
-            watch=True, timeout_seconds=whole, _preload_content=False, timeout=(5.0, whole + 10.0), **version)  # fmt: skip
+        response = self._pods_of(name, what, watch=True, timeout_seconds=whole, _preload_content=False, timeout=(5.0, whole + 10.0), **version)
         rest = b""
-        for chunk in _body(f"watch pods of {name!r}", response):
+        for chunk in _body(what, response):
             *lines, rest = (rest + chunk).split(b"\n")
             yield from map(_pod_event, lines)
+
+    def _pods_of(self, name: str, what: str, **kwargs: Any) -> Any:
+        return self._call(what, self._core.list_namespaced_pod, self.namespace, label_selector=f"training.kubeflow.org/job-name={name}", **kwargs)
 
     def job_warnings(self, name: str) -> list[str]:
         """Messages of the job's events of type Warning, newest last; empty where they may not be read."""

@@ -249,8 +249,9 @@ class _Wait:
             return self.finish(None)
         if not self.met:
             self.meet(job)
-        if reasons.phase(job) in ("succeeded", "failed"):
-            if reasons.phase(job) == "failed":
+        phase = reasons.phase(job)
+        if phase in ("succeeded", "failed"):
+            if phase == "failed":
                 self.watch(0.0)  # what happened until then, in its order
             self.see(api.list_pods(self.name))
             return self.finish(job)
@@ -274,8 +275,9 @@ class _Wait:
         try:
             for kind, pod in self.launcher.api.pod_events(self.name, self.version, seconds):
                 self.version = pod["metadata"].get("resourceVersion")
-                if kind == "DELETED" and not self.launcher.options.elastic:
-                    self.removals += filter(None, [reasons.removal(pod, list(self.pods.values()), datetime.now(UTC))])
+                if kind == "DELETED" and not self.launcher.options.elastic:  # an elastic gang goes on without it
+                    removal = reasons.removal(pod, list(self.pods.values()), datetime.now(UTC))
+                    self.removals += [removal] if removal else []
                 self.see([pod])
         except Expired:
             self.version = None

@@ -32,7 +32,7 @@ class TrainerConfig:
     accelerator: Accelerator = "auto"
     """`gpu` is an error where there is none; `auto` takes a GPU where there is one."""
     precision: Precision = "auto"
-    """Autocast of the encoder. `auto` is bf16-mixed where the processor has it, else 32-true. Geometry is always float32 or more."""
+    """Autocast of the encoder. `auto` is bf16-mixed on GPUs and processors with AMX, else 32-true. Geometry is always float32 or more."""
     compile: bool = False
     """`torch.compile` of the encoder's forward: the same results up to rounding. Needs a C++ compiler; compiling takes a
     minute, so it pays on long stages only."""

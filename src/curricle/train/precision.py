@@ -35,11 +35,15 @@ class Precision:
 
 
 def resolve_precision(setting: Setting, device: torch.device) -> Precision:
-    """`auto` is ``bf16-mixed`` where the processor computes in bfloat16, else ``32-true``; other settings stand."""
+    """`auto` is ``bf16-mixed`` where matrix products are faster in it (a GPU with bfloat16, a processor with AMX), else ``32-true``.
+
+    AVX512-BF16 alone does not count: it multiplies no more numbers a cycle than float32 does, and every step converts its weights. Other
+    settings stand.
+    """
     if setting == "auto":
         if device.type == "cuda":
             native = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
-            native = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+            native = bool(torch.cpu.get_capabilities().get("amx_bf16"))
         setting = "bf16-mixed" if native else "32-true"
     return Precision(setting, device.type)

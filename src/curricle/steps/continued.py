@@ -123,4 +123,8 @@ def decide(scores: Scores, min_gain: float, max_drop: float) -> Verdict:
         same = {"old": 0.0}
         verdict = judge(scores.before | same, scores.after | same, min_gain=min_gain, max_drop=max_drop)
         return Verdict(verdict.decision, verdict.reason.partition("; old")[0] + "; the old domain was not measured: no old_dataset_path")
-    return judge(scores.before, scores.after, min_gain=min_gain, max_drop=max_drop)
+    verdict = judge(scores.before, scores.after, min_gain=min_gain, max_drop=max_drop)
+    annotated = next((value for key, value in scores.metrics.items() if key.endswith("/old/f1_annotated")), scores.after["old"])
+    if annotated - scores.after["old"] < 5e-5:
+        return verdict
+    return Verdict(verdict.decision, f"{verdict.reason}; without spans of labels that no old record has, old scores {annotated:.4f}")

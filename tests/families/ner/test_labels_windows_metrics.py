@@ -99,6 +99,13 @@ def test_labels_keep_their_names_and_half_a_span_is_worth_nothing():
     assert score_tags([["B-SKILL", "I-SKILL"]], [["B-SKILL", "O"]])["f1"] == 0.0
 
 
+def test_spans_of_labels_that_nobody_annotated_are_told_apart():
+    gold, guess = [["B-SKILL", "O", "O", "B-SKILL"]], [["B-SKILL", "O", "B-NAME", "O"]]
+    found = score_tags(gold, guess)
+    assert found["f1"] == pytest.approx(2 * 1 / (2 + 2)) and found["f1_annotated"] == pytest.approx(2 * 1 / (1 + 2))
+    assert score_tags([["B-SKILL", "O", "B-NAME", "B-SKILL"]], guess)["f1_annotated"] == pytest.approx(2 * 2 / (2 + 3))
+
+
 def test_scores_equal_seqeval_in_strict_mode():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -41,7 +41,8 @@ class SpanCounts:
     def scores(self) -> dict[str, float]:
         """``precision``, ``recall``, ``f1`` (micro), ``f1_macro`` (over labels in gold or prediction) and ``f1/<label>``.
 
-        A ratio of 0 to 0 counts as 0, as in seqeval.
+        ``f1_annotated`` leaves predicted spans of labels out that no gold span has: nobody looked for those in these records, so the rest of
+        the way down to ``f1`` is not what was forgotten, but what else is found. A ratio of 0 to 0 counts as 0, as in seqeval.
         """
         labels = sorted(self.true.keys() | self.predicted.keys())
         per_label = {label: _f1(self.right[label], self.predicted[label], self.true[label]) for label in labels}
@@ -50,6 +51,7 @@ class SpanCounts:
             "precision": right / predicted if predicted else 0.0,
             "recall": right / true if true else 0.0,
             "f1": _f1(right, predicted, true),
+            "f1_annotated": _f1(right, sum(self.predicted[label] for label in self.true), true),
             "f1_macro": sum(per_label.values()) / len(labels) if labels else 0.0,
         } | {f"f1/{label}": value for label, value in per_label.items()}
 

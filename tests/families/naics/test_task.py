@@ -87,10 +87,13 @@ def test_two_ranks_have_the_gradient_of_one_rank_with_the_whole_batch(steps, cas
         assert mean == pytest.approx(losses, rel=1e-5, abs=1e-7)
         assert found.keys() == wanted.keys()
         for name, gradients in wanted.items():
+            # one float32 rounding of the weights moves a small gradient of a group by some 1e-6 of the group's largest
+            rounding = 1e-5 * max((float(g.abs().max()) for g in gradients if g is not None), default=0.0)
             for got, want in zip(found[name], gradients, strict=True):
                 assert (got is None) == (want is None)
                 if want is not None:
-                    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6 + 1e-4 * float(want.abs().max()), msg=lambda text, name=name: f"{name}: {text}")
+                    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6 + 1e-4 * float(want.abs().max()) + rounding,
+                                               msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_the_ranks_of_a_batch_hold_its_items_once_and_equally_many(small_census, tiny_encoder, place):

@@ -118,10 +118,9 @@ def main() -> None:
         config = NerConfig(seed=options.seed, data=NerData(new_dataset_path=str(work / "source")), training=NerTraining(learning_rate=options.rate))
         prepare(config, work / "data")
         count = len(load_records(work / "data/train.jsonl")) * config.training.trainer.max_epochs
-        ways = {f"curricle, {precision}": lambda: ours(config, work), f"Trainer, {precision}": lambda: theirs(config, work, precision == "bf16-mixed"),
-                "Trainer, its default 32-true": lambda: theirs(config, work, False)}  # fmt: skip
-        if options.same_precision or precision == "32-true":
-            ways.popitem()
+        ways = {f"curricle, {precision}": lambda: ours(config, work), f"Trainer, {precision}": lambda: theirs(config, work, precision == "bf16-mixed")}
+        if precision != "32-true" and not options.same_precision:
+            ways["Trainer, its default 32-true"] = lambda: theirs(config, work, False)
         rows = []
         for name, train in ways.items():
             tagger, spent = train()

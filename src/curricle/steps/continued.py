@@ -110,9 +110,9 @@ def compare(parent_uri: str, child_uri: str, data_uri: str, cache_dir: Path = Pa
     return Scores(by_domain(before), by_domain(after), after)
 
 
-def by_domain(metrics: Mapping[str, float]) -> dict[str, float]:
-    """``test/<domain>/f1`` (or ``val/...``) as domain → F1."""
-    return {key.split("/")[1]: value for key, value in metrics.items() if key.count("/") == 2 and key.endswith("/f1")}
+def by_domain(metrics: Mapping[str, float], name: str = "f1") -> dict[str, float]:
+    """``test/<domain>/<name>`` (or ``val/...``) as domain → value."""
+    return {key.split("/")[1]: value for key, value in metrics.items() if key.count("/") == 2 and key.endswith(f"/{name}")}
 
 
 def decide(scores: Scores, min_gain: float, max_drop: float) -> Verdict:
@@ -124,7 +124,7 @@ def decide(scores: Scores, min_gain: float, max_drop: float) -> Verdict:
         verdict = judge(scores.before | same, scores.after | same, min_gain=min_gain, max_drop=max_drop)
         return Verdict(verdict.decision, verdict.reason.partition("; old")[0] + "; the old domain was not measured: no old_dataset_path")
     verdict = judge(scores.before, scores.after, min_gain=min_gain, max_drop=max_drop)
-    annotated = next((value for key, value in scores.metrics.items() if key.endswith("/old/f1_annotated")), scores.after["old"])
+    annotated = by_domain(scores.metrics, "f1_annotated").get("old", scores.after["old"])
     if annotated - scores.after["old"] < 5e-5:
         return verdict
     return Verdict(verdict.decision, f"{verdict.reason}; without spans of labels that no old record has, old scores {annotated:.4f}")

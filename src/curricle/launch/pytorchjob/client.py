@@ -275,9 +275,9 @@ class _Wait:
         try:
             for kind, pod in self.launcher.api.pod_events(self.name, self.version, seconds):
                 self.version = pod["metadata"].get("resourceVersion")
-                if kind == "DELETED" and not self.launcher.options.elastic:  # an elastic gang goes on without it
-                    removal = reasons.removal(pod, list(self.pods.values()), datetime.now(UTC))
-                    self.removals += [removal] if removal else []
+                missed = kind == "DELETED" and not self.launcher.options.elastic  # an elastic gang goes on without it
+                if missed and (removal := reasons.removal(pod, list(self.pods.values()), datetime.now(UTC))):
+                    self.removals.append(removal)
                 self.see([pod])
         except Expired:
             self.version = None

@@ -33,6 +33,7 @@ test-cluster: $(READY)  ## needs KUBECONFIG and an S3 endpoint
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	@echo "# Every package of the whole environment, pinned. Written by \`make lock\`; no index addresses." > requirements.lock

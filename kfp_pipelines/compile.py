@@ -13,7 +13,9 @@ from curricle.errors import PipelineError
 from kfp_pipelines import CONTROL_IMAGE, TRAINER_IMAGE
 
 
-def compile_all(out_dir: Path, *, config_dir: Path = Path("config"), image: str = CONTROL_IMAGE, trainer_image: str = TRAINER_IMAGE) -> list[Path]:
+def compile_all(
+    out_dir: Path, *, config_dir: Path = Path("config"), image: str = CONTROL_IMAGE, trainer_image: str = TRAINER_IMAGE
+) -> list[Path]:
     """Compile a pipeline for every ``chain_*.yaml`` of the configuration, and the continued training of NER; the written files, sorted.
 
     Args:
@@ -33,12 +35,19 @@ def compile_all(out_dir: Path, *, config_dir: Path = Path("config"), image: str 
     if not chains:
         raise PipelineError(f"nothing to compile: {config_dir}/text_curriculum holds no chain_*.yaml")
     names = {name: [stage.name for stage in load_chain(name, config_dir).chain.stages] for name, _ in chains}
-    pipelines = {name: build(name, stages) for name, stages in names.items()} | {"continued_training": continued_training}
+    pipelines = {name: build(name, stages) for name, stages in names.items()} | {
+        "continued_training": continued_training
+    }
     out_dir.mkdir(parents=True, exist_ok=True)
-    return [write(pipeline, out_dir / f"{name}.yaml", image=image, trainer_image=trainer_image) for name, pipeline in sorted(pipelines.items())]
+    return [
+        write(pipeline, out_dir / f"{name}.yaml", image=image, trainer_image=trainer_image)
+        for name, pipeline in sorted(pipelines.items())
+    ]
 
 
-def write(pipeline: Callable[..., Any], path: Path, *, image: str = CONTROL_IMAGE, trainer_image: str = TRAINER_IMAGE) -> Path:
+def write(
+    pipeline: Callable[..., Any], path: Path, *, image: str = CONTROL_IMAGE, trainer_image: str = TRAINER_IMAGE
+) -> Path:
     """Compile one pipeline to `path`."""
     from kfp import compiler
 

@@ -56,19 +56,43 @@ def continued_training(
         run_id: Name of the run's folder in the store. Empty takes Kubeflow's own id of the run.
     """
     job_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    which = {"experiment": experiment, "backbone": backbone, "overrides": overrides, "store_uri": store_uri, "run_id": run_id, "job_id": job_id}
+    which = {
+        "experiment": experiment,
+        "backbone": backbone,
+        "overrides": overrides,
+        "store_uri": store_uri,
+        "run_id": run_id,
+        "job_id": job_id,
+    }
     data_is = {"new_dataset_path": new_dataset_path, "old_dataset_path": old_dataset_path, "strategy": strategy}
     last = cleanup(run_id=run_id, job_id=job_id, store_uri=store_uri, launcher=launcher).set_display_name("clean up")
     with dsl.ExitHandler(exit_task=last, name="continued training"):
-        ready = check_first(enabled=preflight, store_uri=store_uri, launcher=launcher, run_id=run_id, job_id=job_id).set_display_name("preflight")
+        ready = check_first(
+            enabled=preflight, store_uri=store_uri, launcher=launcher, run_id=run_id, job_id=job_id
+        ).set_display_name("preflight")
         data = combine_data(**which, **data_is).set_display_name("combine data")
-        start = resolve_checkpoint(**which, checkpoint=checkpoint, allow_scratch=allow_scratch).set_display_name("resolve checkpoint")
-        plan = plan_continued(**which, **data_is, data_uri=data.outputs["Output"], start_uri=start.output, resume=resume, launcher=launcher)
+        start = resolve_checkpoint(**which, checkpoint=checkpoint, allow_scratch=allow_scratch).set_display_name(
+            "resolve checkpoint"
+        )
+        plan = plan_continued(
+            **which,
+            **data_is,
+            data_uri=data.outputs["Output"],
+            start_uri=start.output,
+            resume=resume,
+            launcher=launcher,
+        )
         plan.after(ready).set_display_name("plan")
         uri = stage_branches(plan, 0, "model", start.output, launcher)
-        scores = compare_models(start_uri=start.output, uri=uri, data_uri=data.outputs["Output"]).set_display_name("measure old and new")
-        verdict = judge_forgetting(scores_json=scores.outputs["Output"], min_gain=min_gain, max_drop=max_drop).set_display_name("gate")
-        published = publish_model(**which, decision=verdict.outputs["decision"], uri=uri, scores_json=scores.outputs["Output"])
+        scores = compare_models(start_uri=start.output, uri=uri, data_uri=data.outputs["Output"]).set_display_name(
+            "measure old and new"
+        )
+        verdict = judge_forgetting(
+            scores_json=scores.outputs["Output"], min_gain=min_gain, max_drop=max_drop
+        ).set_display_name("gate")
+        published = publish_model(
+            **which, decision=verdict.outputs["decision"], uri=uri, scores_json=scores.outputs["Output"]
+        )
         published.set_display_name("publish")
         uncached(ready, data, start, plan, scores, verdict, published)
         in_cluster(last, ready, data, start, plan, scores, published)

@@ -67,7 +67,9 @@ def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
             run_id: Name of the run's folder in the store. Empty takes Kubeflow's own id of the run.
         """
         job_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-        last = cleanup(run_id=run_id, job_id=job_id, store_uri=store_uri, launcher=launcher).set_display_name("clean up")
+        last = cleanup(run_id=run_id, job_id=job_id, store_uri=store_uri, launcher=launcher).set_display_name(
+            "clean up"
+        )
         with dsl.ExitHandler(exit_task=last, name="chain"):
             which = {"store_uri": store_uri, "run_id": run_id, "job_id": job_id}
             ready = check_first(**which, enabled=preflight, launcher=launcher)
@@ -114,8 +116,15 @@ def stage_branches(plan: dsl.PipelineTask, index: int, name: str, parent_uri: An
 def in_cluster(*tasks: dsl.PipelineTask) -> None:
     """Give components the store's credentials and the cluster's settings; optional, so that a pipeline starts without them and says what is missing."""
     for task in tasks:
-        kubernetes.use_secret_as_env(task, "mlpipeline-minio-artifact", {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}, optional=True)
-        kubernetes.use_config_map_as_env(task, "curricle-cluster", {"cluster.yaml": "CURRICLE_CLUSTER_YAML"}, optional=True)
+        kubernetes.use_secret_as_env(
+            task,
+            "mlpipeline-minio-artifact",
+            {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"},
+            optional=True,
+        )
+        kubernetes.use_config_map_as_env(
+            task, "curricle-cluster", {"cluster.yaml": "CURRICLE_CLUSTER_YAML"}, optional=True
+        )
 
 
 def with_workers(*tasks: dsl.PipelineTask) -> None:

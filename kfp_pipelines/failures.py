@@ -33,7 +33,12 @@ def readable(task: str = "", store_uri: str = "", run_id: str = "") -> Iterator[
         sys.stdout.flush()
         print(f"{MARK}{error}", file=sys.stderr, flush=True)
         if task:
-            record = {"task": task, "message": str(error), "exit_code": error.exit_code, "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+            record = {
+                "task": task,
+                "message": str(error),
+                "exit_code": error.exit_code,
+                "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            }
             with suppress(StoreError):  # the store may be what has failed
                 open_store(join_uri(store_uri, run_id)).write(layout.FAILURE, json.dumps(record, indent=1).encode())
         sys.exit(error.exit_code)

@@ -42,7 +42,9 @@ def run_local(package: Path, texts: list[str], root: Path) -> LocalRun:
     given = parse(texts, known)
     parameters = {name: value for name, value in LOCAL.items() if name in known} | given
     if Path("docker").is_dir():
-        raise PipelineError("a folder named `docker` in the working folder hides the package that kfp.local imports; run from another folder")
+        raise PipelineError(
+            "a folder named `docker` in the working folder hides the package that kfp.local imports; run from another folder"
+        )
     root.mkdir(parents=True, exist_ok=True)
     shown = ", ".join(f"{name}={value}" for name, value in parameters.items())
     print(f"local run of {package}: {shown}", file=sys.stderr)
@@ -52,7 +54,9 @@ def run_local(package: Path, texts: list[str], root: Path) -> LocalRun:
 
         search = [str(Path(__file__).parents[1]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(search))
-        local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root.resolve()), raise_on_error=True)
+        local.init(
+            runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root.resolve()), raise_on_error=True
+        )
         try:
             components.load_component_from_file(str(package))(**parameters)
         except RuntimeError as error:
@@ -65,7 +69,9 @@ def _reason(parameters: dict[str, Any], error: RuntimeError) -> str:
     run_id, store_uri = parameters.get("run_id"), parameters.get("store_uri")
     if run_id and store_uri:
         store = open_store(store_uri)
-        records = [json.loads(store.read(e.key) or b"{}") for e in store.list(f"{run_id}/") if e.key.endswith("/failure.json")]
+        records = [
+            json.loads(store.read(e.key) or b"{}") for e in store.list(f"{run_id}/") if e.key.endswith("/failure.json")
+        ]
         if records:
             return "; ".join(f"stage {r.get('stage')} failed ({r.get('cause')}): {r.get('message')}" for r in records)
     return f"{error} (the failing task's own message stands in the log above)"

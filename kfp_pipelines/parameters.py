@@ -12,7 +12,14 @@ import yaml
 
 from curricle.errors import PipelineError
 
-KINDS = {"STRING": "text", "BOOLEAN": "true or false", "NUMBER_INTEGER": "a whole number", "NUMBER_DOUBLE": "a number", "LIST": "a JSON list", "STRUCT": "a JSON object"}
+KINDS = {
+    "STRING": "text",
+    "BOOLEAN": "true or false",
+    "NUMBER_INTEGER": "a whole number",
+    "NUMBER_DOUBLE": "a number",
+    "LIST": "a JSON list",
+    "STRUCT": "a JSON object",
+}
 
 
 @dataclass(frozen=True)
@@ -35,15 +42,25 @@ def read_parameters(package: Path) -> dict[str, Parameter]:
     """
     if not package.is_file():
         there = ", ".join(sorted(p.name for p in package.parent.glob("*.yaml"))) if package.parent.is_dir() else ""
-        raise PipelineError(f"no compiled pipeline {package}; {package.parent} holds {there or 'no YAML'}. Compile with `curricle pipeline compile`")
+        raise PipelineError(
+            f"no compiled pipeline {package}; {package.parent} holds {there or 'no YAML'}. Compile with `curricle pipeline compile`"
+        )
     try:
         spec = next(iter(yaml.safe_load_all(package.read_text(encoding="utf-8"))), None)
         inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         spec["pipelineInfo"]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        raise PipelineError(f"{package} is no compiled pipeline (it has no pipelineInfo and root); compile with `curricle pipeline compile`") from None
+        raise PipelineError(
+            f"{package} is no compiled pipeline (it has no pipelineInfo and root); compile with `curricle pipeline compile`"
+        ) from None
     return {
-        name: Parameter(name, item["parameterType"], item.get("defaultValue"), not item.get("isOptional", False), item.get("description", ""))
+        name: Parameter(
+            name,
+            item["parameterType"],
+            item.get("defaultValue"),
+            not item.get("isOptional", False),
+            item.get("description", ""),
+        )
         for name, item in inputs.items()
     }
 
@@ -61,13 +78,19 @@ def parse(texts: list[str], known: dict[str, Parameter]) -> dict[str, Any]:
             problems.append(f"{text!r} is not of the form name=value")
         elif name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            problems.append(f"no parameter {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"))
+            problems.append(
+                f"no parameter {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
+            )
         else:
             try:
                 values[name] = _value(known[name].kind, value)
             except ValueError:
                 problems.append(f"{name} must be {KINDS[known[name].kind]}, not {value!r}")
-    problems += [f"{p.name} has no default and was not given ({p.description})" for p in known.values() if p.required and p.name not in values]
+    problems += [
+        f"{p.name} has no default and was not given ({p.description})"
+        for p in known.values()
+        if p.required and p.name not in values
+    ]
     if problems:
         raise PipelineError("; ".join(problems))
     return values

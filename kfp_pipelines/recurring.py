@@ -34,7 +34,14 @@ from kfp_pipelines.server import answers, content_digest, ensure_experiment, ens
 
 _MARK = re.compile(r"curricle-recurring (?P<name>\S+) (?P<digest>[0-9a-f]{16})\b")
 COMPILED = Path(__file__).parent / "compiled"
-_PYTHON = {"STRING": str, "BOOLEAN": bool, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float), "LIST": list, "STRUCT": dict}
+_PYTHON = {
+    "STRING": str,
+    "BOOLEAN": bool,
+    "NUMBER_INTEGER": int,
+    "NUMBER_DOUBLE": (int, float),
+    "LIST": list,
+    "STRUCT": dict,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         require(bool(self.cron) != bool(self.interval_seconds), "schedule needs either cron or interval_seconds")
-        require(not self.cron or len(self.cron.split()) in (5, 6), f"cron must have five or six fields, not {self.cron!r}")
+        require(
+            not self.cron or len(self.cron.split()) in (5, 6), f"cron must have five or six fields, not {self.cron!r}"
+        )
         require(self.interval_seconds >= 0, f"interval_seconds must be above 0, not {self.interval_seconds}")
 
 
@@ -76,8 +85,13 @@ class Definition:
     """Of the pods; empty takes the server's."""
 
     def __post_init__(self) -> None:
-        require(bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name)), f"name must be letters, digits, - . _ , not {self.name!r}")
-        require(1 <= self.max_concurrency <= 10, f"max_concurrency must lie between 1 and 10, not {self.max_concurrency}")
+        require(
+            bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name)),
+            f"name must be letters, digits, - . _ , not {self.name!r}",
+        )
+        require(
+            1 <= self.max_concurrency <= 10, f"max_concurrency must lie between 1 and 10, not {self.max_concurrency}"
+        )
 
 
 @dataclass(frozen=True)
@@ -100,7 +114,9 @@ class Change:
     why: str
 
 
-def load_definitions(folder: Path, images: tuple[str, str] | None = None, scratch: Path | None = None) -> tuple[list[Wanted], list[str]]:
+def load_definitions(
+    folder: Path, images: tuple[str, str] | None = None, scratch: Path | None = None
+) -> tuple[list[Wanted], list[str]]:
     """Every good definition of a folder, and one message for every bad file.
 
     Args:
@@ -110,14 +126,18 @@ def load_definitions(folder: Path, images: tuple[str, str] | None = None, scratc
         ConfigError: the folder is not there.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder; recurring runs are defined by the YAML files of one (config/recurring-runs)")
+        raise ConfigError(
+            f"{folder} is no folder; recurring runs are defined by the YAML files of one (config/recurring-runs)"
+        )
     good: dict[str, Wanted] = {}
     bad: list[str] = []
     for file in sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file()):
         try:
             wanted = _load(file, images, scratch)
             if wanted.definition.name in good:
-                raise ConfigError(f"{file}: name {wanted.definition.name!r} stands in {good[wanted.definition.name].file} too")
+                raise ConfigError(
+                    f"{file}: name {wanted.definition.name!r} stands in {good[wanted.definition.name].file} too"
+                )
             good[wanted.definition.name] = wanted
         except CurricleError as error:
             bad.append(f"{file.name}: {error}")
@@ -135,11 +155,20 @@ def _load(file: Path, images: tuple[str, str] | None, scratch: Path | None) -> W
         copy.write_text(with_images(package.read_text(encoding="utf-8"), *images), encoding="utf-8")
         package = copy
     known = read_parameters(package)
-    problems = [f"no parameter {name!r}; there are {', '.join(known)}" for name in definition.parameters if name not in known]
+    problems = [
+        f"no parameter {name!r}; there are {', '.join(known)}" for name in definition.parameters if name not in known
+    ]
     for name, value in definition.parameters.items():
-        if name in known and (not isinstance(value, _PYTHON[known[name].kind]) or (isinstance(value, bool) and known[name].kind != "BOOLEAN")):
+        if name in known and (
+            not isinstance(value, _PYTHON[known[name].kind])
+            or (isinstance(value, bool) and known[name].kind != "BOOLEAN")
+        ):
             problems.append(f"parameters.{name} must be {KINDS[known[name].kind]}, not {value!r}")
-    problems += [f"parameters.{p.name} has no default and is not given" for p in known.values() if p.required and p.name not in definition.parameters]
+    problems += [
+        f"parameters.{p.name} has no default and is not given"
+        for p in known.values()
+        if p.required and p.name not in definition.parameters
+    ]
     if problems:
         raise ConfigError(problems)
     tree = {k: v for k, v in to_tree(definition).items() if k not in ("enabled", "pipeline")}
@@ -147,7 +176,9 @@ def _load(file: Path, images: tuple[str, str] | None, scratch: Path | None) -> W
     return Wanted(file, definition, package, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def reconcile(client: Any, wanted: list[Wanted], *, prune: bool, act: bool, say: Callable[[Change], None]) -> tuple[list[Change], list[str]]:
+def reconcile(
+    client: Any, wanted: list[Wanted], *, prune: bool, act: bool, say: Callable[[Change], None]
+) -> tuple[list[Change], list[str]]:
     """Make the server's recurring runs what the definitions say: the changes that were (or, without `act`, would be) made, and one message
     for every definition that the server refuses. Calling again goes on from wherever it stopped.
 
@@ -208,19 +239,34 @@ def _create(client: Any, item: Wanted) -> Any:
     definition = item.definition
     version = ensure_version(client, item.package)
     experiment_id = ensure_experiment(client, definition.experiment)
-    schedule = {"cron_expression": definition.schedule.cron} if definition.schedule.cron else {"interval_second": definition.schedule.interval_seconds}
+    schedule = (
+        {"cron_expression": definition.schedule.cron}
+        if definition.schedule.cron
+        else {"interval_second": definition.schedule.interval_seconds}
+    )
     with answers(f"create recurring run {definition.name}"):
         return client.create_recurring_run(
-            experiment_id, definition.name, description=f"curricle-recurring {definition.name} {item.digest}", no_catchup=not definition.catch_up,
-            params=definition.parameters, pipeline_id=version.pipeline_id, version_id=version.version_id, enabled=False,
-            max_concurrency=definition.max_concurrency, **schedule, **({"service_account": definition.service_account} if definition.service_account else {}))
+            experiment_id,
+            definition.name,
+            description=f"curricle-recurring {definition.name} {item.digest}",
+            no_catchup=not definition.catch_up,
+            params=definition.parameters,
+            pipeline_id=version.pipeline_id,
+            version_id=version.version_id,
+            enabled=False,
+            max_concurrency=definition.max_concurrency,
+            **schedule,
+            **({"service_account": definition.service_account} if definition.service_account else {}),
+        )
 
 
 def _delete(client: Any, run: Any) -> None:
     """Disabled first, then deleted without its children: what it started goes on."""
     with answers(f"delete recurring run {run.display_name}"):
         client.disable_recurring_run(run.recurring_run_id)
-        client._recurring_run_api.recurring_run_service_delete_recurring_run(run.recurring_run_id, propagation_policy="ORPHAN")
+        client._recurring_run_api.recurring_run_service_delete_recurring_run(
+            run.recurring_run_id, propagation_policy="ORPHAN"
+        )
 
 
 def check(bad: list[str]) -> None:

@@ -51,7 +51,9 @@ def connect(endpoint: str, token: str = "", namespace: str = "") -> Any:
                 if namespace:
                     client.set_user_namespace(namespace)
         except (HTTPError, OSError, ValueError) as error:
-            raise PipelineError(f"no Kubeflow Pipelines server at {endpoint or 'the default endpoint'}: {error}; give --endpoint, or set KF_PIPELINES_ENDPOINT") from None
+            raise PipelineError(
+                f"no Kubeflow Pipelines server at {endpoint or 'the default endpoint'}: {error}; give --endpoint, or set KF_PIPELINES_ENDPOINT"
+            ) from None
     return client
 
 
@@ -92,7 +94,10 @@ def ensure_version(client: Any, package: Path) -> Version:
         uploaded = False
         if pipeline_id is None:
             pipeline_id = client.upload_pipeline(str(package), pipeline_name=name).pipeline_id
-        for version in _pages(lambda token: client.list_pipeline_versions(pipeline_id, page_token=token, page_size=100), "pipeline_versions"):
+        for version in _pages(
+            lambda token: client.list_pipeline_versions(pipeline_id, page_token=token, page_size=100),
+            "pipeline_versions",
+        ):
             if version.display_name == wanted:
                 break
         else:

@@ -49,9 +49,21 @@ class Submitted:
 
 
 def submit(
-    package: Path, texts: list[str], *, endpoint: str = "", token: str = "", namespace: str = "", experiment: str = "curricle", run_name: str = "",
-    service_account: str = "", wait: bool = True, timeout: float = 0.0, poll: float = 5.0, say: Callable[[str], None],
-    interrupted: Callable[[], Answer] = lambda: "detach", started: Callable[[Submitted], None] = lambda run: None,
+    package: Path,
+    texts: list[str],
+    *,
+    endpoint: str = "",
+    token: str = "",
+    namespace: str = "",
+    experiment: str = "curricle",
+    run_name: str = "",
+    service_account: str = "",
+    wait: bool = True,
+    timeout: float = 0.0,
+    poll: float = 5.0,
+    say: Callable[[str], None],
+    interrupted: Callable[[], Answer] = lambda: "detach",
+    started: Callable[[Submitted], None] = lambda run: None,
 ) -> Submitted:
     """Submit and watch.
 
@@ -75,9 +87,22 @@ def submit(
     name = run_name or f"{package.stem} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     experiment_id = ensure_experiment(client, experiment)
     with answers(f"run {package.name}"):
-        made = client.run_pipeline(experiment_id, name, pipeline_id=version.pipeline_id, version_id=version.version_id, params=values,
-                                   **({"service_account": service_account} if service_account else {}))
-    run = Submitted(made.run_id, name, f"{client._get_url_prefix()}/#/runs/details/{made.run_id}", version.name, values, str(made.state or "PENDING"))
+        made = client.run_pipeline(
+            experiment_id,
+            name,
+            pipeline_id=version.pipeline_id,
+            version_id=version.version_id,
+            params=values,
+            **({"service_account": service_account} if service_account else {}),
+        )
+    run = Submitted(
+        made.run_id,
+        name,
+        f"{client._get_url_prefix()}/#/runs/details/{made.run_id}",
+        version.name,
+        values,
+        str(made.state or "PENDING"),
+    )
     started(run)
     say(f"run {run.run_id}: {run.url}")
     if not wait:
@@ -134,10 +159,16 @@ class _Logs:
                 last = self._ended.wait(self._poll)
                 for line in reader.lines():
                     self._say(line)
-            self._reasons = [f"{r['task']} failed: {r['message']}" if "task" in r else f"stage {r['stage']} failed ({r['cause']}): {r['message']}"
-                             for r in reader.failures()]
+            self._reasons = [
+                f"{r['task']} failed: {r['message']}"
+                if "task" in r
+                else f"stage {r['stage']} failed ({r['cause']}): {r['message']}"
+                for r in reader.failures()
+            ]
         except StoreError as error:
-            self._say(f"the run's log lines, and why a stage fails, cannot be read from here ({self._store_uri}): {error}")
+            self._say(
+                f"the run's log lines, and why a stage fails, cannot be read from here ({self._store_uri}): {error}"
+            )
             self._ready.set()
 
 
@@ -168,8 +199,13 @@ def _watch(client: Any, run: Submitted, timeout: float, poll: float, say: Callab
             say(f"run: {run.state.lower()}")
         run.cancelled |= run.state in ("CANCELING", "CANCELED")
         if run.state in ENDED:
-            run.reasons = sorted({f"task {t.display_name} failed" + (f": {t.error.message}" if t.error and t.error.message else "")
-                                  for t in tasks if t.state == "FAILED" and t.display_name and not _INNER.fullmatch(str(t.display_name))})
+            run.reasons = sorted(
+                {
+                    f"task {t.display_name} failed" + (f": {t.error.message}" if t.error and t.error.message else "")
+                    for t in tasks
+                    if t.state == "FAILED" and t.display_name and not _INNER.fullmatch(str(t.display_name))
+                }
+            )
             return
         if timeout and time.monotonic() - began > timeout:
             say(f"still {run.state.lower()} after {timeout:.0f} s; the run goes on")

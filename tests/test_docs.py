@@ -38,12 +38,16 @@ def parse(line: str) -> None:
         command.make_context(command.name, list(words), parent=context)
     except click.exceptions.Exit:  # --help, --version
         pass
-    except click.BadParameter as error:  # a file that is not here; a wrong option or a missing argument is another class
+    except (
+        click.BadParameter
+    ) as error:  # a file that is not here; a wrong option or a missing argument is another class
         if isinstance(error, click.MissingParameter):
             raise
 
 
-@pytest.mark.parametrize(("page", "line"), [pytest.param(p.name, line, id=f"{p.name}: {line}"[:100]) for p in PAGES for line in commands(p)])
+@pytest.mark.parametrize(
+    ("page", "line"), [pytest.param(p.name, line, id=f"{p.name}: {line}"[:100]) for p in PAGES for line in commands(p)]
+)
 def test_a_printed_command_is_one_that_the_command_line_takes(page, line):
     parse(line)
 
@@ -53,7 +57,9 @@ def test_readme_shows_every_verb_or_leads_to_it():
     assert set(cli.list_commands(click.Context(cli))) - shown <= {"prepare"}
 
 
-@pytest.mark.parametrize("line", ["curricle brew", "curricle search", "curricle plan --chian x", "curricle pipeline compile --speed 3"])
+@pytest.mark.parametrize(
+    "line", ["curricle brew", "curricle search", "curricle plan --chian x", "curricle pipeline compile --speed 3"]
+)
 def test_a_command_that_is_not_there_is_seen(line):
     with pytest.raises(click.UsageError):
         parse(line)

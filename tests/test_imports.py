@@ -15,7 +15,11 @@ ROOMS = {
     "torch": ("curricle/train/", "curricle/families/", "curricle/launch/agent.py"),
     "kfp": ("kfp_pipelines/",),
     "kubernetes": ("curricle/launch/pytorchjob/",),
-    "torchx": ("curricle/launch/local.py", "curricle/launch/pytorchjob/scheduler.py", "torchx_plugins/schedulers/pytorchjob.py"),
+    "torchx": (
+        "curricle/launch/local.py",
+        "curricle/launch/pytorchjob/scheduler.py",
+        "torchx_plugins/schedulers/pytorchjob.py",
+    ),
     "minio": ("curricle/store/",),
 }
 ORDER = ["errors", "config", "store", "plan", "families", "train", "launch", "steps", "cli"]
@@ -34,7 +38,7 @@ MAY = {  # room → rooms it may import, beside itself
 
 def name_of(path: Path) -> str:
     text = path.as_posix()
-    return text.partition("/src/")[2] or text[text.index("kfp_pipelines/"):]
+    return text.partition("/src/")[2] or text[text.index("kfp_pipelines/") :]
 
 
 def imported(path: Path) -> set[str]:
@@ -64,7 +68,13 @@ def test_rooms_import_downwards_only():
             continue
         for target in imported(path):
             parts = target.split(".")
-            if parts[0] == "curricle" and len(parts) > 1 and parts[1] in MAY and parts[1] != room and parts[1] not in MAY[room]:
+            if (
+                parts[0] == "curricle"
+                and len(parts) > 1
+                and parts[1] in MAY
+                and parts[1] != room
+                and parts[1] not in MAY[room]
+            ):
                 wrong.append(f"{name} imports {target}")
     assert wrong == []
 
@@ -75,7 +85,9 @@ def test_families_do_not_know_each_other():
         name = name_of(path)
         if name.startswith("curricle/families/") and name.count("/") > 2:
             own = name.split("/")[2]
-            others = [t for t in imported(path) for f in families if f != own and t.startswith(f"curricle.families.{f}")]
+            others = [
+                t for t in imported(path) for f in families if f != own and t.startswith(f"curricle.families.{f}")
+            ]
             assert others == [], name
 
 

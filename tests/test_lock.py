@@ -8,12 +8,18 @@ ROOT = Path(__file__).parents[1]
 
 
 def names(lines):
-    return {re.match(r"[A-Za-z0-9._-]+", line)[0].lower().replace("_", "-") for line in lines if line and not line.startswith("#")}
+    return {
+        re.match(r"[A-Za-z0-9._-]+", line)[0].lower().replace("_", "-")
+        for line in lines
+        if line and not line.startswith("#")
+    }
 
 
 def test_every_requirement_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = names([*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]) - {"curricle"}
+    asked = names(
+        [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    ) - {"curricle"}
     assert asked <= names((ROOT / "requirements.lock").read_text().splitlines())
 
 

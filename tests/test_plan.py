@@ -16,7 +16,15 @@ def stage(name: str, *overrides: str, data: str = "d1") -> StageInput:
 
 
 def plan(stages, *, holdings=None, start=None, resume=True, **options) -> ChainPlan:
-    return plan_chain(stages, chain_name="c", store_uri="store", start=start, holdings=holdings or Holdings(), resume=resume, **options)
+    return plan_chain(
+        stages,
+        chain_name="c",
+        store_uri="store",
+        start=start,
+        holdings=holdings or Holdings(),
+        resume=resume,
+        **options,
+    )
 
 
 def test_a_chain_starts_from_scratch_and_continues():
@@ -36,13 +44,28 @@ def test_a_change_in_one_stage_changes_its_digest_and_all_after_it():
 
 @pytest.mark.parametrize(
     "override",
-    ["paths.store_uri=elsewhere", "tracking.mlflow=false", "training.trainer.devices=2", "training.trainer.accelerator=cpu", "experiment_name=x"],
+    [
+        "paths.store_uri=elsewhere",
+        "tracking.mlflow=false",
+        "training.trainer.devices=2",
+        "training.trainer.accelerator=cpu",
+        "experiment_name=x",
+    ],
 )
 def test_where_and_how_wide_a_stage_runs_is_not_in_its_digest(override):
     assert stage_digest(stage("a").loaded.config, "d", "") == stage_digest(stage("a", override).loaded.config, "d", "")
 
 
-@pytest.mark.parametrize("override", ["seed=1", "training.trainer.max_epochs=9", "model.dim=8", "curriculum.n_positives=3", "training.trainer.precision=32-true"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "training.trainer.max_epochs=9",
+        "model.dim=8",
+        "curriculum.n_positives=3",
+        "training.trainer.precision=32-true",
+    ],
+)
 def test_what_is_learned_is_in_the_digest(override):
     assert stage_digest(stage("a").loaded.config, "d", "") != stage_digest(stage("a", override).loaded.config, "d", "")
 
@@ -62,7 +85,10 @@ def test_a_complete_stage_is_reused_from_any_run():
 
 def test_without_resume_a_complete_stage_is_trained_again():
     first = plan([stage("a")])
-    held = Holdings(complete={("a", first.stages[0].digest): first.stages[0].uri}, occupied={first.stages[0].uri: first.stages[0].digest})
+    held = Holdings(
+        complete={("a", first.stages[0].digest): first.stages[0].uri},
+        occupied={first.stages[0].uri: first.stages[0].digest},
+    )
     made = plan([stage("a")], holdings=held, resume=False)
     assert made.stages[0].start == "scratch" and "trained again" in made.stages[0].reason
 
@@ -82,7 +108,11 @@ def test_an_interrupted_stage_keeps_its_place_and_says_that_it_resumes():
 
 def test_a_chain_continues_the_checkpoint_that_was_named():
     made = plan([stage("b")], start=Source("store/r/a/x.ckpt", "abc", "best of a"))
-    assert made.stages[0].start == "continued" and made.stages[0].parent_uri == "store/r/a/x.ckpt" and made.stages[0].reason == "best of a"
+    assert (
+        made.stages[0].start == "continued"
+        and made.stages[0].parent_uri == "store/r/a/x.ckpt"
+        and made.stages[0].reason == "best of a"
+    )
 
 
 def test_stages_that_are_not_selected_are_skipped_and_the_next_starts_from_the_last_that_ran():

@@ -9,8 +9,16 @@ from kfp_pipelines import CONTROL_IMAGE, TRAINER_IMAGE
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
 def combine_data(
-    experiment: str, backbone: str, new_dataset_path: str, old_dataset_path: str, strategy: str, overrides: str, store_uri: str,
-    run_id: str, job_id: str, report: dsl.Output[dsl.Markdown],
+    experiment: str,
+    backbone: str,
+    new_dataset_path: str,
+    old_dataset_path: str,
+    strategy: str,
+    overrides: str,
+    store_uri: str,
+    run_id: str,
+    job_id: str,
+    report: dsl.Output[dsl.Markdown],
 ) -> str:
     """Combine old and new data: deterministic, without leaks, stored once per content.
 
@@ -42,7 +50,14 @@ def combine_data(
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
 def resolve_checkpoint(
-    experiment: str, backbone: str, overrides: str, checkpoint: str, allow_scratch: bool, store_uri: str, run_id: str, job_id: str,
+    experiment: str,
+    backbone: str,
+    overrides: str,
+    checkpoint: str,
+    allow_scratch: bool,
+    store_uri: str,
+    run_id: str,
+    job_id: str,
 ) -> str:
     """Find the checkpoint to continue from and check its files.
 
@@ -63,15 +78,29 @@ def resolve_checkpoint(
     from kfp_pipelines.failures import readable
 
     with readable("resolve checkpoint", store_uri, run_id or job_id):
-        found = resolve_start(Setting(experiment, backbone, "", "", "", overrides, store_uri), checkpoint, allow_scratch)
+        found = resolve_start(
+            Setting(experiment, backbone, "", "", "", overrides, store_uri), checkpoint, allow_scratch
+        )
         print(found.reason)
         return found.uri
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
 def plan_continued(
-    experiment: str, backbone: str, new_dataset_path: str, old_dataset_path: str, strategy: str, overrides: str, store_uri: str,
-    data_uri: str, start_uri: str, resume: bool, run_id: str, job_id: str, launcher: str, table: dsl.Output[dsl.Markdown],
+    experiment: str,
+    backbone: str,
+    new_dataset_path: str,
+    old_dataset_path: str,
+    strategy: str,
+    overrides: str,
+    store_uri: str,
+    data_uri: str,
+    start_uri: str,
+    resume: bool,
+    run_id: str,
+    job_id: str,
+    launcher: str,
+    table: dsl.Output[dsl.Markdown],
 ) -> NamedTuple("PlannedTraining", [("plan_uri", str), ("mode_1", str)]):
     """Decide before anything is trained: place, digest and start mode, with the reason.
 
@@ -100,13 +129,17 @@ def plan_continued(
 
     with readable("plan", store_uri, run_id or job_id):
         setting = Setting(experiment, backbone, new_dataset_path, old_dataset_path, strategy, overrides, store_uri)
-        planned = plan_training(setting, data_uri=data_uri, start_uri=start_uri, resume=resume, run_id=run_id or job_id, launcher=launcher)
+        planned = plan_training(
+            setting, data_uri=data_uri, start_uri=start_uri, resume=resume, run_id=run_id or job_id, launcher=launcher
+        )
         write_text(table, planned.table)
         return (planned.plan_uri, planned.modes[0])
 
 
 @dsl.component(base_image=TRAINER_IMAGE, install_kfp_package=False)
-def compare_models(start_uri: str, uri: str, data_uri: str, metrics: dsl.Output[dsl.Metrics], report: dsl.Output[dsl.HTML]) -> str:
+def compare_models(
+    start_uri: str, uri: str, data_uri: str, metrics: dsl.Output[dsl.Metrics], report: dsl.Output[dsl.HTML]
+) -> str:
     """Measure the model and the one it came from on the old and the new domain.
 
     Args:
@@ -132,7 +165,9 @@ def compare_models(start_uri: str, uri: str, data_uri: str, metrics: dsl.Output[
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
-def judge_forgetting(scores_json: str, min_gain: float, max_drop: float) -> NamedTuple("Verdict", [("decision", str), ("reason", str)]):
+def judge_forgetting(scores_json: str, min_gain: float, max_drop: float) -> NamedTuple(
+    "Verdict", [("decision", str), ("reason", str)]
+):
     """Promote if the new domain gained enough and the old one lost little enough.
 
     Args:
@@ -154,7 +189,15 @@ def judge_forgetting(scores_json: str, min_gain: float, max_drop: float) -> Name
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
 def publish_model(
-    experiment: str, backbone: str, overrides: str, store_uri: str, decision: str, uri: str, run_id: str, job_id: str, scores_json: str,
+    experiment: str,
+    backbone: str,
+    overrides: str,
+    store_uri: str,
+    decision: str,
+    uri: str,
+    run_id: str,
+    job_id: str,
+    scores_json: str,
     model: dsl.Output[dsl.Model],
 ) -> str:
     """Copy a promoted model to where the next continued training starts; a held one stays where it is.

@@ -32,7 +32,9 @@ def prepare_data(family: str, data_source: str, overrides: str, store_uri: str, 
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
-def preflight(enabled: bool, store_uri: str, launcher: str, run_id: str, job_id: str, report: dsl.Output[dsl.Markdown]) -> str:
+def preflight(
+    enabled: bool, store_uri: str, launcher: str, run_id: str, job_id: str, report: dsl.Output[dsl.Markdown]
+) -> str:
     """Try what training will ask for before a GPU is asked for: store, rights, operator, queue, image, with the workers' own credentials.
 
     Args:

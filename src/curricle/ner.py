@@ -10,7 +10,14 @@ from curricle.families.ner.resolve import Resolution, explain_checkpoint, resolv
 if TYPE_CHECKING:
     from curricle.families.ner.model import create_model_and_tokenizer
 
-__all__ = ["CombinedDataset", "Resolution", "combine_datasets", "create_model_and_tokenizer", "explain_checkpoint", "resolve_checkpoint_path"]
+__all__ = [
+    "CombinedDataset",
+    "Resolution",
+    "combine_datasets",
+    "create_model_and_tokenizer",
+    "explain_checkpoint",
+    "resolve_checkpoint_path",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -168,7 +168,9 @@ def plan_chain(
     return ChainPlan(chain_name, run_id, store_uri, resume, tuple(planned))
 
 
-def _plan_stage(stage: StageInput, run_id: str, store_uri: str, parent: Source | None, holdings: Holdings, resume: bool) -> StagePlan:
+def _plan_stage(
+    stage: StageInput, run_id: str, store_uri: str, parent: Source | None, holdings: Holdings, resume: bool
+) -> StagePlan:
     digest = stage_digest(stage.loaded.config, stage.data_digest, parent.digest if parent else "")
     place = join_uri(store_uri, run_id, stage.name)
     there = holdings.occupied.get(place)
@@ -205,9 +207,19 @@ def _plan_stage(stage: StageInput, run_id: str, store_uri: str, parent: Source |
 
 def _skipped(stage: StageInput, parent: Source | None) -> StagePlan:
     return StagePlan(
-        name=stage.name, start="skip", reason="not selected", digest="", uri=parent.uri if parent else "",
-        parent_uri=parent.uri if parent else "", parent_digest=parent.digest if parent else "", data_uri=stage.data_uri,
-        data_digest=stage.data_digest, job_name="", argv=(), config=to_tree(stage.loaded.config), origins=stage.loaded.origins,
+        name=stage.name,
+        start="skip",
+        reason="not selected",
+        digest="",
+        uri=parent.uri if parent else "",
+        parent_uri=parent.uri if parent else "",
+        parent_digest=parent.digest if parent else "",
+        data_uri=stage.data_uri,
+        data_digest=stage.data_digest,
+        job_name="",
+        argv=(),
+        config=to_tree(stage.loaded.config),
+        origins=stage.loaded.origins,
     )
 
 

@@ -1,6 +1,6 @@
 """Throughput of `curricle assign` on one core, after loading, on real index entries.
 
-    python -m tests.benchmarks.naics_assign --model URI [--data URI] [--texts 2000]
+python -m tests.benchmarks.naics_assign --model URI [--data URI] [--texts 2000]
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from tests.benchmarks.report import OUTPUT, write_report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.naics_assign", description="Texts a second of `assign` on one core.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.naics_assign", description="Texts a second of `assign` on one core."
+    )
     parser.add_argument("--model", required=True, metavar="URI", help="trained stage or checkpoint")
-    parser.add_argument("--data", default="", metavar="URI", help="prepared data; default what the model was trained with")
+    parser.add_argument(
+        "--data", default="", metavar="URI", help="prepared data; default what the model was trained with"
+    )
     parser.add_argument("--texts", type=int, default=2000, help="index entries of the test split (default 2000)")
     parser.add_argument("--repeats", type=int, default=3, help="runs over them (default 3)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of the report (default {OUTPUT})")
@@ -52,7 +56,16 @@ def main() -> None:
             start, cpu = time.perf_counter(), time.process_time()
             count = assign_csv(source, "text", output, lambda: scorer)
             wall, used = time.perf_counter() - start, time.process_time() - cpu
-            rows.append({"what": f"assign, run {run + 1}", "texts": count, "texts/s (wall)": count / wall, "texts/s (CPU)": count / used, "seconds": wall, "CPU-s": used})
+            rows.append(
+                {
+                    "what": f"assign, run {run + 1}",
+                    "texts": count,
+                    "texts/s (wall)": count / wall,
+                    "texts/s (CPU)": count / used,
+                    "seconds": wall,
+                    "CPU-s": used,
+                }
+            )
         with output.open(encoding="utf-8", newline="") as lines:
             right = sum(row["code"] == row["naics_code"] for row in csv.DictReader(lines))
     waits = []
@@ -61,7 +74,14 @@ def main() -> None:
         scorer.search([t.text], 5)
         waits.append(time.perf_counter() - start)
     median = float(np.median(waits))
-    rows.append({"what": "search, one text at a time (median of 50)", "texts": 50, "texts/s (wall)": 1 / median, "seconds": median})
+    rows.append(
+        {
+            "what": "search, one text at a time (median of 50)",
+            "texts": 50,
+            "texts/s (wall)": 1 / median,
+            "seconds": median,
+        }
+    )
     rows.append({"what": "loading, caches as they were", "seconds": cold[0], "CPU-s": cold[1]})
     rows.append({"what": "loading, caches there", "seconds": warm[0], "CPU-s": warm[1]})
     notes = [

@@ -40,7 +40,12 @@ def open_trained(uri: str, data: str) -> Trained:
 
 def stage_config(stage: str, *overrides: str, source: Path) -> NaicsConfig:
     """The shipped configuration of a stage, on the workbooks in `source`."""
-    loaded = load_stage(ROOT / "config" / "config.yaml", stage, [f"data.source={source}", "paths.store_uri=.curricle/benchmarks", *overrides], None)
+    loaded = load_stage(
+        ROOT / "config" / "config.yaml",
+        stage,
+        [f"data.source={source}", "paths.store_uri=.curricle/benchmarks", *overrides],
+        None,
+    )
     assert isinstance(loaded.config, NaicsConfig)
     return loaded.config
 

@@ -92,16 +92,28 @@ class Baselines:
         both = titles + descriptions
         both /= np.linalg.norm(both, axis=1, keepdims=True)
         made = []
-        for name, vectors in (("title", titles), ("description, title where it has none", descriptions), ("mean of title and description", both)):
+        for name, vectors in (
+            ("title", titles),
+            ("description, title where it has none", descriptions),
+            ("mean of title and description", both),
+        ):
             found = self.retrieval(test @ vectors[self.table.leaves].T)
             made.append({"model": f"raw MiniLM cosine: {name}", "n": 1} | found | self.structure(vectors))
         made.append({"model": "TF-IDF words (1,2): one document a code", "n": 1} | self.retrieval(self._documents()))
-        made.append({"model": "TF-IDF characters (2-5): 1-NN over training texts", "n": 1} | self.retrieval(self._ngrams()))
+        made.append(
+            {"model": "TF-IDF characters (2-5): 1-NN over training texts", "n": 1} | self.retrieval(self._ngrams())
+        )
         memory = self.features(self.memory)
-        made.append({"model": "raw MiniLM: 1-NN over training texts", "n": 1} | self.retrieval(self.nearest(test @ memory.T)))
+        made.append(
+            {"model": "raw MiniLM: 1-NN over training texts", "n": 1} | self.retrieval(self.nearest(test @ memory.T))
+        )
         start = time.process_time()
         scores = self._probe(memory, test)
-        made.append({"model": "linear probe on MiniLM", "n": 1} | self.retrieval(scores) | {RESOURCES[0]: time.process_time() - start})
+        made.append(
+            {"model": "linear probe on MiniLM", "n": 1}
+            | self.retrieval(scores)
+            | {RESOURCES[0]: time.process_time() - start}
+        )
         return made
 
     def _documents(self) -> np.ndarray:
@@ -119,7 +131,12 @@ class Baselines:
 
         grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, dtype=np.float32)
         table = grams.fit_transform(self.memory).T.tocsr()
-        return np.concatenate([self.nearest((grams.transform(self.test[i : i + 256]) @ table).toarray()) for i in range(0, len(self.test), 256)])
+        return np.concatenate(
+            [
+                self.nearest((grams.transform(self.test[i : i + 256]) @ table).toarray())
+                for i in range(0, len(self.test), 256)
+            ]
+        )
 
     def _probe(self, memory: np.ndarray, test: np.ndarray) -> np.ndarray:
         """Multinomial logistic regression over the codes that have a text; its strength is chosen by MRR on validation."""
@@ -129,7 +146,9 @@ class Baselines:
         from sklearn.linear_model import LogisticRegression
 
         validation = self.features(self.validation)
-        probe = LogisticRegression(max_iter=PROBE_ITERATIONS, tol=1e-7)  # the default tolerance stops long before the best validation figure
+        probe = LogisticRegression(
+            max_iter=PROBE_ITERATIONS, tol=1e-7
+        )  # the default tolerance stops long before the best validation figure
         best, chosen = -1.0, np.empty(0)
         for strength in PROBE_STRENGTHS:
             with warnings.catch_warnings():
@@ -152,7 +171,9 @@ def measured(model: Trained) -> dict[str, float]:
     """The figures of `curricle evaluate` that the table shows."""
     found = evaluate(model.folder, model.data_dir)
     print(f"{model.uri}: top-1 {found['test/top1']:.4f}", file=sys.stderr, flush=True)
-    return {name: found[f"test/{name}"] for name in RETRIEVAL} | {name: found[f"structure/{name}"] for name in STRUCTURE}
+    return {name: found[f"test/{name}"] for name in RETRIEVAL} | {
+        name: found[f"structure/{name}"] for name in STRUCTURE
+    }
 
 
 def train(chain: str, seed: int, source: Path, overrides: list[str]) -> tuple[str, dict[str, float]]:
@@ -168,7 +189,10 @@ def train(chain: str, seed: int, source: Path, overrides: list[str]) -> tuple[st
     store = str(place / "checkpoints")
     stages = [p.parent for p in Path(store).glob("*/*/manifest.json")]
     last = max(stages, key=lambda p: read_manifest(open_store(str(p)), "").created)
-    cost = {RESOURCES[0]: after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, RESOURCES[1]: after.ru_maxrss / 2**20}
+    cost = {
+        RESOURCES[0]: after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        RESOURCES[1]: after.ru_maxrss / 2**20,
+    }
     return str(last), cost
 
 
@@ -178,28 +202,55 @@ def mean_and_spread(name: str, found: list[dict[str, float]]) -> list[dict]:
     mean = {"model": f"{name}: mean", "n": len(found)} | {k: statistics.fmean(f[k] for f in found) for k in keys}
     if len(found) == 1:
         return [mean]
-    return [mean, {"model": f"{name}: largest - smallest", "n": len(found)} | {k: max(f[k] for f in found) - min(f[k] for f in found) for k in keys}]
+    return [
+        mean,
+        {"model": f"{name}: largest - smallest", "n": len(found)}
+        | {k: max(f[k] for f in found) - min(f[k] for f in found) for k in keys},
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.naics_quality", description="Test metrics of trained NAICS models and of the baselines.")
-    parser.add_argument("--model", action="append", default=[], metavar="URI", help="trained stage or checkpoint, one a seed; repeatable; none: train the chain")
-    parser.add_argument("--data", default="", metavar="URI", help="prepared data; default what the first model was trained with")
-    parser.add_argument("--chain", default="chain_full", help="chain to train where no --model is given (default chain_full: stages 01 to 05)")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.naics_quality",
+        description="Test metrics of trained NAICS models and of the baselines.",
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="URI",
+        help="trained stage or checkpoint, one a seed; repeatable; none: train the chain",
+    )
+    parser.add_argument(
+        "--data", default="", metavar="URI", help="prepared data; default what the first model was trained with"
+    )
+    parser.add_argument(
+        "--chain",
+        default="chain_full",
+        help="chain to train where no --model is given (default chain_full: stages 01 to 05)",
+    )
     parser.add_argument("--seeds", default="0,1,2", help="seeds to train with (default 0,1,2)")
-    parser.add_argument("--source", type=Path, default=CENSUS, help="folder with the four Census workbooks, for training")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override for training; repeatable")
+    parser.add_argument(
+        "--source", type=Path, default=CENSUS, help="folder with the four Census workbooks, for training"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override for training; repeatable"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of the report (default {OUTPUT})")
     options = parser.parse_args()
     costs: list[dict[str, float]] = []
     uris = options.model
     if not uris:
-        trained = [train(options.chain, int(seed), options.source.resolve(), options.set) for seed in options.seeds.split(",")]
+        trained = [
+            train(options.chain, int(seed), options.source.resolve(), options.set) for seed in options.seeds.split(",")
+        ]
         uris, costs = [uri for uri, _ in trained], [cost for _, cost in trained]
     models = [open_trained(uri, options.data) for uri in uris]
     digests = {m.manifest.lineage["data_digest"] for m in models}
     if len(digests) > 1:
-        parser.error(f"the models were trained on different data ({', '.join(sorted(digests))}); a test text of one may be a training text of another")
+        parser.error(
+            f"the models were trained on different data ({', '.join(sorted(digests))}); a test text of one may be a training text of another"
+        )
     seeds = [from_tree(NaicsConfig, read_yaml(m.folder / "config.yaml").tree).seed for m in models]
     table = load(models[0].data_dir)
     check_no_leak(table.texts)

@@ -34,14 +34,24 @@ from tests.benchmarks.naics_models import CACHE, CENSUS, prepared, stage_config
 from tests.benchmarks.naive import NaiveModel
 from tests.benchmarks.report import OUTPUT, write_report
 
-CODES = ("curriculum.features=live", "curriculum.trainable=[encoder,fusion,head,temperature,radius]", "curriculum.n_negatives=24")
+CODES = (
+    "curriculum.features=live",
+    "curriculum.trainable=[encoder,fusion,head,temperature,radius]",
+    "curriculum.n_negatives=24",
+)
 """The classic first stage with the encoder trained: anchors, positives and 24 negatives a pair, all of the batch shared."""
 
 
 class Side:
     """One way to train, step by step; counts what a step did."""
 
-    def __init__(self, name: str, parameters: list[torch.nn.Parameter], autocast: Callable[[], AbstractContextManager], device: torch.device):
+    def __init__(
+        self,
+        name: str,
+        parameters: list[torch.nn.Parameter],
+        autocast: Callable[[], AbstractContextManager],
+        device: torch.device,
+    ):
         self.name, self.parameters, self.autocast, self.device = name, parameters, autocast, device
         self.optimizer = torch.optim.AdamW(parameters, lr=1e-5)
         self.wall: list[float] = []
@@ -60,7 +70,11 @@ class Side:
         self.optimizer.step()
         self._settle()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        print(f"{self.name}: {'step' if timed else 'warm-up'} {wall:.2f} s, loss {float(value.detach()):.4f}", file=sys.stderr, flush=True)
+        print(
+            f"{self.name}: {'step' if timed else 'warm-up'} {wall:.2f} s, loss {float(value.detach()):.4f}",
+            file=sys.stderr,
+            flush=True,
+        )
         if timed:
             self.wall.append(wall)
             self.cpu.append(cpu)
@@ -82,7 +96,15 @@ class Side:
         }  # fmt: skip
 
 
-def ours(name: str, stage: str, overrides: tuple[str, ...], data_dir: Path, options: argparse.Namespace, steps: int, warmup: int) -> Side:
+def ours(
+    name: str,
+    stage: str,
+    overrides: tuple[str, ...],
+    data_dir: Path,
+    options: argparse.Namespace,
+    steps: int,
+    warmup: int,
+) -> Side:
     """Steps of the family's own task for a stage."""
     config = stage_config(stage, *overrides, f"training.trainer.precision={options.precision}", source=options.source)
     device = torch.device(options.device)
@@ -96,7 +118,10 @@ def ours(name: str, stage: str, overrides: tuple[str, ...], data_dir: Path, opti
         batch = batches[i % len(batches)]
         encoded: list[int] = []
         count = task.encoder.encode
-        task.encoder.encode = lambda ids, budget, count=count, encoded=encoded: (encoded.extend(map(len, ids)), count(ids, budget))[1]
+        task.encoder.encode = lambda ids, budget, count=count, encoded=encoded: (
+            encoded.extend(map(len, ids)),
+            count(ids, budget),
+        )[1]
         made: dict[str, int] = {}
         side.step(lambda batch=batch: task.losses(batch)["loss"], made, timed=i >= warmup)
         task.encoder.encode = count
@@ -117,7 +142,12 @@ def counted(task: Any, batch: Any) -> dict[str, int]:
 
 def naive(data_dir: Path, options: argparse.Namespace) -> Side:
     """Steps of the naive scheme."""
-    config = stage_config("classic_01", "curriculum.n_negatives=24", f"training.trainer.precision={options.precision}", source=options.source)
+    config = stage_config(
+        "classic_01",
+        "curriculum.n_negatives=24",
+        f"training.trainer.precision={options.precision}",
+        source=options.source,
+    )
     table, device = load(data_dir), torch.device(options.device)
     torch.manual_seed(0)
     model = NaiveModel(config.model.encoder)
@@ -127,23 +157,38 @@ def naive(data_dir: Path, options: argparse.Namespace) -> Side:
     assert triplets.negatives is not None
     whole = np.flatnonzero((triplets.negatives >= 0).all(1))
     order = whole[np.random.default_rng(0).permutation(len(whole))]
-    side = Side("naive", [p for p in model.parameters() if p.requires_grad], resolve_precision(config.training.trainer.precision, device).autocast, device)
+    side = Side(
+        "naive",
+        [p for p in model.parameters() if p.requires_grad],
+        resolve_precision(config.training.trainer.precision, device).autocast,
+        device,
+    )
     for i in range(options.naive_steps + 1):
         timed = i > 0
         rows = order[i * options.naive_pairs : (i + 1) * options.naive_pairs]
         negatives = triplets.negatives[rows] if timed else triplets.negatives[rows, :1]
         count = len(rows) * (2 + negatives.shape[1])
         counts = {"rows": count, "triplets": negatives.size, "tokens": count * (24 + 3 * 512)}
-        side.step(lambda rows=rows, negatives=negatives: model.loss(triplets.anchors[rows], triplets.positives[rows], negatives), counts, timed=timed)
+        side.step(
+            lambda rows=rows, negatives=negatives: model.loss(
+                triplets.anchors[rows], triplets.positives[rows], negatives
+            ),
+            counts,
+            timed=timed,
+        )
     return side
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.naics_step_speed", description="Training step against the naive scheme.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.naics_step_speed", description="Training step against the naive scheme."
+    )
     parser.add_argument("--source", type=Path, default=CENSUS, help="folder with the four Census workbooks")
     parser.add_argument("--steps", type=int, default=40, help="timed steps of 03_stage (default 40)")
     parser.add_argument("--code-steps", type=int, default=2, help="timed steps on whole codes (default 2)")
-    parser.add_argument("--code-pairs", type=int, default=16, help="pairs of a step on whole codes (default 16); memory grows with them")
+    parser.add_argument(
+        "--code-pairs", type=int, default=16, help="pairs of a step on whole codes (default 16); memory grows with them"
+    )
     parser.add_argument("--naive-steps", type=int, default=2, help="timed steps of the naive scheme (default 2)")
     parser.add_argument("--naive-pairs", type=int, default=1, help="pairs of a naive step, 26 rows each (default 1)")
     parser.add_argument("--precision", default="auto", help="of all sides (default auto)")
@@ -154,7 +199,15 @@ def main() -> None:
     torch.set_num_threads(1)
     data_dir = prepared(stage_config("03_stage", source=options.source))
     text = ours("03_stage", "03_stage", (), data_dir, options, options.steps, 5)
-    codes = ours("codes", "classic_01", (*CODES, f"data_loader.batch_size={options.code_pairs}"), data_dir, options, options.code_steps, 1)
+    codes = ours(
+        "codes",
+        "classic_01",
+        (*CODES, f"data_loader.batch_size={options.code_pairs}"),
+        data_dir,
+        options,
+        options.code_steps,
+        1,
+    )
     slow = naive(data_dir, options)
     rows = [side.row() for side in (text, codes, slow)]
     for row in rows:

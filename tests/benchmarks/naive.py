@@ -46,7 +46,9 @@ class NaiveModel(nn.Module):
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
                 backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-                self.backbones[name] = get_peft_model(backbone, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.1, target_modules="all-linear"))
+                self.backbones[name] = get_peft_model(
+                    backbone, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.1, target_modules="all-linear")
+                )
         width = backbone.config.hidden_size
         self.mixture = Mixture(4 * width, NaicsModel(experts=4, top_k=2), 768)
         self.project = nn.Linear(width, width)
@@ -56,7 +58,9 @@ class NaiveModel(nn.Module):
         """Tokenise every channel of every code to its fixed length, as the reference caches them."""
         for name in CHANNELS:
             texts = [text or EMPTY for text in table.channels[name]]
-            found = self.tokenizer(texts, padding="max_length", truncation=True, max_length=LENGTHS[name], return_tensors="pt")
+            found = self.tokenizer(
+                texts, padding="max_length", truncation=True, max_length=LENGTHS[name], return_tensors="pt"
+            )
             self.tokens[name] = found["input_ids"], found["attention_mask"]
 
     def forward(self, codes: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,9 @@ RECORD = 3_400
 
 def generate(source: Path, target: Path, seed: int) -> int:
     """Write `BYTES` of records into train.json, a JSON array as the seed writes it; how many."""
-    sentences = [(r["text"] + " ", r["annotations"]) for r in json.loads((source / "train.json").read_text(encoding="utf-8"))]
+    sentences = [
+        (r["text"] + " ", r["annotations"]) for r in json.loads((source / "train.json").read_text(encoding="utf-8"))
+    ]
     draw = random.Random(seed)
     target.mkdir(parents=True)
     written = count = 0
@@ -43,7 +45,9 @@ def generate(source: Path, target: Path, seed: int) -> int:
                 spans += [[start + at, end + at, label] for start, end, label in found]
                 parts.append(text)
                 at += len(text)
-            line = (",\n" if count else "") + json.dumps({"text": "".join(parts), "annotations": spans}, ensure_ascii=False)
+            line = (",\n" if count else "") + json.dumps(
+                {"text": "".join(parts), "annotations": spans}, ensure_ascii=False
+            )
             written += out.write(line)
             count += 1
         out.write("]\n")
@@ -93,7 +97,11 @@ def private(pid: int) -> int:
     for one in pids:
         try:
             pids += [int(p) for p in Path(f"/proc/{one}/task/{one}/children").read_text().split()]
-            total += sum(1024 * int(line.split()[1]) for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines() if line.startswith("Private_Dirty"))
+            total += sum(
+                1024 * int(line.split()[1])
+                for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+                if line.startswith("Private_Dirty")
+            )
         except OSError:  # it has ended meanwhile
             continue
     return total
@@ -103,7 +111,12 @@ def measured(name: str, code: str, folders: list[Path], out: Path) -> dict:
     """Run one way once."""
     shutil.rmtree(out, ignore_errors=True)
     os.sync()
-    process = subprocess.Popen([sys.executable, "-c", FRAME + code, *map(str, folders), str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", FRAME + code, *map(str, folders), str(out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert json.loads(process.stdout.readline()) == {"ready": True}
     before = peak = private(process.pid)
     process.stdin.write("\n")
@@ -121,21 +134,33 @@ def measured(name: str, code: str, folders: list[Path], out: Path) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ner_combine", description="Combine 2 x 500 MB of NER records.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.ner_combine", description="Combine 2 x 500 MB of NER records."
+    )
     parser.add_argument("--rounds", type=int, default=3, help="runs of ours; all are reported (default 3)")
     parser.add_argument("--datasets", action="store_true", help="also Hugging Face datasets, once")
-    parser.add_argument("--work", type=Path, default=None, help="folder on the disk to measure (default the system's temporary one)")
+    parser.add_argument(
+        "--work", type=Path, default=None, help="folder on the disk to measure (default the system's temporary one)"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of the report (default {OUTPUT})")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         folders = [Path(work) / name for name in ("old", "new")]
-        counts = [generate(DATA / domain, folder, seed) for seed, (domain, folder) in enumerate(zip(("house", "tech"), folders, strict=True))]
+        counts = [
+            generate(DATA / domain, folder, seed)
+            for seed, (domain, folder) in enumerate(zip(("house", "tech"), folders, strict=True))
+        ]
         rows = [measured("curricle", OURS, folders, Path(work) / "out") for _ in range(options.rounds)]
         if options.datasets:
-            rows.append(measured("datasets: from_generator with typed features", THEIRS, folders, Path(work) / "theirs"))
+            rows.append(
+                measured("datasets: from_generator with typed features", THEIRS, folders, Path(work) / "theirs")
+            )
     rows.sort(key=lambda row: row["seconds"])
-    notes = [f"{sum(counts)} records in two JSON arrays of {BYTES / 1e6:.0f} MB; both ways shuffle, split 10 % off and write JSON Lines; only ours checks "
-             "every record and removes duplicates", "files are in the page cache; seconds without the start of Python and imports"]
+    notes = [
+        f"{sum(counts)} records in two JSON arrays of {BYTES / 1e6:.0f} MB; both ways shuffle, split 10 % off and write JSON Lines; only ours checks "
+        "every record and removes duplicates",
+        "files are in the page cache; seconds without the start of Python and imports",
+    ]
     write_report("ner_combine", rows, options.output, seeds=[0, 1], notes=notes)
 
 

@@ -76,8 +76,25 @@ def trained(config: NerConfig, parent: Path | None, place: Path) -> tuple[Path, 
     begin = time.process_time()
     prepare(config, place / "data")
     ranks = Ranks()
-    task = ner_task.build(StageContext(config=config, data_dir=place / "data", parent_dir=parent, work_dir=place, device=torch.device("cpu"), ranks=ranks))
-    checkpoints = Checkpoints(str(place / "stage"), stage="stage", digest="d", config_text="", lineage={}, info={}, scratch_dir=place / "scratch")
+    task = ner_task.build(
+        StageContext(
+            config=config,
+            data_dir=place / "data",
+            parent_dir=parent,
+            work_dir=place,
+            device=torch.device("cpu"),
+            ranks=ranks,
+        )
+    )
+    checkpoints = Checkpoints(
+        str(place / "stage"),
+        stage="stage",
+        digest="d",
+        config_text="",
+        lineage={},
+        info={},
+        scratch_dir=place / "scratch",
+    )
     try:
         result = run_stage(task, config, checkpoints, ranks, tracker=NoTracker(), report=lambda event: None)
     finally:
@@ -111,13 +128,22 @@ class Setting:
         target = self.work / name
         if not target.is_dir():
             target.mkdir(parents=True)
-            splits = {split: json.loads((DATA / name / f"{split}.json").read_text(encoding="utf-8")) for split in ("train", "validation", "test")}
+            splits = {
+                split: json.loads((DATA / name / f"{split}.json").read_text(encoding="utf-8"))
+                for split in ("train", "validation", "test")
+            }
             for found in splits.values():
                 found.sort(key=by_hash)
             if self.resplit:
-                pool = sorted({text_key(r["text"]): r for found in splits.values() for r in found}.values(), key=by_hash)
+                pool = sorted(
+                    {text_key(r["text"]): r for found in splits.values() for r in found}.values(), key=by_hash
+                )
                 fifth, tenth = len(pool) // 5, len(pool) // 10
-                splits = {"test": pool[:fifth], "validation": pool[fifth : fifth + tenth], "train": pool[fifth + tenth :]}
+                splits = {
+                    "test": pool[:fifth],
+                    "validation": pool[fifth : fifth + tenth],
+                    "train": pool[fifth + tenth :],
+                }
             for split, most in (("train", self.records), ("validation", self.records // 3), ("test", 0)):
                 (target / f"{split}.json").write_text(json.dumps(splits[split][: most or None]), encoding="utf-8")
         return target
@@ -134,7 +160,9 @@ class Setting:
     def f1(self, model: Path, name: str) -> float:
         """Micro F1 in percent, over all records of the split."""
         tagger = load_tagger(model)
-        scores, _ = ScoredSet(split_file(self.dataset(name) if self.resplit else DATA / name, self.split), tagger).score(tagger)
+        scores, _ = ScoredSet(
+            split_file(self.dataset(name) if self.resplit else DATA / name, self.split), tagger
+        ).score(tagger)
         return 100 * scores["all"]["f1"]
 
     def measured(self, pair: str, arm: str, overrides: list[str], seed: int) -> dict:
@@ -146,7 +174,11 @@ class Setting:
             model, cost = trained(config, None if arm == EVERYTHING else parent, Path(place))
             row = {"pair": pair, "arm": arm, "seed": seed, "old before": self.f1(parent, old), "old after": self.f1(model, old),
                    "new before": self.f1(parent, new), "new after": self.f1(model, new), "CPU-s": cost}  # fmt: skip
-        print(" ".join(f"{k} {v:.2f}" if isinstance(v, float) else str(v) for k, v in row.items()), file=sys.stderr, flush=True)
+        print(
+            " ".join(f"{k} {v:.2f}" if isinstance(v, float) else str(v) for k, v in row.items()),
+            file=sys.stderr,
+            flush=True,
+        )
         return row
 
 
@@ -156,17 +188,33 @@ def by_hash(record: dict) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ner_forgetting", description="Levers against forgetting, on pairs of NER datasets.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.ner_forgetting",
+        description="Levers against forgetting, on pairs of NER datasets.",
+    )
     parser.add_argument("--pair", action="append", choices=PAIRS, help="repeatable; default all")
     parser.add_argument("--arm", action="append", choices=ARMS, help="repeatable; default all")
-    parser.add_argument("--try", dest="tried", action="append", default=[], metavar="'KEY=VALUE ...'", help="a further arm: its overrides; repeatable")
+    parser.add_argument(
+        "--try",
+        dest="tried",
+        action="append",
+        default=[],
+        metavar="'KEY=VALUE ...'",
+        help="a further arm: its overrides; repeatable",
+    )
     parser.add_argument("--seeds", default="0", help="default 0")
-    parser.add_argument("--split", choices=("test", "validation"), default="test", help="records that are scored (default test)")
+    parser.add_argument(
+        "--split", choices=("test", "validation"), default="test", help="records that are scored (default test)"
+    )
     parser.add_argument("--records", type=int, default=0, help="cut the datasets to so many training records; 0: all")
-    parser.add_argument("--resplit", action="store_true", help="draw the splits anew: those of WNUT-17 come from different sites")
+    parser.add_argument(
+        "--resplit", action="store_true", help="draw the splits anew: those of WNUT-17 come from different sites"
+    )
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of the report (default {OUTPUT})")
     options = parser.parse_args()
-    arms = {name: ARMS[name] for name in options.arm or ([] if options.tried else ARMS)} | {words: words.split() for words in options.tried}
+    arms = {name: ARMS[name] for name in options.arm or ([] if options.tried else ARMS)} | {
+        words: words.split() for words in options.tried
+    }
     seeds = [int(s) for s in options.seeds.split(",")]
     with tempfile.TemporaryDirectory() as work:
         setting = Setting(options.split, options.records, options.resplit, Path(work))
@@ -174,8 +222,10 @@ def main() -> None:
                 for seed in seeds for pair in options.pair or PAIRS for arm, overrides in arms.items()]  # fmt: skip
     size = f"datasets cut to {options.records} training records" if options.records else "whole datasets"
     size += ", split anew" if options.resplit else ""
-    notes = [f"micro F1 in percent on all {options.split} records; {size}; {NerModel().encoder}; default: {' '.join(DEFAULT)}",
-             f"{EVERYTHING}: old and new together from the plain encoder; all other arms continue the old model"]
+    notes = [
+        f"micro F1 in percent on all {options.split} records; {size}; {NerModel().encoder}; default: {' '.join(DEFAULT)}",
+        f"{EVERYTHING}: old and new together from the plain encoder; all other arms continue the old model",
+    ]
     write_report("ner_forgetting", rows, options.output, seeds=seeds, notes=notes)
 
 

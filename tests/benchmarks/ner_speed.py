@@ -45,7 +45,9 @@ CPU = torch.device("cpu")
 def ours(config: NerConfig, work: Path) -> tuple[Tagger, float]:
     """Trained by our loop; the CPU-s."""
     ranks = Ranks()
-    task = ner_task.build(StageContext(config=config, data_dir=work / "data", parent_dir=None, work_dir=work, device=CPU, ranks=ranks))
+    task = ner_task.build(
+        StageContext(config=config, data_dir=work / "data", parent_dir=None, work_dir=work, device=CPU, ranks=ranks)
+    )
     looking, validate = 0.0, task.validate
 
     def timed() -> dict[str, float]:
@@ -56,7 +58,15 @@ def ours(config: NerConfig, work: Path) -> tuple[Tagger, float]:
         return found
 
     task.validate = timed
-    checkpoints = Checkpoints(str(work / "stage"), stage="stage", digest="d", config_text="", lineage={}, info={}, scratch_dir=work / "scratch")
+    checkpoints = Checkpoints(
+        str(work / "stage"),
+        stage="stage",
+        digest="d",
+        config_text="",
+        lineage={},
+        info={},
+        scratch_dir=work / "scratch",
+    )
     begin = time.process_time()
     try:
         result = run_stage(task, config, checkpoints, ranks, tracker=NoTracker(), report=lambda event: None)
@@ -80,7 +90,9 @@ def theirs(config: NerConfig, work: Path, bf16: bool) -> tuple[Tagger, float]:
     begin = time.process_time()
     trainer.train()
     spent = time.process_time() - begin
-    return Tagger(model.eval(), tokenizer, tags, CPU, max_tokens=config.model.max_tokens, stride=config.model.stride), spent
+    return Tagger(
+        model.eval(), tokenizer, tags, CPU, max_tokens=config.model.max_tokens, stride=config.model.stride
+    ), spent
 
 
 def tokenized(records: list[dict], tokenizer: Any, tags: tuple[str, ...]) -> list[dict]:
@@ -95,13 +107,18 @@ def tokenized(records: list[dict], tokenizer: Any, tags: tuple[str, ...]) -> lis
             at += len(word) + 1
         made = tokenizer(words, is_split_into_words=True, truncation=True, max_length=128)
         ids = made.word_ids()
-        made["labels"] = [-100 if w is None or (i and ids[i - 1] == w) else tags.index(named[w]) for i, w in enumerate(ids)]
+        made["labels"] = [
+            -100 if w is None or (i and ids[i - 1] == w) else tags.index(named[w]) for i, w in enumerate(ids)
+        ]
         rows.append(dict(made))
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.ner_speed", description="Examples a CPU-second of NER training, against transformers' Trainer.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.ner_speed",
+        description="Examples a CPU-second of NER training, against transformers' Trainer.",
+    )
     parser.add_argument("--records", type=int, default=0, help="only so many training records; 0: all of WNUT-17")
     parser.add_argument("--same-precision", action="store_true", help="leave out Trainer at its default 32-true")
     parser.add_argument("--rate", type=float, default=4e-4, help="learning rate of all (default 4e-4)")
@@ -114,11 +131,20 @@ def main() -> None:
         (work / "source").mkdir()
         for split in ("train", "validation", "test"):
             records = json.loads((DATA / f"{split}.json").read_text(encoding="utf-8"))
-            (work / f"source/{split}.json").write_text(json.dumps(records[: options.records or None] if split == "train" else records), encoding="utf-8")
-        config = NerConfig(seed=options.seed, data=NerData(new_dataset_path=str(work / "source")), training=NerTraining(learning_rate=options.rate))
+            (work / f"source/{split}.json").write_text(
+                json.dumps(records[: options.records or None] if split == "train" else records), encoding="utf-8"
+            )
+        config = NerConfig(
+            seed=options.seed,
+            data=NerData(new_dataset_path=str(work / "source")),
+            training=NerTraining(learning_rate=options.rate),
+        )
         prepare(config, work / "data")
         count = len(load_records(work / "data/train.jsonl")) * config.training.trainer.max_epochs
-        ways = {f"curricle, {precision}": lambda: ours(config, work), f"Trainer, {precision}": lambda: theirs(config, work, precision == "bf16-mixed")}
+        ways = {
+            f"curricle, {precision}": lambda: ours(config, work),
+            f"Trainer, {precision}": lambda: theirs(config, work, precision == "bf16-mixed"),
+        }
         if precision != "32-true" and not options.same_precision:
             ways["Trainer, its default 32-true"] = lambda: theirs(config, work, False)
         rows = []
@@ -132,8 +158,10 @@ def main() -> None:
             print(row, file=sys.stderr, flush=True)
         for row in rows:
             row["curricle is faster by"] = rows[0]["examples/CPU-s"] / row["examples/CPU-s"]
-    notes = [f"WNUT-17, {count // config.training.trainer.max_epochs} training records, {config.training.trainer.max_epochs} epochs, batches of "
-             f"{config.data_loader.batch_size}, learning rate {config.training.learning_rate:g}, {config.model.encoder}"]
+    notes = [
+        f"WNUT-17, {count // config.training.trainer.max_epochs} training records, {config.training.trainer.max_epochs} epochs, batches of "
+        f"{config.data_loader.batch_size}, learning rate {config.training.learning_rate:g}, {config.model.encoder}"
+    ]
     write_report("ner_speed", rows, options.output, seeds=[options.seed], notes=notes)
 
 

@@ -26,7 +26,13 @@ def write_report(name: str, rows: list[dict], out: Path, *, seeds: list[int], no
         seeds: of the trainings or draws that were measured.
         notes: what a reader must know to read the table rightly.
     """
-    facts = {"command": command(), "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "machine": machine(), "versions": versions(), "seeds": seeds}
+    facts = {
+        "command": command(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine(),
+        "versions": versions(),
+        "seeds": seeds,
+    }
     out.mkdir(parents=True, exist_ok=True)
     record = {"name": name, **facts, "rows": rows, "notes": notes}
     (out / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -70,10 +76,19 @@ def machine() -> dict[str, Any]:
     import torch
 
     info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.is_file() else []
+    names = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.is_file()
+        else []
+    )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": cores, "gpu": gpu, "threads": torch.get_num_threads()}
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": cores,
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def versions() -> dict[str, str]:
@@ -89,9 +104,12 @@ def versions() -> dict[str, str]:
 
 def commit() -> str:
     """The commit this file stands at, with `+changes` where tracked files differ from it."""
+
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     head = git("rev-parse", "--short=12", "HEAD")
-    return (head or "no git checkout") + ("+changes" if head and git("status", "--porcelain", "--untracked-files=no") else "")
+    return (head or "no git checkout") + (
+        "+changes" if head and git("status", "--porcelain", "--untracked-files=no") else ""
+    )

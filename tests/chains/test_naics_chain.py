@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TINY = ["curriculum.texts=[entry,title]", "model.dim=8", "training.trainer.max_epochs=1", "model.max_tokens=16", "tracking.mlflow=false"]
+TINY = [
+    "curriculum.texts=[entry,title]",
+    "model.dim=8",
+    "training.trainer.max_epochs=1",
+    "model.max_tokens=16",
+    "tracking.mlflow=false",
+]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +29,14 @@ def place(tmp_path_factory) -> Path:
 
 def curricle(place: Path, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    done = subprocess.run([sys.executable, "-c", "from curricle.cli import main; main()", *arguments], cwd=place, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", "from curricle.cli import main; main()", *arguments],
+        cwd=place,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == expect, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -70,8 +83,16 @@ def test_the_global_batch_figures_reach_tensorboard_with_true_values(place, trai
 
     events = EventAccumulator(str(place / "outputs/sequential_01-02/02_stage"))
     events.Reload()
-    values = {name: events.Scalars(f"train/global_batch/{name}")[0].value for name in (
-        "global_batch_size", "global_k_negatives", "global_negatives_memory_mb", "similarity_matrix_memory_mb", "global_hard_negatives_used")}
+    values = {
+        name: events.Scalars(f"train/global_batch/{name}")[0].value
+        for name in (
+            "global_batch_size",
+            "global_k_negatives",
+            "global_negatives_memory_mb",
+            "similarity_matrix_memory_mb",
+            "global_hard_negatives_used",
+        )
+    }
     assert values["global_batch_size"] == 256 and values["global_k_negatives"] == 2124
     assert values["global_negatives_memory_mb"] == pytest.approx(2125 * 8 * 4 / 2**20, rel=1e-5)
     assert values["similarity_matrix_memory_mb"] == pytest.approx(256 * 2125 * 4 / 2**20, rel=1e-5)
@@ -81,16 +102,34 @@ def test_the_global_batch_figures_reach_tensorboard_with_true_values(place, trai
 def test_two_ranks_train_the_classic_objective_on_negatives_of_the_whole_batch(place, trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    curricle(place, "train", "--curriculum", "classic_01", "--from-checkpoint", "02_stage", "paths.store_uri=checkpoints", "model.dim=8", "model.max_tokens=16",
-             "training.trainer.max_epochs=1", "tracking.mlflow=false", "training.trainer.devices=2", "training.trainer.accelerator=cpu",
-             "curriculum.n_positives=1", "curriculum.n_negatives=4", "curriculum.anchor_level=[2, 3]", "tracking.log_every_n_steps=1")
+    curricle(
+        place,
+        "train",
+        "--curriculum",
+        "classic_01",
+        "--from-checkpoint",
+        "02_stage",
+        "paths.store_uri=checkpoints",
+        "model.dim=8",
+        "model.max_tokens=16",
+        "training.trainer.max_epochs=1",
+        "tracking.mlflow=false",
+        "training.trainer.devices=2",
+        "training.trainer.accelerator=cpu",
+        "curriculum.n_positives=1",
+        "curriculum.n_negatives=4",
+        "curriculum.anchor_level=[2, 3]",
+        "tracking.log_every_n_steps=1",
+    )
     made = json.loads((place / "checkpoints/sequential_classic_01/classic_01/manifest.json").read_text())
     assert made["info"]["world_size"] == 2
     events = EventAccumulator(str(place / "outputs/sequential_classic_01/classic_01"))
     events.Reload()
     assert events.Scalars("train/global_batch/global_batch_size")[0].value == 64
     assert events.Scalars("train/global_batch/global_hard_negatives_used")[0].value == 1
-    assert events.Scalars("train/global_batch/global_k_negatives")[0].value > 4, "more negatives than a rank drew for an anchor itself"
+    assert events.Scalars("train/global_batch/global_k_negatives")[0].value > 4, (
+        "more negatives than a rank drew for an anchor itself"
+    )
 
 
 def test_a_complete_chain_is_skipped_and_says_so(place, trained):
@@ -138,11 +177,23 @@ def test_the_compiled_pipeline_gives_the_same_digests_and_weights(place, trained
     from safetensors.numpy import load_file
 
     overrides = " ".join(TINY)
-    curricle(place, "pipeline", "run", "--local", str(ROOT / "kfp_pipelines/compiled/chain_smoke.yaml"), "store_uri=piped", f"overrides={overrides}",
-             "data_source=demo", "run_id=sequential_01-02")
+    curricle(
+        place,
+        "pipeline",
+        "run",
+        "--local",
+        str(ROOT / "kfp_pipelines/compiled/chain_smoke.yaml"),
+        "store_uri=piped",
+        f"overrides={overrides}",
+        "data_source=demo",
+        "run_id=sequential_01-02",
+    )
     for stage in ("01_stage", "02_stage"):
         one = json.loads((trained / stage / "manifest.json").read_text())
         other = json.loads((place / "piped/sequential_01-02" / stage / "manifest.json").read_text())
         assert one["digest"] == other["digest"]
-        a, b = (load_file(folder / stage / m["info"]["best"] / "model.safetensors") for folder, m in ((trained, one), (place / "piped/sequential_01-02", other)))
+        a, b = (
+            load_file(folder / stage / m["info"]["best"] / "model.safetensors")
+            for folder, m in ((trained, one), (place / "piped/sequential_01-02", other))
+        )
         assert a.keys() == b.keys() and all((a[k] == b[k]).all() for k in a)

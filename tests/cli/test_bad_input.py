@@ -14,7 +14,12 @@ def curricle(*arguments: str, env: dict[str, str] | None = None) -> subprocess.C
     """The real command, from the repository's root."""
     code = "import sys; from curricle.cli import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **(env or {})}, timeout=120
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        timeout=120,
     )
 
 
@@ -25,7 +30,10 @@ CASES = {
     "wrong type": (["plan", "training.trainer.max_epochs=many"], "must be a whole number, not 'many'"),
     "no override": (["plan", "1e-4"], "not of the form section.key=value"),
     "missing base file": (["plan", "--config", "config/none.yaml"], "base configuration config/none.yaml is not there"),
-    "no such checkpoint": (["train-curriculum", "--curricula", "04_stage", "--from-checkpoint", "03_stage"], "no complete checkpoint of stage '03_stage'"),
+    "no such checkpoint": (
+        ["train-curriculum", "--curricula", "04_stage", "--from-checkpoint", "03_stage"],
+        "no complete checkpoint of stage '03_stage'",
+    ),
     "no such path": (["plan", "--from-checkpoint", "nowhere/x.ckpt"], "no complete checkpoint there"),
     "missing data": (["plan", "data.source=nowhere"], "nowhere"),
     "unknown scheme": (["plan", "paths.store_uri=ftp://x"], "scheme 'ftp' is not one of"),
@@ -54,10 +62,19 @@ def test_an_unreachable_store_says_so(tmp_path):
     assert done.returncode == 2 and "127.0.0.1:9" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("text", "message"), [("", "no column 'text'"), ("a,b\n1,2\n", "its columns: a, b"), ("text,naics_code\nx,1\n", "already has the column naics_code")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column 'text'"),
+        ("a,b\n1,2\n", "its columns: a, b"),
+        ("text,naics_code\nx,1\n", "already has the column naics_code"),
+    ],
+)
 def test_a_csv_without_its_column_is_refused_before_a_model_is_loaded(tmp_path, text, message):
     source = tmp_path / "in.csv"
     source.write_text(text)
-    done = curricle("assign", str(source), "--column", "text", "-o", str(tmp_path / "out.csv"), "--store", str(tmp_path / "store"))
+    done = curricle(
+        "assign", str(source), "--column", "text", "-o", str(tmp_path / "out.csv"), "--store", str(tmp_path / "store")
+    )
     assert done.returncode == 2 and message in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv"]

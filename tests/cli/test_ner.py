@@ -14,20 +14,48 @@ ROOT = Path(__file__).parents[2]
 
 def curricle(*arguments: str, stdin: Any = None, **env: str) -> subprocess.CompletedProcess:
     code = "from curricle.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *arguments], stdin=stdin, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **env}, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **env},
+        timeout=120,
+    )
 
 
 def dataset(folder: Path, names: list[str]) -> Path:
     folder.mkdir()
-    (folder / "train.json").write_text(json.dumps([{"text": f"{n} knows Go", "annotations": [[0, len(n), "NAME"]]} for n in names]))
+    (folder / "train.json").write_text(
+        json.dumps([{"text": f"{n} knows Go", "annotations": [[0, len(n), "NAME"]]} for n in names])
+    )
     return folder
 
 
 def test_two_datasets_become_one_without_a_text_in_both_parts(tmp_path):
-    old, new = dataset(tmp_path / "old", [f"Ann{i}" for i in range(10)]), dataset(tmp_path / "new", [f"Bob{i}" for i in range(10)])
-    done = curricle("combine", "--old", str(old), "--new", str(new), "--strategy", "combined", "--validation-ratio", "0.1", "-o", str(tmp_path / "out"))
+    old, new = (
+        dataset(tmp_path / "old", [f"Ann{i}" for i in range(10)]),
+        dataset(tmp_path / "new", [f"Bob{i}" for i in range(10)]),
+    )
+    done = curricle(
+        "combine",
+        "--old",
+        str(old),
+        "--new",
+        str(new),
+        "--strategy",
+        "combined",
+        "--validation-ratio",
+        "0.1",
+        "-o",
+        str(tmp_path / "out"),
+    )
     assert done.returncode == 0, done.stderr
-    train, validation = ([json.loads(line)["text"] for line in (tmp_path / f"out/{part}.jsonl").read_text().splitlines()] for part in ("train", "validation"))
+    train, validation = (
+        [json.loads(line)["text"] for line in (tmp_path / f"out/{part}.jsonl").read_text().splitlines()]
+        for part in ("train", "validation")
+    )
     assert (len(train), len(validation)) == (18, 2) and not set(train) & set(validation)
     assert json.loads(done.stdout)["strategy"] == "combined"
 
@@ -42,7 +70,9 @@ def test_a_missing_dataset_is_one_message_and_nothing_is_written(tmp_path):
 def test_an_explicit_checkpoint_that_is_not_there_is_an_error(tmp_path):
     config = tmp_path / "train_continued.yaml"
     config.write_text("checkpoint:\n  source_path: outputs/{backbone}_{run_id}/checkpoint\n  validate: true\n")
-    done = curricle("resolve-checkpoint", "--config", str(config), "--backbone", "distilbert", "--run-id", "20251227_220407")
+    done = curricle(
+        "resolve-checkpoint", "--config", str(config), "--backbone", "distilbert", "--run-id", "20251227_220407"
+    )
     assert done.returncode == 2 and "distilbert_20251227_220407" in done.stderr
     other = curricle("resolve-checkpoint", "--config", str(config), CHECKPOINT_PATH=str(tmp_path / "nowhere"))
     assert other.returncode == 2 and "nowhere" in other.stderr

@@ -41,7 +41,9 @@ def make_launcher(kubeconfig, options):
     made = []
 
     def make(*, waits=None, **changes):
-        found = launcher(ClusterOptions(**(vars(options) | changes)), kubeconfig=kubeconfig, waits=waits or Waits(poll=0.5, notice=5))
+        found = launcher(
+            ClusterOptions(**(vars(options) | changes)), kubeconfig=kubeconfig, waits=waits or Waits(poll=0.5, notice=5)
+        )
         made.append(found)
         return found
 
@@ -59,7 +61,14 @@ def make_job():
 
     def make(code: str, *, nodes: int = 1, processes: int = 1, digest: str = "d1") -> Job:
         name = f"t-{uuid.uuid4().hex[:10]}"
-        return Job(name=name, argv=("-c", code), nodes=nodes, processes_per_node=processes, labels={"curricle.dev/run": RUN}, digest=digest)
+        return Job(
+            name=name,
+            argv=("-c", code),
+            nodes=nodes,
+            processes_per_node=processes,
+            labels={"curricle.dev/run": RUN},
+            digest=digest,
+        )
 
     return make
 
@@ -83,10 +92,16 @@ def components(core, tmp_path_factory):
 
     from kfp_pipelines.compile import compile_all
 
-    for name, value in (("S3_ENDPOINT", "http://127.0.0.1:9000"), ("AWS_ACCESS_KEY_ID", "minio"), ("AWS_SECRET_ACCESS_KEY", "minio123")):
+    for name, value in (
+        ("S3_ENDPOINT", "http://127.0.0.1:9000"),
+        ("AWS_ACCESS_KEY_ID", "minio"),
+        ("AWS_SECRET_ACCESS_KEY", "minio123"),
+    ):
         os.environ.setdefault(name, value)
     kubectl = shlex.split(os.environ.get("CURRICLE_KUBECTL", "kubectl"))
-    subprocess.run([*kubectl, "apply", "--server-side", "-k", str(OVERLAY)], check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        [*kubectl, "apply", "--server-side", "-k", str(OVERLAY)], check=True, capture_output=True, timeout=60
+    )
     packages = {path.stem: path for path in compile_all(tmp_path_factory.mktemp("compiled"))}
     made: list[str] = []
     yield lambda pipeline: Components(core, packages[pipeline], made)
@@ -153,12 +168,20 @@ class Components:
         config = self.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].get(executor, {})
         entries = {}
         for secret in config.get("secretAsEnv", []):
-            entries |= {k["envVar"]: {"secretKeyRef": {"name": secret["secretName"], "key": k["secretKey"]}} for k in secret["keyToEnv"]}
+            entries |= {
+                k["envVar"]: {"secretKeyRef": {"name": secret["secretName"], "key": k["secretKey"]}}
+                for k in secret["keyToEnv"]
+            }
         for values in config.get("configMapAsEnv", []):
-            entries |= {k["envVar"]: {"configMapKeyRef": {"name": values["configMapName"], "key": k["configMapKey"]}} for k in values["keyToEnv"]}
+            entries |= {
+                k["envVar"]: {"configMapKeyRef": {"name": values["configMapName"], "key": k["configMapKey"]}}
+                for k in values["keyToEnv"]
+            }
         plain = self.spec["deploymentSpec"]["executors"][executor]["container"].get("env", [])
         listed = [*plain, *({"name": name, "valueFrom": source} for name, source in entries.items())]
         if settings:
             changed = yaml.safe_load((OVERLAY / "cluster.yaml").read_text()) | settings
-            listed = [e for e in listed if e["name"] != "CURRICLE_CLUSTER_YAML"] + [{"name": "CURRICLE_CLUSTER_YAML", "value": yaml.safe_dump(changed)}]
+            listed = [e for e in listed if e["name"] != "CURRICLE_CLUSTER_YAML"] + [
+                {"name": "CURRICLE_CLUSTER_YAML", "value": yaml.safe_dump(changed)}
+            ]
         return listed

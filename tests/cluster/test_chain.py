@@ -44,14 +44,29 @@ def plan(component, run_id, store, data):
 
 
 def train(component, executor, planned, index, parent, **options):
-    return component.run(executor, plan_uri=planned["plan_uri"], index=index, parent_uri=parent, launcher="pytorchjob", **{"task_config": {}} | options)
+    return component.run(
+        executor,
+        plan_uri=planned["plan_uri"],
+        index=index,
+        parent_uri=parent,
+        launcher="pytorchjob",
+        **{"task_config": {}} | options,
+    )
 
 
 @pytest.fixture(scope="module")
 def chain(component):
     """A two-stage chain that was run, component by component."""
     run_id, store = f"chain-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
-    data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=TINY, store_uri=store, run_id=run_id, job_id="none")
+    data, log, good = component.run(
+        "exec-prepare-data",
+        family="naics",
+        data_source="demo",
+        overrides=TINY,
+        store_uri=store,
+        run_id=run_id,
+        job_id="none",
+    )
     assert good, log
     planned = plan(component, run_id, store, data["Output"])
     assert (planned["mode_1"], planned["mode_2"]) == ("scratch", "continued")
@@ -60,11 +75,25 @@ def chain(component):
     assert good, log
     second, log, good = train(component, "exec-train-stage-4", planned, 1, first["Output"], task_config=TASK)
     assert good, log
-    return {"run_id": run_id, "store": store, "data": data["Output"], "uri": second["Output"], "log": log, "lines": list(reader.lines())}
+    return {
+        "run_id": run_id,
+        "store": store,
+        "data": data["Output"],
+        "uri": second["Output"],
+        "log": log,
+        "lines": list(reader.lines()),
+    }
 
 
 def test_preflight_runs_with_the_launchers_account_and_tries_the_store_from_a_workers_pod(component):
-    out, log, good = component.run("exec-preflight", enabled=True, store_uri="minio://mlpipeline/preflight", launcher="pytorchjob", run_id="preflight", job_id="none")
+    out, log, good = component.run(
+        "exec-preflight",
+        enabled=True,
+        store_uri="minio://mlpipeline/preflight",
+        launcher="pytorchjob",
+        run_id="preflight",
+        job_id="none",
+    )
     assert good and out["Output"] == "ready", log
     assert "| ok | store, worker: delete |" in log and "ran as curricle-worker" in log
 
@@ -72,9 +101,16 @@ def test_preflight_runs_with_the_launchers_account_and_tries_the_store_from_a_wo
 def test_what_a_component_fails_of_is_read_from_the_store(component):
     run_id, store = f"wrong-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
     reader = RunReader(store, run_id)
-    out, log, good = component.run("exec-resolve-start", from_checkpoint="99_stage", stage="01_stage", store_uri=store, run_id=run_id, job_id="none")
+    out, log, good = component.run(
+        "exec-resolve-start",
+        from_checkpoint="99_stage",
+        stage="01_stage",
+        store_uri=store,
+        run_id=run_id,
+        job_id="none",
+    )
     assert not good and "99_stage" in log
-    failure, = reader.failures()
+    (failure,) = reader.failures()
     assert failure["task"] == "resolve start" and failure["exit_code"] == 2 and "99_stage" in failure["message"]
 
 
@@ -87,14 +123,21 @@ def test_two_pods_train_a_stage_with_its_artifacts_in_the_store(chain, make_laun
 
 
 def test_what_is_set_on_the_task_arrives_at_every_pod_of_the_job(chain, make_launcher):
-    job, = make_launcher().api.list_jobs(f"{RUN}={chain['run_id']},curricle.dev/stage=02_stage")
-    pods = make_launcher().api.list_pods(job["metadata"]["name"])  # one that still shut down when the master had ended is gone
+    (job,) = make_launcher().api.list_jobs(f"{RUN}={chain['run_id']},curricle.dev/stage=02_stage")
+    pods = make_launcher().api.list_pods(
+        job["metadata"]["name"]
+    )  # one that still shut down when the master had ended is gone
     assert pods
     for pod in [*pods, *(replica["template"] for replica in job["spec"]["pytorchReplicaSpecs"].values())]:
         container = pod["spec"]["containers"][0]
         assert TASK["env"][0] in container["env"] and container["resources"]["limits"]["memory"] == "1900Mi"
-        assert TASK["tolerations"][0] in pod["spec"]["tolerations"] and pod["spec"]["nodeSelector"] == TASK["nodeSelector"]
-        assert TASK["volumeMounts"][0] in container["volumeMounts"] and pod["spec"]["serviceAccountName"] == "curricle-worker"
+        assert (
+            TASK["tolerations"][0] in pod["spec"]["tolerations"] and pod["spec"]["nodeSelector"] == TASK["nodeSelector"]
+        )
+        assert (
+            TASK["volumeMounts"][0] in container["volumeMounts"]
+            and pod["spec"]["serviceAccountName"] == "curricle-worker"
+        )
 
 
 def test_whoever_submitted_the_chain_reads_its_log_lines_from_the_store(chain):
@@ -120,7 +163,15 @@ def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, compone
     for kill in (False, True):
         run_id, store = f"kill-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
         more = f"{TINY} training.trainer.save_every_n_steps=2 data_loader.batch_size=128"
-        data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=more, store_uri=store, run_id=run_id, job_id="none")
+        data, log, good = component.run(
+            "exec-prepare-data",
+            family="naics",
+            data_source="demo",
+            overrides=more,
+            store_uri=store,
+            run_id=run_id,
+            job_id="none",
+        )
         out, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=more, store_uri=store, data_uri=data["Output"],
                                    start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
         assert good, log
@@ -132,10 +183,15 @@ def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, compone
             while True:
                 assert time.monotonic() < until
                 with contextlib.suppress(ApiException):
-                    if '"event": "step"' in core.read_namespaced_pod_log(pod, NAMESPACE) or '"event": "epoch"' in core.read_namespaced_pod_log(pod, NAMESPACE):
+                    if '"event": "step"' in core.read_namespaced_pod_log(
+                        pod, NAMESPACE
+                    ) or '"event": "epoch"' in core.read_namespaced_pod_log(pod, NAMESPACE):
                         break
                 time.sleep(0.5)
-            workers = core.list_namespaced_pod(NAMESPACE, label_selector=f"{RUN}={run_id},curricle.dev/stage=02_stage,training.kubeflow.org/replica-type=worker").items
+            workers = core.list_namespaced_pod(
+                NAMESPACE,
+                label_selector=f"{RUN}={run_id},curricle.dev/stage=02_stage,training.kubeflow.org/replica-type=worker",
+            ).items
             core.delete_namespaced_pod(workers[0].metadata.name, NAMESPACE, grace_period_seconds=0)
         second, log, good = component.finish(pod)
         assert good, log
@@ -147,10 +203,20 @@ def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, compone
     assert digests[0] == digests[1]
 
 
-def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_when_none_does(core, component, make_launcher):
+def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_when_none_does(
+    core, component, make_launcher
+):
     run_id, store = f"silent-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
     long = f"{TINY} training.trainer.max_epochs=500"
-    data, log, good = component.run("exec-prepare-data", family="naics", data_source="demo", overrides=long, store_uri=store, run_id=run_id, job_id="none")
+    data, log, good = component.run(
+        "exec-prepare-data",
+        family="naics",
+        data_source="demo",
+        overrides=long,
+        store_uri=store,
+        run_id=run_id,
+        job_id="none",
+    )
     assert good, log
     planned, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=long, store_uri=store, data_uri=data["Output"],
                                        start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
@@ -160,7 +226,9 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
     api = make_launcher().api
 
     def launcher_pod():
-        pod = train(component, "exec-train-stage-4", planned, 1, first["Output"], wait=False, settings={"heartbeat_seconds": 60})
+        pod = train(
+            component, "exec-train-stage-4", planned, 1, first["Output"], wait=False, settings={"heartbeat_seconds": 60}
+        )
         until = time.monotonic() + 120
         while True:
             assert time.monotonic() < until
@@ -176,7 +244,7 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
     time.sleep(12)
     again = launcher_pod()
     time.sleep(60)
-    job, = api.list_jobs(f"{RUN}={run_id},curricle.dev/stage=02_stage")
+    (job,) = api.list_jobs(f"{RUN}={run_id},curricle.dev/stage=02_stage")
     assert phase(job) == "running"
     kill(again)
     until = time.monotonic() + 150
@@ -185,7 +253,11 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
         time.sleep(1)
     outcome = classify(api.list_pods(job["metadata"]["name"]), job)
     assert outcome.reason == "interrupted" and outcome.exit_code == 143 and outcome.reason in RETRYABLE, outcome
-    assert not [pod for pod in api.list_pods(job["metadata"]["name"]) if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]]
+    assert not [
+        pod
+        for pod in api.list_pods(job["metadata"]["name"])
+        if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+    ]
     saved = [read_manifest(open_store(f"{store}/{run_id}/02_stage"), slot) for slot in (layout.LAST, SPARE)]
     assert max(m.info["step"] for m in saved if m) > 0
     make_launcher().delete_by_run(run_id)

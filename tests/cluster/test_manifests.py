@@ -52,7 +52,12 @@ def test_the_server_accepts_an_overlay(overlay, kubectl, definitions):
 @pytest.mark.parametrize("name", ["argocd-application.yaml", "flux-kustomization.yaml"])
 def test_the_server_accepts_the_gitops_examples(name, kubectl, definitions, tmp_path):
     """Their own namespaces are not there, and a dry run makes none."""
-    text = (ROOT / "gitops" / name).read_text().replace("namespace: argocd", "namespace: default").replace("namespace: flux-system", "namespace: default")
+    text = (
+        (ROOT / "gitops" / name)
+        .read_text()
+        .replace("namespace: argocd", "namespace: default")
+        .replace("namespace: flux-system", "namespace: default")
+    )
     (tmp_path / name).write_text(text)
     kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", str(tmp_path / name))
 
@@ -78,7 +83,9 @@ def test_the_server_accepts_the_gitops_examples(name, kubectl, definitions, tmp_
 def test_each_account_may_do_its_work_and_no_more(who, verb, what, answer, kubectl, dev):
     resource = what if "/log" not in what and "/exec" not in what else what.split("/")[0]
     sub = ["--subresource", what.split("/")[1]] if resource != what else []
-    assert kubectl("auth", "can-i", verb, resource, *sub, "--as", who, "-n", "kubeflow", check=False).split()[-1] == answer
+    assert (
+        kubectl("auth", "can-i", verb, resource, *sub, "--as", who, "-n", "kubeflow", check=False).split()[-1] == answer
+    )
 
 
 RECONCILER = "system:serviceaccount:kubeflow:curricle-reconciler"
@@ -91,14 +98,39 @@ def test_with_kueue_the_launcher_may_look_at_its_queue_and_no_more(kubectl, dev,
         return kubectl("auth", "can-i", verb, resource, "--as", LAUNCHER, "-n", "kubeflow", check=False).split()[-1]
 
     assert may("get", "localqueues.kueue.x-k8s.io") == "yes"
-    assert (may("create", "localqueues.kueue.x-k8s.io"), may("delete", "localqueues.kueue.x-k8s.io"), may("list", "localqueues.kueue.x-k8s.io")) == ("no", "no", "no")
+    assert (
+        may("create", "localqueues.kueue.x-k8s.io"),
+        may("delete", "localqueues.kueue.x-k8s.io"),
+        may("list", "localqueues.kueue.x-k8s.io"),
+    ) == ("no", "no", "no")
 
 
 def test_the_reconciler_may_do_nothing_in_kubernetes(kubectl, kubeconfig):
-    kubectl("apply", "--server-side", "-n", "kubeflow", "-f", "-", given="apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: curricle-reconciler}\n")
-    for verb, resource in (("get", "pods"), ("get", "secret/mlpipeline-minio-artifact"), ("create", "pytorchjobs.kubeflow.org"), ("list", "configmaps")):
-        assert kubectl("auth", "can-i", verb, resource, "--as", RECONCILER, "-n", "kubeflow", check=False).split()[-1] == "no"
+    kubectl(
+        "apply",
+        "--server-side",
+        "-n",
+        "kubeflow",
+        "-f",
+        "-",
+        given="apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: curricle-reconciler}\n",
+    )
+    for verb, resource in (
+        ("get", "pods"),
+        ("get", "secret/mlpipeline-minio-artifact"),
+        ("create", "pytorchjobs.kubeflow.org"),
+        ("list", "configmaps"),
+    ):
+        assert (
+            kubectl("auth", "can-i", verb, resource, "--as", RECONCILER, "-n", "kubeflow", check=False).split()[-1]
+            == "no"
+        )
 
 
 def test_the_launcher_has_no_rights_in_other_namespaces(kubectl, dev):
-    assert kubectl("auth", "can-i", "create", "pytorchjobs.kubeflow.org", "--as", LAUNCHER, "-n", "default", check=False).split()[-1] == "no"
+    assert (
+        kubectl(
+            "auth", "can-i", "create", "pytorchjobs.kubeflow.org", "--as", LAUNCHER, "-n", "default", check=False
+        ).split()[-1]
+        == "no"
+    )

@@ -58,7 +58,10 @@ def guide(tmp_path: Path) -> Path:
 
 def test_the_guides_own_yaml_loads(guide):
     source = load_chain("chain_default", guide)
-    assert [(s.name, s.max_epochs, s.learning_rate) for s in source.chain.stages] == [("01_stage", 5, 2e-4), ("02_stage", 8, 1e-4)]
+    assert [(s.name, s.max_epochs, s.learning_rate) for s in source.chain.stages] == [
+        ("01_stage", 5, 2e-4),
+        ("02_stage", 8, 1e-4),
+    ]
     config = load_stage(guide / "config.yaml", "01_stage", [], source.layers["01_stage"]).config
     assert config.curriculum.anchor_level == (2, 3) and config.curriculum.n_negatives == 24
     assert config.curriculum.objective == "contrastive"

@@ -5,7 +5,18 @@ from typing import Literal
 
 import pytest
 
-from curricle.config.load import COMMAND_LINE, DEFAULT, Layer, build, compose, from_tree, leaves, read_overrides, read_yaml, to_tree
+from curricle.config.load import (
+    COMMAND_LINE,
+    DEFAULT,
+    Layer,
+    build,
+    compose,
+    from_tree,
+    leaves,
+    read_overrides,
+    read_yaml,
+    to_tree,
+)
 from curricle.errors import ConfigError
 
 

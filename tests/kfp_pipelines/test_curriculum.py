@@ -33,7 +33,9 @@ def test_compiling_twice_gives_the_same_bytes(longest, tmp_path):
 
 def test_branches_the_plan_and_the_resolution_are_never_cached(longest):
     tasks = tasks_of(next(yaml.safe_load_all(longest.read_text())))
-    watched = {n: t for n, t in tasks.items() if n.startswith(("train-stage", "reuse-stage", "plan-chain", "resolve-start"))}
+    watched = {
+        n: t for n, t in tasks.items() if n.startswith(("train-stage", "reuse-stage", "plan-chain", "resolve-start"))
+    }
     assert len(watched) == 3 * len(STAGES) + 2
     assert not [name for name, task in watched.items() if task["cachingOptions"].get("enableCache")]
 
@@ -50,7 +52,12 @@ def test_a_chain_that_is_too_long_is_refused_with_a_way_out():
 
 
 def test_another_image_reaches_every_component(tmp_path):
-    path = write(build("chain_two", STAGES[:2]), tmp_path / "two.yaml", image="registry.local/control@sha256:00", trainer_image="registry.local/trainer:1")
+    path = write(
+        build("chain_two", STAGES[:2]),
+        tmp_path / "two.yaml",
+        image="registry.local/control@sha256:00",
+        trainer_image="registry.local/trainer:1",
+    )
     assert "curricle/control:dev" not in path.read_text() and "curricle/trainer:dev" not in path.read_text()
 
 
@@ -58,4 +65,6 @@ def test_the_training_jobs_image_is_the_pipelines_own(tmp_path):
     path = write(build("chain_two", STAGES[:2]), tmp_path / "two.yaml", trainer_image="registry.local/trainer:1")
     executors = next(yaml.safe_load_all(path.read_text()))["deploymentSpec"]["executors"]
     for name in ("exec-preflight", "exec-train-stage", "exec-train-stage-4"):
-        assert {"name": "CURRICLE_TRAINER_IMAGE", "value": "registry.local/trainer:1"} in executors[name]["container"]["env"]
+        assert {"name": "CURRICLE_TRAINER_IMAGE", "value": "registry.local/trainer:1"} in executors[name]["container"][
+            "env"
+        ]

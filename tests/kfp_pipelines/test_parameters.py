@@ -18,16 +18,26 @@ def known():
 def test_every_parameter_of_every_pipeline_is_described_and_has_a_default():
     for package in COMPILED.glob("*.yaml"):
         for parameter in read_parameters(package).values():
-            assert parameter.description and (not parameter.required or parameter.name == "new_dataset_path"), f"{package.name}: {parameter.name}"
+            assert parameter.description and (not parameter.required or parameter.name == "new_dataset_path"), (
+                f"{package.name}: {parameter.name}"
+            )
 
 
 def test_values_get_the_pipelines_types(known):
-    assert parse(["resume=false", "stages=01_stage", "run_id=01"], known) == {"resume": False, "stages": "01_stage", "run_id": "01"}
+    assert parse(["resume=false", "stages=01_stage", "run_id=01"], known) == {
+        "resume": False,
+        "stages": "01_stage",
+        "run_id": "01",
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("stagse=x", "did you mean 'stages'"), ("resume=maybe", "resume must be true or false, not 'maybe'"), ("stages", "not of the form name=value")],
+    [
+        ("stagse=x", "did you mean 'stages'"),
+        ("resume=maybe", "resume must be true or false, not 'maybe'"),
+        ("stages", "not of the form name=value"),
+    ],
 )
 def test_a_wrong_parameter_is_named(known, text, message):
     with pytest.raises(PipelineError, match=message):

@@ -36,8 +36,12 @@ def apply(fake, folder, *options):
 
 def test_a_definition_becomes_an_enabled_recurring_run_and_stays_as_it_is(fake, folder):
     assert apply(fake, folder)[0] == 0
-    run, = fake.recurring.values()
-    assert run["status"] == "ENABLED" and fake.bodies[0]["mode"] == "DISABLE" and run["runtime_config"]["parameters"] == {"launcher": "local"}
+    (run,) = fake.recurring.values()
+    assert (
+        run["status"] == "ENABLED"
+        and fake.bodies[0]["mode"] == "DISABLE"
+        and run["runtime_config"]["parameters"] == {"launcher": "local"}
+    )
     before = len(fake.bodies)
     code, text = apply(fake, folder)
     assert code == 0 and "1 recurring run as defined" in text and len(fake.bodies) == before
@@ -45,12 +49,12 @@ def test_a_definition_becomes_an_enabled_recurring_run_and_stays_as_it_is(fake, 
 
 def test_a_changed_definition_is_switched_over_and_no_run_is_ended(fake, folder):
     apply(fake, folder)
-    old, = fake.recurring
+    (old,) = fake.recurring
     (folder / "nightly.yaml").write_text(TEXT.replace("2 * * *", "3 * * *"))
     code, text = apply(fake, folder, "--diff")
     assert code == 2 and "would create nightly: changed" in text and list(fake.recurring) == [old]
     assert apply(fake, folder)[0] == 0
-    run, = fake.recurring.values()
+    (run,) = fake.recurring.values()
     assert run["recurring_run_id"] != old and run["status"] == "ENABLED" and fake.deleted_with == ["ORPHAN"]
     assert apply(fake, folder, "--diff")[0] == 0
 
@@ -66,7 +70,7 @@ def test_what_a_person_made_is_never_touched(fake, folder):
 
 def test_enabled_is_kept_as_defined(fake, folder):
     apply(fake, folder)
-    ident, = fake.recurring
+    (ident,) = fake.recurring
     fake.recurring[ident]["status"] = "DISABLED"
     assert "enable nightly" in apply(fake, folder)[1] and fake.recurring[ident]["status"] == "ENABLED"
     (folder / "nightly.yaml").write_text(TEXT + "enabled: false\n")
@@ -74,7 +78,9 @@ def test_enabled_is_kept_as_defined(fake, folder):
 
 
 def test_one_bad_file_is_named_and_the_others_are_done(fake, folder):
-    (folder / "bad.yaml").write_text("name: bad\npipeline: chain_smoke.yaml\nschedule: {cron: often}\nparameters: {resume: 1}\n")
+    (folder / "bad.yaml").write_text(
+        "name: bad\npipeline: chain_smoke.yaml\nschedule: {cron: often}\nparameters: {resume: 1}\n"
+    )
     code, text = apply(fake, folder, "--prune")
     assert code == 2 and "bad.yaml" in text and "cron must have" in text and "nothing is pruned" in text
     assert [run["display_name"] for run in fake.recurring.values()] == ["nightly"]

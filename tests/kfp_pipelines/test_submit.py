@@ -36,8 +36,13 @@ def serve(shared):
 
 def planned(store: str, run_id: str) -> None:
     """What a pipeline's plan component leaves in the store."""
-    stages = [StageInput(name, load_stage(ROOT / "config" / "config.yaml", name, []), "data", "d1") for name in ("01_stage", "02_stage")]
-    plan = plan_chain(stages, chain_name="chain_smoke", store_uri=store, start=None, holdings=Holdings(), resume=True, run_id=run_id)
+    stages = [
+        StageInput(name, load_stage(ROOT / "config" / "config.yaml", name, []), "data", "d1")
+        for name in ("01_stage", "02_stage")
+    ]
+    plan = plan_chain(
+        stages, chain_name="chain_smoke", store_uri=store, start=None, holdings=Holdings(), resume=True, run_id=run_id
+    )
     Path(store, run_id).mkdir(parents=True)
     Path(store, run_id, "plan.json").write_text(plan.to_json())
 
@@ -50,7 +55,9 @@ def write(path: str, record: dict) -> None:
 def curricle(place: Path, *arguments: str) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "HOME": str(place)}
     code = "import kfp_pipelines.submit as s; w = s._watch; s._watch = lambda c, r, t, p, say: w(c, r, t, 0.01, say); from curricle.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=place, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=place, env=env, capture_output=True, text=True, timeout=120
+    )
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
@@ -77,17 +84,30 @@ def test_compiled_pipelines_are_uploaded_by_content(serve, tmp_path):
     folder = tmp_path / "compiled"
     folder.mkdir()
     (folder / PACKAGE.name).write_bytes(PACKAGE.read_bytes())
-    assert "uploaded chain-smoke sha-" in curricle(tmp_path, "pipeline", "upload", str(folder), "--endpoint", fake.url).stdout
-    assert "found    chain-smoke sha-" in curricle(tmp_path, "pipeline", "upload", str(folder), "--endpoint", fake.url).stdout
+    assert (
+        "uploaded chain-smoke sha-"
+        in curricle(tmp_path, "pipeline", "upload", str(folder), "--endpoint", fake.url).stdout
+    )
+    assert (
+        "found    chain-smoke sha-"
+        in curricle(tmp_path, "pipeline", "upload", str(folder), "--endpoint", fake.url).stdout
+    )
 
 
 def test_a_failed_run_exits_1_with_the_reason_that_the_store_holds(serve, tmp_path):
     fake = serve("watch a run that fails")
     store = f"{tmp_path}/store"
     planned(store, "nightly")
-    write(f"{store}/nightly/01_stage/failure.json", {"stage": "01_stage", "cause": "error", "message": "an earlier run's"})
-    fake.on_run = lambda: write(f"{store}/nightly/02_stage/failure.json", {"stage": "02_stage", "cause": "oom_killed", "message": "the worker used more than 8Gi"})
-    done = curricle(tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={store}", "--endpoint", fake.url, "--json")
+    write(
+        f"{store}/nightly/01_stage/failure.json", {"stage": "01_stage", "cause": "error", "message": "an earlier run's"}
+    )
+    fake.on_run = lambda: write(
+        f"{store}/nightly/02_stage/failure.json",
+        {"stage": "02_stage", "cause": "oom_killed", "message": "the worker used more than 8Gi"},
+    )
+    done = curricle(
+        tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={store}", "--endpoint", fake.url, "--json"
+    )
     result = json.loads(done.stdout)
     assert done.returncode == 1 == result["exit_code"]
     assert result["reasons"] == ["stage 02_stage failed (oom_killed): the worker used more than 8Gi"]
@@ -107,14 +127,21 @@ def test_log_lines_that_the_stages_write_into_the_store_are_streamed(serve, tmp_
     fake.on_run = train
     done = curricle(tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={store}", "--endpoint", fake.url)
     assert done.returncode == 0
-    assert [line for line in done.stdout.splitlines() if line.startswith("01_stage")] == ["01_stage: epoch: epoch 1  val_loss 0.2500", "01_stage: [worker-0] hello"]
+    assert [line for line in done.stdout.splitlines() if line.startswith("01_stage")] == [
+        "01_stage: epoch: epoch 1  val_loss 0.2500",
+        "01_stage: [worker-0] hello",
+    ]
 
 
 def test_a_store_that_cannot_be_read_from_here_is_said_once_and_the_watch_goes_on(serve, tmp_path, monkeypatch):
     for name in ("S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     done = curricle(tmp_path, "submit", str(PACKAGE), "--endpoint", serve().url)
-    assert done.returncode == 0 and done.stdout.count("cannot be read from here (minio://mlpipeline/curricle)") == 1 and "run: succeeded" in done.stdout
+    assert (
+        done.returncode == 0
+        and done.stdout.count("cannot be read from here (minio://mlpipeline/curricle)") == 1
+        and "run: succeeded" in done.stdout
+    )
 
 
 def test_a_terminated_run_exits_3_although_the_server_calls_it_failed(serve, tmp_path):
@@ -124,7 +151,9 @@ def test_a_terminated_run_exits_3_although_the_server_calls_it_failed(serve, tmp
     assert done.returncode == 3, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("text", "said"), [("resum=false", "did you mean 'resume'"), ("resume=maybe", "must be true or false")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("resum=false", "did you mean 'resume'"), ("resume=maybe", "must be true or false")]
+)
 def test_a_wrong_parameter_is_said_before_anything_is_sent(serve, tmp_path, text, said):
     fake = serve()
     done = curricle(tmp_path, "submit", str(PACKAGE), text, "--endpoint", fake.url)
@@ -151,7 +180,9 @@ def test_ctrl_c_terminates_or_detaches(serve, tmp_path, answer, code, monkeypatc
 
     monkeypatch.setattr(module, "_watch", interrupted_once)
     run = module.submit(PACKAGE, [], endpoint=fake.url, say=lambda text: None, interrupted=lambda: answer)
-    assert run.exit_code == code and (("POST", f"/runs/{run.run_id}:terminate") in fake.calls) == (answer == "terminate")
+    assert run.exit_code == code and (("POST", f"/runs/{run.run_id}:terminate") in fake.calls) == (
+        answer == "terminate"
+    )
 
 
 @pytest.mark.parametrize(("choice", "code"), [("terminate", 3), ("detach", 4), ("ask", 4)])
@@ -162,7 +193,9 @@ def test_ctrl_c_in_a_terminal_does_what_was_chosen_and_detaches_where_nobody_can
     as_in_a_terminal = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a suite in the background has it ignored
     command = [sys.executable, "-c", f"{as_in_a_terminal}from curricle.cli import main; main()", "submit", str(PACKAGE), "launcher=local",
                f"store_uri={tmp_path}/store", "--endpoint", fake.url, "--on-interrupt", choice]  # fmt: skip
-    child = subprocess.Popen(command, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
     while "run: running" not in child.stdout.readline():
         assert child.poll() is None
     child.send_signal(signal.SIGINT)
@@ -174,7 +207,21 @@ def test_ctrl_c_in_a_terminal_does_what_was_chosen_and_detaches_where_nobody_can
 @pytest.mark.parametrize("verb", ["create", "submit"])
 def test_kfps_own_command_takes_the_compiled_file_as_it_is(serve, verb):
     fake = serve()
-    command = [str(Path(sys.executable).parent / "kfp"), "--endpoint", fake.url, "run", verb, "-e", "curricle", "-r", "r", "-f", str(PACKAGE), "stages=all", "preflight=false"]
+    command = [
+        str(Path(sys.executable).parent / "kfp"),
+        "--endpoint",
+        fake.url,
+        "run",
+        verb,
+        "-e",
+        "curricle",
+        "-r",
+        "r",
+        "-f",
+        str(PACKAGE),
+        "stages=all",
+        "preflight=false",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     spec, platform = yaml.safe_load_all(PACKAGE.read_text())

@@ -18,11 +18,11 @@ SCRIPTS = {
     "code42": "import os, sys, time; time.sleep(30 * (os.environ['RANK'] != %LAST%)); sys.exit(42)",
     "kill": "import os, time; time.sleep(30 * (os.environ['RANK'] != %LAST%)); os.kill(os.getpid(), 9)",
     "words": "import os, sys, json, time; time.sleep(30 * (os.environ['RANK'] != %LAST%));"
-             "open(os.environ['TORCHELASTIC_ERROR_FILE'], 'w').write(json.dumps({'message': {'message': 'no such bird', 'errorCode': 2,"
-             "'extraInfo': {'timestamp': '1', 'time': 1.5}}})); sys.exit(2)",
+    "open(os.environ['TORCHELASTIC_ERROR_FILE'], 'w').write(json.dumps({'message': {'message': 'no such bird', 'errorCode': 2,"
+    "'extraInfo': {'timestamp': '1', 'time': 1.5}}})); sys.exit(2)",
     "graceful": "import os, signal, sys, time\n"
-                "def save(*_):\n    open(os.environ['SAVED'] + os.environ['RANK'], 'w').close(); sys.exit(143)\n"
-                "signal.signal(signal.SIGTERM, save)\nprint('ready', flush=True)\ntime.sleep(60)",
+    "def save(*_):\n    open(os.environ['SAVED'] + os.environ['RANK'], 'w').close(); sys.exit(143)\n"
+    "signal.signal(signal.SIGTERM, save)\nprint('ready', flush=True)\ntime.sleep(60)",
     "stubborn": "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
 }
 
@@ -31,11 +31,21 @@ def start(name, processes, tmp_path, *options, **env):
     script = tmp_path / f"{name}.py"
     script.write_text(SCRIPTS[name].replace("%LAST%", repr(str(processes - 1))))
     command = [sys.executable, *arguments((str(script),), nnodes=1, nproc_per_node=processes)]
-    log = (tmp_path / "termination-log")
+    log = tmp_path / "termination-log"
     log.touch()
-    command[command.index("--"):command.index("--")] = ["--termination-log", str(log), *options]
-    return subprocess.Popen(command, env={**os.environ, "TORCHELASTIC_ERROR_FILE": str(tmp_path / "error.json"),
-                                          "SAVED": str(tmp_path / "saved"), **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command[command.index("--") : command.index("--")] = ["--termination-log", str(log), *options]
+    return subprocess.Popen(
+        command,
+        env={
+            **os.environ,
+            "TORCHELASTIC_ERROR_FILE": str(tmp_path / "error.json"),
+            "SAVED": str(tmp_path / "saved"),
+            **env,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def until_ready(agent, processes):
@@ -67,15 +77,26 @@ def gone(tmp_path, seconds=15) -> bool:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize(("name", "code", "words"), [("fine", 0, ""), ("code42", 42, "left no message"), ("kill", 137, "killed by SIGKILL"),
-                                                     ("words", 2, "no such bird")])
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("fine", 0, ""),
+        ("code42", 42, "left no message"),
+        ("kill", 137, "killed by SIGKILL"),
+        ("words", 2, "no such bird"),
+    ],
+)
 def test_the_exit_code_and_the_words_are_the_failing_ranks_own(tmp_path, processes, name, code, words):
     agent = start(name, processes, tmp_path)
     output = agent.communicate(timeout=60)[0]
     assert agent.returncode == code, output
     if code:
         said = json.loads((tmp_path / "error.json").read_text())["message"]
-        assert words in said["message"] and said["errorCode"] == code and said["extraInfo"]["where"] == f"rank {processes - 1}"
+        assert (
+            words in said["message"]
+            and said["errorCode"] == code
+            and said["extraInfo"]["where"] == f"rank {processes - 1}"
+        )
         assert words in (tmp_path / "termination-log").read_text()
     assert gone(tmp_path)
 

@@ -19,8 +19,17 @@ from tests.launch.test_agent import SCRIPTS, gone
 def make_job(tmp_path, name, processes=1, nodes=1, **changes) -> Job:
     script = tmp_path / f"{name}.py"
     script.write_text(SCRIPTS[name].replace("%LAST%", repr(str(processes * nodes - 1))))
-    return Job(**{"name": f"r-{name}", "argv": (str(script),), "nodes": nodes, "processes_per_node": processes,
-                  "env": {"SAVED": str(tmp_path / "saved")}, "digest": "d", **changes})
+    return Job(
+        **{
+            "name": f"r-{name}",
+            "argv": (str(script),),
+            "nodes": nodes,
+            "processes_per_node": processes,
+            "env": {"SAVED": str(tmp_path / "saved")},
+            "digest": "d",
+            **changes,
+        }
+    )
 
 
 def run(job):
@@ -38,21 +47,31 @@ def test_render_is_pure_and_starts_the_node_agent():
     job = Job("r-1", ("-m", "curricle.train.worker", "--stage-uri", "u"), 1, 2, env={"A": "b"})
     app = LocalLauncher().render(job)
     assert app == LocalLauncher().render(job)
-    role, = app.roles
+    (role,) = app.roles
     assert role.entrypoint == sys.executable and role.env["A"] == "b" and role.num_replicas == 1
     assert role.args == ["-m", "curricle.launch.agent", "--nnodes", "1", "--nproc-per-node", "2", "--", *job.argv]
 
 
-@pytest.mark.parametrize(("name", "processes", "nodes", "code", "reason", "words"), [
-    ("fine", 1, 1, 0, "succeeded", ""), ("fine", 2, 1, 0, "succeeded", ""), ("fine", 1, 2, 0, "succeeded", ""),
-    ("code42", 2, 1, 42, "error", "left no message"), ("kill", 1, 1, 137, "oom_killed", "SIGKILL"), ("kill", 2, 1, 137, "oom_killed", "SIGKILL"),
-    ("words", 1, 1, 2, "configuration", "no such bird")])
+@pytest.mark.parametrize(
+    ("name", "processes", "nodes", "code", "reason", "words"),
+    [
+        ("fine", 1, 1, 0, "succeeded", ""),
+        ("fine", 2, 1, 0, "succeeded", ""),
+        ("fine", 1, 2, 0, "succeeded", ""),
+        ("code42", 2, 1, 42, "error", "left no message"),
+        ("kill", 1, 1, 137, "oom_killed", "SIGKILL"),
+        ("kill", 2, 1, 137, "oom_killed", "SIGKILL"),
+        ("words", 1, 1, 2, "configuration", "no such bird"),
+    ],
+)
 def test_the_outcome_is_the_failing_ranks_own(tmp_path, name, processes, nodes, code, reason, words):
     outcome, lines = run(make_job(tmp_path, name, processes, nodes))
     assert (outcome.exit_code, outcome.reason) == (code, reason), outcome
     assert words in outcome.message
     if name == "fine":
-        assert sorted(line for line in lines if "fine" in line) == [f"[{rank}] fine" for rank in range(processes * nodes)]
+        assert sorted(line for line in lines if "fine" in line) == [
+            f"[{rank}] fine" for rank in range(processes * nodes)
+        ]
     else:
         assert outcome.where == f"rank {processes - 1}"
     assert gone(tmp_path)
@@ -63,7 +82,9 @@ def test_cancel_lets_the_ranks_save_and_leaves_no_process(tmp_path):
     handle = launcher.submit(make_job(tmp_path, "graceful", 2))
     threading.Thread(target=lambda: (ready.wait(60), launcher.cancel(handle))).start()
     seen = []
-    outcome = launcher.wait(handle, lambda line: (seen.append(line), len([s for s in seen if "ready" in s]) == 2 and ready.set()))
+    outcome = launcher.wait(
+        handle, lambda line: (seen.append(line), len([s for s in seen if "ready" in s]) == 2 and ready.set())
+    )
     assert (outcome.state, outcome.reason) == ("cancelled", "cancelled")
     assert len(list(tmp_path.glob("saved*"))) == 2 and gone(tmp_path)
     launcher.cancel(handle)
@@ -83,8 +104,10 @@ def test_an_exception_while_waiting_cancels_the_job(tmp_path):
 
 def test_a_launcher_that_is_killed_leaves_no_orphan(tmp_path):
     job = make_job(tmp_path, "graceful", 2)
-    program = ("import sys; from curricle.launch.job import Job; from curricle.launch.local import LocalLauncher; launcher = LocalLauncher();"
-               f"launcher.wait(launcher.submit(Job('r-1', {job.argv!r}, 1, 2, env={job.env!r})), lambda line: print(line, flush=True))")
+    program = (
+        "import sys; from curricle.launch.job import Job; from curricle.launch.local import LocalLauncher; launcher = LocalLauncher();"
+        f"launcher.wait(launcher.submit(Job('r-1', {job.argv!r}, 1, 2, env={job.env!r})), lambda line: print(line, flush=True))"
+    )
     launcher = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     for _ in range(2):
         while "ready" not in launcher.stdout.readline():

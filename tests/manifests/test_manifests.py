@@ -63,10 +63,16 @@ def test_no_role_reaches_further_than_its_work(overlay, build):
 
 def test_the_job_runs_what_the_cron_job_runs(build):
     objects = build("production")
-    cron, job = of_kind(objects, "CronJob")["curricle-recurring-runs"], of_kind(objects, "Job")["curricle-recurring-runs-now"]
+    cron, job = (
+        of_kind(objects, "CronJob")["curricle-recurring-runs"],
+        of_kind(objects, "Job")["curricle-recurring-runs-now"],
+    )
     assert job["spec"] == cron["spec"]["jobTemplate"]["spec"]
     container = job["spec"]["template"]["spec"]["containers"][0]
-    assert container["image"] == "registry.example.com/curricle/control:0.1.0" and container["securityContext"]["readOnlyRootFilesystem"]
+    assert (
+        container["image"] == "registry.example.com/curricle/control:0.1.0"
+        and container["securityContext"]["readOnlyRootFilesystem"]
+    )
 
 
 def test_the_network_policy_means_the_pods_that_are_rendered(build, job, plain):

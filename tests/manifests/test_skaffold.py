@@ -25,8 +25,15 @@ def test_everything_that_skaffold_is_told_of_is_there():
             dockerfile = (ROOT / artifact["docker"]["dockerfile"]).read_text()
             assert all(f"ARG {name}" in dockerfile for name in artifact["docker"]["buildArgs"])
             if part["manifests"]["kustomize"]["paths"] == ["manifests/overlays/production"]:
-                images = yaml.safe_load((ROOT / "manifests/overlays/production/kustomization.yaml").read_text())["configMapGenerator"]
-                named = [text.partition("=")[2].rpartition(":")[0] for m in images if m["name"] == "curricle-images" for text in m["literals"]]
+                images = yaml.safe_load((ROOT / "manifests/overlays/production/kustomization.yaml").read_text())[
+                    "configMapGenerator"
+                ]
+                named = [
+                    text.partition("=")[2].rpartition(":")[0]
+                    for m in images
+                    if m["name"] == "curricle-images"
+                    for text in m["literals"]
+                ]
                 assert artifact["image"] in named, "skaffold gives its tag to no image of another name"
         for path in part.get("manifests", {}).get("kustomize", {}).get("paths", []):
             assert (ROOT / path / "kustomization.yaml").is_file()

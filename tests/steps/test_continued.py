@@ -8,9 +8,15 @@ BEFORE, AFTER = {"old": 0.5, "new": 0.0}, {"old": 0.46, "new": 0.4}
 
 
 def test_a_drop_by_what_else_is_found_is_told_from_what_was_forgotten():
-    verdict = decide(Scores(BEFORE, AFTER, {"test/old/f1": 0.46, "test/old/f1_annotated": 0.495, "test/new/f1_annotated": 0.4}), 0.0, 0.01)
+    verdict = decide(
+        Scores(BEFORE, AFTER, {"test/old/f1": 0.46, "test/old/f1_annotated": 0.495, "test/new/f1_annotated": 0.4}),
+        0.0,
+        0.01,
+    )
     assert verdict.decision == "hold"
-    assert verdict.reason.endswith("beyond the drop of 0.0100 allowed); without spans of labels that no old record has, old scores 0.4950")
+    assert verdict.reason.endswith(
+        "beyond the drop of 0.0100 allowed); without spans of labels that no old record has, old scores 0.4950"
+    )
 
 
 @pytest.mark.parametrize("metrics", [{}, {"test/old/f1_annotated": 0.46}])

@@ -11,17 +11,27 @@ from curricle.store.folder import FolderStore
 
 def test_a_folder_that_can_be_used_passes_and_is_left_as_it_was(tmp_path: Path):
     (tmp_path / "mine").write_bytes(b"x")
-    assert [(finding.name, finding.ok) for finding in check_store(str(tmp_path))] == [(verb, True) for verb in ["open", "write", "read", "list", "delete"]]
+    assert [(finding.name, finding.ok) for finding in check_store(str(tmp_path))] == [
+        (verb, True) for verb in ["open", "write", "read", "list", "delete"]
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_place_that_cannot_be_opened_is_one_finding(tmp_path: Path):
     (finding,) = check_store("ftp://somewhere/else")
-    assert (finding.name, finding.ok) == ("open", False) and "ftp" in finding.detail and "docs/stores.md" in finding.advice
+    assert (
+        (finding.name, finding.ok) == ("open", False) and "ftp" in finding.detail and "docs/stores.md" in finding.advice
+    )
 
 
 def test_missing_variables_are_named_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch):
-    for name in ["S3_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]:
+    for name in [
+        "S3_ENDPOINT",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+    ]:
         monkeypatch.delenv(name, raising=False)
     (finding,) = check_store("minio://bucket/x")
     assert not finding.ok and "S3_ENDPOINT" in finding.detail and "AWS_SECRET_ACCESS_KEY" in finding.detail
@@ -33,8 +43,12 @@ def test_a_place_that_cannot_be_written_stops_there_and_says_why():
     assert "/proc/no-place-to-write" in written.detail and "s3:PutObject" in written.advice
 
 
-@pytest.mark.parametrize(("verb", "advice"), [("read", "s3:GetObject"), ("list", "s3:ListBucket"), ("delete", "s3:DeleteObject")])
-def test_each_verb_that_is_refused_is_named_and_the_rest_is_still_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, advice: str):
+@pytest.mark.parametrize(
+    ("verb", "advice"), [("read", "s3:GetObject"), ("list", "s3:ListBucket"), ("delete", "s3:DeleteObject")]
+)
+def test_each_verb_that_is_refused_is_named_and_the_rest_is_still_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, advice: str
+):
     def refused(self, key):
         raise StoreError(f"{self.uri}: not allowed")
 

@@ -17,7 +17,9 @@ CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
 def planned(store, *names):
     """A run `r` that trains these stages; their places."""
     stages = [StageInput(name, load_stage(CONFIG, name, []), "data", "d1") for name in names]
-    plan = plan_chain(stages, chain_name="c", store_uri=str(store), start=None, holdings=Holdings(), resume=True, run_id="r")
+    plan = plan_chain(
+        stages, chain_name="c", store_uri=str(store), start=None, holdings=Holdings(), resume=True, run_id="r"
+    )
     (store / "r").mkdir(parents=True)
     (store / "r" / layout.PLAN).write_text(plan.to_json())
     return [s.uri for s in plan.stages]
@@ -42,7 +44,7 @@ def test_every_line_comes_once_also_from_a_second_launcher(tmp_path):
 
 
 def test_a_reader_that_comes_late_is_told_what_it_missed(tmp_path):
-    place, = planned(tmp_path, "01_stage")
+    (place,) = planned(tmp_path, "01_stage")
     reader = RunReader(str(tmp_path), "r")
     say(place, *(str(n) for n in range(KEPT + 5)))
     lines = list(reader.lines())
@@ -50,14 +52,17 @@ def test_a_reader_that_comes_late_is_told_what_it_missed(tmp_path):
 
 
 def test_of_many_steps_between_two_writes_the_last_is_kept(tmp_path):
-    place, = planned(tmp_path, "01_stage")
+    (place,) = planned(tmp_path, "01_stage")
     reader = RunReader(str(tmp_path), "r")
     with LogRelay(place, every=60) as relay:
         for number in (1, 2, 3):
             relay({"event": "step", "epoch": 1, "step": number, "steps": 3, "loss": 0.5})
         relay({"event": "saved", "name": "last.ckpt"})
         relay({"event": "step", "epoch": 2, "step": 1, "steps": 3, "loss": 0.25})
-    assert list(reader.lines()) == [f"01_stage: {text}" for text in ("epoch 1  step 3/3  loss 0.5000", "saved: name last.ckpt", "epoch 2  step 1/3  loss 0.2500")]
+    assert list(reader.lines()) == [
+        f"01_stage: {text}"
+        for text in ("epoch 1  step 3/3  loss 0.5000", "saved: name last.ckpt", "epoch 2  step 1/3  loss 0.2500")
+    ]
 
 
 def test_a_store_that_refuses_does_not_harm_the_training(tmp_path, monkeypatch):

@@ -16,7 +16,16 @@ def checkpoint(store: Path, run: str, stage: str, loss: float, epoch: int = 1) -
     folder.mkdir()
     (folder / layout.WEIGHTS).write_bytes(b"weights")
     prefix = f"{run}/{stage}/{layout.checkpoint_name(stage, epoch, loss)}"
-    publish(open_store(str(store)), prefix, folder, kind="checkpoint", digest=f"{run}{stage}", metrics={"val_loss": loss}, lineage={}, info={})
+    publish(
+        open_store(str(store)),
+        prefix,
+        folder,
+        kind="checkpoint",
+        digest=f"{run}{stage}",
+        metrics={"val_loss": loss},
+        lineage={},
+        info={},
+    )
     return f"{store}/{prefix}"
 
 
@@ -46,7 +55,16 @@ def test_last_is_never_taken_as_best(store):
     folder = store.parent / "last"
     folder.mkdir()
     (folder / layout.WEIGHTS).write_bytes(b"w")
-    publish(open_store(str(store)), f"a/s/{layout.LAST}", folder, kind="checkpoint", digest="d", metrics={"val_loss": 0.0}, lineage={}, info={})
+    publish(
+        open_store(str(store)),
+        f"a/s/{layout.LAST}",
+        folder,
+        kind="checkpoint",
+        digest="d",
+        metrics={"val_loss": 0.0},
+        lineage={},
+        info={},
+    )
     assert resolve_source("s", str(store)).uri == best
 
 
@@ -69,7 +87,9 @@ def test_unreadable_checkpoints_are_left_out_and_named(store):
 
 def test_a_stage_that_was_never_trained_lists_those_that_were(store):
     checkpoint(store, "a", "01_stage", 0.5)
-    with pytest.raises(CheckpointError, match="no complete checkpoint of stage '02_stage'; stages with checkpoints there: 01_stage"):
+    with pytest.raises(
+        CheckpointError, match="no complete checkpoint of stage '02_stage'; stages with checkpoints there: 01_stage"
+    ):
         resolve_source("02_stage", str(store))
 
 
@@ -88,7 +108,16 @@ def test_a_path_that_is_not_there_lists_what_lies_beside_it(store):
 
 def test_the_place_of_a_complete_stage_means_its_best_checkpoint(store):
     uri = checkpoint(store, "a", "s", 0.5)
-    publish(open_store(str(store)), "a/s", None, kind="stage", digest="d", metrics={"val_loss": 0.5}, lineage={}, info={"best": Path(uri).name})
+    publish(
+        open_store(str(store)),
+        "a/s",
+        None,
+        kind="stage",
+        digest="d",
+        metrics={"val_loss": 0.5},
+        lineage={},
+        info={"best": Path(uri).name},
+    )
     assert best_checkpoint(f"{store}/a/s") == uri
     source = resolve_source(f"{store}/a/s", "")
     assert (source.uri, source.digest) == (uri, "d")

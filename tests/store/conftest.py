@@ -11,7 +11,11 @@ import pytest
 
 from curricle.store import Store, open_store
 
-LOCAL_MINIO = {"S3_ENDPOINT": "http://127.0.0.1:9000", "AWS_ACCESS_KEY_ID": "minio", "AWS_SECRET_ACCESS_KEY": "minio123"}
+LOCAL_MINIO = {
+    "S3_ENDPOINT": "http://127.0.0.1:9000",
+    "AWS_ACCESS_KEY_ID": "minio",
+    "AWS_SECRET_ACCESS_KEY": "minio123",
+}
 
 
 @pytest.fixture

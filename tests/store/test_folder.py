@@ -39,14 +39,26 @@ def test_a_file_cannot_be_opened_as_a_store(tmp_path: Path):
 
 def test_opening_and_reading_create_nothing(tmp_path: Path):
     store = FolderStore(str(tmp_path / "none"))
-    assert (store.read("k"), list(store.list("")), list(store.list("a/b")), store.local(""), store.delete("a")) == (None, [], [], None, 0)
+    assert (store.read("k"), list(store.list("")), list(store.list("a/b")), store.local(""), store.delete("a")) == (
+        None,
+        [],
+        [],
+        None,
+        0,
+    )
     assert not (tmp_path / "none").exists()
 
 
 def test_local_answers_with_the_path_of_what_is_there(tmp_path: Path):
     store = FolderStore(str(tmp_path))
     store.write("a/b", b"x")
-    assert (store.local("a/b"), store.local("a"), store.local("a/"), store.local(""), store.local("c")) == (tmp_path / "a/b", tmp_path / "a", tmp_path / "a", tmp_path, None)
+    assert (store.local("a/b"), store.local("a"), store.local("a/"), store.local(""), store.local("c")) == (
+        tmp_path / "a/b",
+        tmp_path / "a",
+        tmp_path / "a",
+        tmp_path,
+        None,
+    )
 
 
 def test_a_link_that_leads_out_of_the_store_is_refused(tmp_path: Path):

@@ -119,7 +119,9 @@ def test_a_delete_takes_the_manifests_first_the_outermost_before_all(store: Stor
     else:
         client = store._client
         monkeypatch.setattr(client, "remove_object", recording(client.remove_object, lambda args: [args[1]]))
-        monkeypatch.setattr(client, "remove_objects", recording(client.remove_objects, lambda args: [item.name for item in args[1]]))
+        monkeypatch.setattr(
+            client, "remove_objects", recording(client.remove_objects, lambda args: [item.name for item in args[1]])
+        )
     assert store.delete("r") == 5
     assert order == ["manifest.json", "c.ckpt/manifest.json", "a.bin", "c.ckpt/a.bin", "z.bin"]
 
@@ -166,6 +168,12 @@ def test_a_large_file_goes_through_bounded_memory(uri: str, tmp_path: Path):
     (tmp_path / "small").write_bytes(b"x")
     with open(tmp_path / "big", "wb") as out:
         out.truncate(96 << 20)
-    run = subprocess.run([sys.executable, "-c", MEMORY, uri, str(tmp_path)], capture_output=True, text=True, check=True, env=dict(os.environ))
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY, uri, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
+    )
     assert int(run.stdout) * 1024 < 56 << 20, f"{int(run.stdout) >> 10} MiB for a file of 96 MiB"
     assert (tmp_path / "big.back").stat().st_size == 96 << 20

@@ -9,7 +9,17 @@ import pytest
 
 from curricle.errors import CheckpointError, StoreError
 from curricle.store import Store, join_uri, open_store, split_uri
-from curricle.store.manifest import FileEntry, Manifest, fetch, find_manifests, publish, read_manifest, retire, sha256_of, verify
+from curricle.store.manifest import (
+    FileEntry,
+    Manifest,
+    fetch,
+    find_manifests,
+    publish,
+    read_manifest,
+    retire,
+    sha256_of,
+    verify,
+)
 
 
 class Stopped(BaseException):
@@ -55,14 +65,27 @@ def folder(tmp_path: Path) -> Path:
 
 
 def published(store: Store, folder: Path, prefix: str = "run/01/best.ckpt") -> Manifest:
-    return publish(store, prefix, folder, kind="checkpoint", digest="d1", metrics={"val_loss": 0.25}, lineage={"parent": None, "data": "sha"}, info={"epoch": 3})
+    return publish(
+        store,
+        prefix,
+        folder,
+        kind="checkpoint",
+        digest="d1",
+        metrics={"val_loss": 0.25},
+        lineage={"parent": None, "data": "sha"},
+        info={"epoch": 3},
+    )
 
 
 def test_a_published_artifact_is_read_back_as_it_was_made(store: Store, folder: Path):
     manifest = published(store, folder)
     assert set(manifest.files) == {"model.safetensors", "adapter/config.json", "state.pt"}
     assert manifest.files["model.safetensors"] == FileEntry(700, sha256_of(folder / "model.safetensors"))
-    assert manifest.metrics == {"val_loss": 0.25} and manifest.lineage == {"parent": None, "data": "sha"} and manifest.info == {"epoch": 3}
+    assert (
+        manifest.metrics == {"val_loss": 0.25}
+        and manifest.lineage == {"parent": None, "data": "sha"}
+        and manifest.info == {"epoch": 3}
+    )
     assert read_manifest(store, "run/01/best.ckpt") == manifest
     verify(store, "run/01/best.ckpt", manifest)
 
@@ -82,7 +105,9 @@ def test_half_an_upload_is_never_complete(store: Store, folder: Path, tmp_path: 
     assert [place for place, _ in find_manifests(store, "run")] == ["run/whole.ckpt"]
 
 
-def test_replacing_an_artifact_never_leaves_a_manifest_over_files_that_are_not_its_own(store: Store, folder: Path, tmp_path: Path):
+def test_replacing_an_artifact_never_leaves_a_manifest_over_files_that_are_not_its_own(
+    store: Store, folder: Path, tmp_path: Path
+):
     other = tmp_path / "other"
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"other")
@@ -98,11 +123,18 @@ def test_replacing_an_artifact_never_leaves_a_manifest_over_files_that_are_not_i
             assert old.digest == "d1"
     published(store, folder)
     publish(store, "run/01/best.ckpt", other, kind="checkpoint", digest="d2")
-    assert [entry.key for entry in store.list("")] == ["run/01/best.ckpt/manifest.json", "run/01/best.ckpt/model.safetensors"]
+    assert [entry.key for entry in store.list("")] == [
+        "run/01/best.ckpt/manifest.json",
+        "run/01/best.ckpt/model.safetensors",
+    ]
 
 
-@pytest.mark.parametrize(("damage", "said"), [(b"weights" * 99, "693 bytes"), (b"weighty" * 100, "altered"), (None, "missing")])
-def test_a_truncated_altered_or_lost_file_is_found(store: Store, folder: Path, tmp_path: Path, damage: bytes | None, said: str):
+@pytest.mark.parametrize(
+    ("damage", "said"), [(b"weights" * 99, "693 bytes"), (b"weighty" * 100, "altered"), (None, "missing")]
+)
+def test_a_truncated_altered_or_lost_file_is_found(
+    store: Store, folder: Path, tmp_path: Path, damage: bytes | None, said: str
+):
     manifest = published(store, folder)
     key = "run/01/best.ckpt/model.safetensors"
     if damage is None:
@@ -127,7 +159,9 @@ def test_a_fetched_artifact_is_whole_and_fetched_once(store: Store, folder: Path
     uri = join_uri(store.uri, "run/01/best.ckpt")
     place, found = fetch(uri, tmp_path / "cache")
     assert found == manifest
-    assert {name: sha256_of(place / name) for name in manifest.files} == {name: sha256_of(folder / name) for name in manifest.files}
+    assert {name: sha256_of(place / name) for name in manifest.files} == {
+        name: sha256_of(folder / name) for name in manifest.files
+    }
     if store.local("run"):
         assert place == store.local("run/01/best.ckpt") and not (tmp_path / "cache").exists()
         return
@@ -150,7 +184,10 @@ def test_publishing_a_stage_leaves_the_checkpoints_below_it(store: Store, folder
     published(store, folder)
     publish(store, "run/01", None, kind="stage", digest="d")
     publish(store, "run/01", None, kind="stage", digest="e")
-    assert [(place, found.kind) for place, found in find_manifests(store, "run/01")] == [("run/01/best.ckpt", "checkpoint"), ("run/01", "stage")]
+    assert [(place, found.kind) for place, found in find_manifests(store, "run/01")] == [
+        ("run/01/best.ckpt", "checkpoint"),
+        ("run/01", "stage"),
+    ]
 
 
 def test_a_damaged_manifest_is_reported_among_the_others(store: Store, folder: Path):
@@ -159,7 +196,9 @@ def test_a_damaged_manifest_is_reported_among_the_others(store: Store, folder: P
     store.write("run/b.ckpt/manifest.json", store.read("run/b.ckpt/manifest.json")[:-20])
     (first, good), (second, bad) = find_manifests(store, "")
     assert (first, second) == ("run/a.ckpt", "run/b.ckpt")
-    assert isinstance(good, Manifest) and isinstance(bad, StoreError) and "run/b.ckpt/manifest.json is damaged" in str(bad)
+    assert (
+        isinstance(good, Manifest) and isinstance(bad, StoreError) and "run/b.ckpt/manifest.json is damaged" in str(bad)
+    )
     with pytest.raises(StoreError, match="damaged"):
         read_manifest(store, "run/b.ckpt")
 
@@ -217,8 +256,24 @@ def test_a_store_that_is_not_there_is_named_with_nothing_in_it(tmp_path: Path):
 
 def test_the_same_manifest_is_always_the_same_text():
     files = {"b": FileEntry(1, "0" * 64), "a": FileEntry(2, "f" * 64)}
-    one = Manifest("dataset", "d", files, {"x": float("inf"), "a": 1}, {"q": None, "b": "s"}, {"deep": {"z": [1, None], "a": "é"}}, "2026-01-01T00:00:00Z")
-    two = Manifest("dataset", "d", dict(reversed(files.items())), {"a": 1.0, "x": float("inf")}, {"b": "s", "q": None}, {"deep": {"a": "é", "z": [1, None]}}, "2026-01-01T00:00:00Z")
+    one = Manifest(
+        "dataset",
+        "d",
+        files,
+        {"x": float("inf"), "a": 1},
+        {"q": None, "b": "s"},
+        {"deep": {"z": [1, None], "a": "é"}},
+        "2026-01-01T00:00:00Z",
+    )
+    two = Manifest(
+        "dataset",
+        "d",
+        dict(reversed(files.items())),
+        {"a": 1.0, "x": float("inf")},
+        {"b": "s", "q": None},
+        {"deep": {"a": "é", "z": [1, None]}},
+        "2026-01-01T00:00:00Z",
+    )
     assert one.to_json() == two.to_json()
     assert Manifest.from_json(one.to_json()) == one
 

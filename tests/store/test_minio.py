@@ -25,7 +25,11 @@ KEYS = {"AWS_ACCESS_KEY_ID": "who", "AWS_SECRET_ACCESS_KEY": SECRET}
     [
         ({"S3_ENDPOINT": "http://minio-service.kubeflow:9000"}, "minio", "http://minio-service.kubeflow:9000"),
         ({"S3_ENDPOINT": "minio:9000", "AWS_ENDPOINT_URL": "https://other"}, "s3", "http://minio:9000"),
-        ({"S3_ENDPOINT": "", "AWS_ENDPOINT_URL_S3": "https://a/", "AWS_ENDPOINT_URL": "https://b"}, "minio", "https://a"),
+        (
+            {"S3_ENDPOINT": "", "AWS_ENDPOINT_URL_S3": "https://a/", "AWS_ENDPOINT_URL": "https://b"},
+            "minio",
+            "https://a",
+        ),
         ({"AWS_ENDPOINT_URL": "http://[::1]:9000"}, "s3", "http://[::1]:9000"),
         ({}, "s3", "https://s3.amazonaws.com"),
     ],
@@ -38,11 +42,19 @@ def test_the_endpoint_comes_from_the_first_variable_that_is_set(environment: dic
 def test_missing_settings_are_all_named():
     with pytest.raises(StoreError) as error:
         S3Settings.from_environment({"AWS_ACCESS_KEY_ID": ""}, scheme="minio")
-    for name in ["S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]:
+    for name in [
+        "S3_ENDPOINT",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ENDPOINT_URL",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+    ]:
         assert name in str(error.value)
 
 
-@pytest.mark.parametrize("endpoint", ["ftp://x", "http://", "http://x/path", "http://x:port", "http://u:p@x", "http://x:99999"])
+@pytest.mark.parametrize(
+    "endpoint", ["ftp://x", "http://", "http://x/path", "http://x:port", "http://u:p@x", "http://x:99999"]
+)
 def test_an_endpoint_that_is_none_is_refused_by_its_variable(endpoint: str):
     with pytest.raises(StoreError, match="S3_ENDPOINT=.* is no endpoint"):
         S3Settings.from_environment({**KEYS, "S3_ENDPOINT": endpoint})
@@ -78,7 +90,9 @@ def said(store: MinioStore, tmp_path: Path) -> list[str]:
     return messages
 
 
-def test_an_unknown_access_key_a_wrong_secret_and_an_unknown_bucket_are_told_apart(minio_environment: dict, minio_uri: str, tmp_path: Path):
+def test_an_unknown_access_key_a_wrong_secret_and_an_unknown_bucket_are_told_apart(
+    minio_environment: dict, minio_uri: str, tmp_path: Path
+):
     for change, uri, expected in [
         ({"AWS_ACCESS_KEY_ID": "nobody"}, minio_uri, "wrong credentials: .* does not know AWS_ACCESS_KEY_ID='nobody'"),
         ({"AWS_SECRET_ACCESS_KEY": SECRET}, minio_uri, "wrong credentials: the secret does not belong"),
@@ -106,7 +120,9 @@ def test_s3_and_minio_name_the_same_place(minio_uri: str):
 def test_an_endpoint_where_nobody_answers_fails_soon_and_says_so():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        store = MinioStore("minio://bucket/x", S3Settings(f"127.0.0.1:{free.getsockname()[1]}", "who", SECRET, secure=False))
+        store = MinioStore(
+            "minio://bucket/x", S3Settings(f"127.0.0.1:{free.getsockname()[1]}", "who", SECRET, secure=False)
+        )
         for verb in [lambda: store.read("a"), lambda: store.write("a", b"x")]:
             begun = time.monotonic()
             with pytest.raises(StoreError, match="wrong endpoint, or the server is down"):
@@ -175,9 +191,17 @@ def test_a_server_that_keeps_failing_is_given_up_with_its_own_words(monkeypatch:
 
     def answer(request, number):
         counts.append(number)
-        reply(request, 503, b"<Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>", Content_Type="application/xml")
+        reply(
+            request,
+            503,
+            b"<Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>",
+            Content_Type="application/xml",
+        )
 
-    with server(answer) as endpoint, pytest.raises(StoreError, match="overloaded or failing .SlowDown: Reduce your rate., also after 5 retries"):
+    with (
+        server(answer) as endpoint,
+        pytest.raises(StoreError, match="overloaded or failing .SlowDown: Reduce your rate., also after 5 retries"),
+    ):
         at(endpoint).write("k", b"x")
     assert len(counts) == 6
 
@@ -231,13 +255,21 @@ def test_a_page_in_place_of_a_listing_is_said_to_be_no_s3():
 
 
 def test_tls_to_a_server_without_it_says_so():
-    with server(lambda request, number: reply(request, 400)) as endpoint, pytest.raises(StoreError, match="TLS with https://.* failed.*http://"):
+    with (
+        server(lambda request, number: reply(request, 400)) as endpoint,
+        pytest.raises(StoreError, match="TLS with https://.* failed.*http://"),
+    ):
         at(endpoint, secure=True).read("k")
 
 
 def test_a_policy_that_forbids_is_not_called_a_wrong_password():
     def answer(request, number):
-        reply(request, 403, b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>", Content_Type="application/xml")
+        reply(
+            request,
+            403,
+            b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>",
+            Content_Type="application/xml",
+        )
 
     with server(answer) as endpoint, pytest.raises(StoreError, match="not allowed: .*policy"):
         at(endpoint).read("k")

@@ -8,7 +8,9 @@ from curricle.store import open_store
 
 def test_a_bucket_that_can_be_used_passes_and_is_left_empty(minio_uri: str):
     findings = check_store(minio_uri)
-    assert [finding.name for finding in findings] == ["open", "write", "read", "list", "delete"] and all(finding.ok for finding in findings)
+    assert [finding.name for finding in findings] == ["open", "write", "read", "list", "delete"] and all(
+        finding.ok for finding in findings
+    )
     assert list(open_store(minio_uri).list("")) == []
 
 

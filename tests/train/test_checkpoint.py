@@ -36,6 +36,7 @@ def cut(monkeypatch):
             if state["left"] < 0:
                 raise PowerCutError(key)
             return method(self, key, *args)
+
         return act
 
     for name in ("write", "put", "delete"):
@@ -74,6 +75,7 @@ def test_once_a_state_is_complete_there_is_always_one(tmp_path, monkeypatch):
             answer = method(self, key, *args)
             seen.append(newest(store, "01_stage") is not None)
             return answer
+
         return act
 
     for name in ("write", "put", "delete"):

@@ -29,7 +29,10 @@ def contrastive_loss(model, temperature, ranks, collect):
     a, b = (torch.nn.functional.normalize(model(x[mine]), dim=1) for x in (left, right))
     labels = torch.arange(n) + ranks.rank * n
     cross = torch.nn.functional.cross_entropy
-    return (cross(a @ collect(b, ranks).T * temperature.exp(), labels) + cross(b @ collect(a, ranks).T * temperature.exp(), labels)) / 2
+    return (
+        cross(a @ collect(b, ranks).T * temperature.exp(), labels)
+        + cross(b @ collect(a, ranks).T * temperature.exp(), labels)
+    ) / 2
 
 
 def plain_gather(tensor, ranks):
@@ -55,15 +58,25 @@ def gradients(ranks, collect=gather):
 
 
 def meet(rank, world, port):
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
     torch.set_num_threads(1)
     return init_ranks("cpu")
 
 
 def check_rank(rank, world, port, folder):
     ranks = meet(rank, world, port)
-    torch.save({"true": gradients(ranks), "plain": gradients(ranks, plain_gather), "ids": gather(torch.tensor([rank]), ranks),
-                "mean": ranks.mean({"b": rank, "a": 1.0}), "object": ranks.broadcast_object({"from": rank})}, f"{folder}/{rank}.pt")
+    torch.save(
+        {
+            "true": gradients(ranks),
+            "plain": gradients(ranks, plain_gather),
+            "ids": gather(torch.tensor([rank]), ranks),
+            "mean": ranks.mean({"b": rank, "a": 1.0}),
+            "object": ranks.broadcast_object({"from": rank}),
+        },
+        f"{folder}/{rank}.pt",
+    )
     if rank == 1:
         ranks.request_stop(15)
     assert ranks.stopping() == 15
@@ -87,7 +100,9 @@ def test_many_ranks_have_the_gradient_of_one_rank_with_the_whole_batch(tmp_path,
         assert grads[-2] is None and torch.equal(grads[-1], torch.full((2,), 1 / world, dtype=torch.float64))
         for got, want in zip(grads[:-2], wanted[:-2], strict=True):
             torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-14)
-        wrong = [torch.allclose(got, want, rtol=1e-3) for got, want in zip(found["plain"][0][:-2], wanted[:-2], strict=True)]
+        wrong = [
+            torch.allclose(got, want, rtol=1e-3) for got, want in zip(found["plain"][0][:-2], wanted[:-2], strict=True)
+        ]
         assert not all(wrong), "a gather without gradient must be noticed"
         assert found["ids"].tolist() == list(range(world))
         assert found["mean"] == {"a": 1.0, "b": (world - 1) / 2} and found["object"] == {"from": 0}
@@ -101,7 +116,13 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch):
 
 def test_ranks_that_never_come_are_an_error_that_names_the_place(monkeypatch):
     port = str(free_port())
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(JobError, match=f"127.0.0.1:{port}"):
         init_ranks("cpu", timeout=timedelta(seconds=1))

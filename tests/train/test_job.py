@@ -16,7 +16,13 @@ from tests.train.toy import make_config, make_stage
 
 
 def run(uri, processes, behaviour=""):
-    job = Job("toy-job", ("-m", "tests.train.toy_worker", "--stage-uri", uri, "--progress", "json"), 1, processes, env={"TOY": behaviour})
+    job = Job(
+        "toy-job",
+        ("-m", "tests.train.toy_worker", "--stage-uri", uri, "--progress", "json"),
+        1,
+        processes,
+        env={"TOY": behaviour},
+    )
     launcher, lines = LocalLauncher(), []
     outcome = launcher.wait(launcher.submit(job), lines.append)
     return outcome, [json.loads(line.removeprefix("[0] ")) for line in lines if line.startswith("[0] {")], lines

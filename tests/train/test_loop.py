@@ -37,7 +37,13 @@ def test_a_stage_trains_and_leaves_best_last_and_manifest(tmp_path):
     names = sorted(p.name for p in Path(uri).iterdir())
     assert names == sorted([result.best, "last.ckpt", "manifest.json", "stage.json"])
     best = Path(uri, result.best)
-    assert {p.name for p in best.iterdir()} == {"model.safetensors", "state.pt", "config.yaml", "labels.json", "manifest.json"}
+    assert {p.name for p in best.iterdir()} == {
+        "model.safetensors",
+        "state.pt",
+        "config.yaml",
+        "labels.json",
+        "manifest.json",
+    }
     manifest = read_manifest(open_store(f"{tmp_path}/store/sequential_01"), "01_stage")
     assert manifest.kind == "stage" and manifest.digest == "d1" and manifest.info["best"] == result.best
     assert manifest.lineage["data_digest"] == "x" and manifest.metrics == result.metrics

@@ -25,7 +25,9 @@ def train(uri, report=None):
 
 
 def tracked(tmp_path, **changes):
-    settings = TrackingConfig(tensorboard=True, mlflow=True, mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db", log_every_n_steps=1)
+    settings = TrackingConfig(
+        tensorboard=True, mlflow=True, mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db", log_every_n_steps=1
+    )
     return make_stage(tmp_path, replace(make_config(tmp_path), tracking=replace(settings, **changes)))
 
 
@@ -80,7 +82,16 @@ def test_log_returns_at_once_however_slow_a_backend_is(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tracking, "_TensorBoard", Slow)
     said = []
-    tracker = Tracker(folder=tmp_path, mlflow_uri=None, experiment="e", run_name="r", params={}, tags={}, purge_step=None, warn=said.append)
+    tracker = Tracker(
+        folder=tmp_path,
+        mlflow_uri=None,
+        experiment="e",
+        run_name="r",
+        params={},
+        tags={},
+        purge_step=None,
+        warn=said.append,
+    )
     begin = time.perf_counter()
     for step in range(100):
         tracker.log({"a": 1.0}, step)
@@ -95,7 +106,16 @@ def test_a_name_that_mlflow_refuses_is_written_under_one_that_it_takes(tmp_path,
 
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     said, place = [], f"sqlite:///{tmp_path}/mlflow.db"
-    tracker = Tracker(folder=None, mlflow_uri=place, experiment="e", run_name="r", params={}, tags={}, purge_step=None, warn=said.append)
+    tracker = Tracker(
+        folder=None,
+        mlflow_uri=place,
+        experiment="e",
+        run_name="r",
+        params={},
+        tags={},
+        purge_step=None,
+        warn=said.append,
+    )
     tracker.log({"val/hit@10": 0.5, "val/f1/R&D": 0.25, "val/f1/Straße": 1.0}, 1)
     tracker.close()
     client = MlflowClient(place)

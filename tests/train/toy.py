@@ -9,7 +9,14 @@ import numpy
 import torch
 
 from curricle.config.load import to_tree
-from curricle.config.schema import DataLoaderConfig, PathsConfig, StageConfig, TrackingConfig, TrainerConfig, TrainingConfig
+from curricle.config.schema import (
+    DataLoaderConfig,
+    PathsConfig,
+    StageConfig,
+    TrackingConfig,
+    TrainerConfig,
+    TrainingConfig,
+)
 from curricle.store import open_store
 from curricle.store.manifest import publish
 from curricle.train.task import StageContext
@@ -21,20 +28,24 @@ ROWS = 48
 class Toy:
     def __init__(self, context: StageContext):
         self.config, self.ranks = context.config, context.ranks
-        self.model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Dropout(0.3), torch.nn.Linear(16, 1))
+        self.model = torch.nn.Sequential(
+            torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Dropout(0.3), torch.nn.Linear(16, 1)
+        )
         draw = numpy.random.default_rng(5)
         self.x = torch.tensor(draw.normal(size=(ROWS, 6)), dtype=torch.float32)
         self.y = self.x[:, :1] * self.x[:, 1:2] + 0.1
         self.steps_seen = 0
 
     def parameter_groups(self):
-        return [{"params": list(self.model[0].parameters()), "name": "first", "lr_scale": 0.5},
-                {"params": list(self.model[3].parameters()), "name": "last", "weight_decay": 0.0}]
+        return [
+            {"params": list(self.model[0].parameters()), "name": "first", "lr_scale": 0.5},
+            {"params": list(self.model[3].parameters()), "name": "last", "weight_decay": 0.0},
+        ]
 
     def batches(self, epoch):
         size, world = self.config.data_loader.batch_size, self.ranks.world_size
         order = numpy.random.default_rng([self.config.seed, epoch]).permutation(ROWS)
-        return [order[i + self.ranks.rank:i + size:world] for i in range(0, ROWS, size)]
+        return [order[i + self.ranks.rank : i + size : world] for i in range(0, ROWS, size)]
 
     def losses(self, batch):
         self.steps_seen += 1
@@ -52,7 +63,10 @@ class Toy:
         return {"train/global_batch/rows": float(self.config.data_loader.batch_size)}
 
     def validate(self):
-        return {"val_loss": float(torch.nn.functional.mse_loss(self.model(self.x).float(), self.y)), "val_rows": float(ROWS)}
+        return {
+            "val_loss": float(torch.nn.functional.mse_loss(self.model(self.x).float(), self.y)),
+            "val_rows": float(ROWS),
+        }
 
     def weights(self):
         return dict(self.model.state_dict())
@@ -68,10 +82,17 @@ def make_config(folder: Path, **trainer) -> StageConfig:
     """A stage of three epochs with six steps each, everything under `folder`."""
     return StageConfig(
         family="toy",
-        paths=PathsConfig(store_uri=str(folder / "store"), outputs_dir=str(folder / "outputs"), cache_dir=str(folder / "cache")),
-        training=TrainingConfig(learning_rate=0.02, warmup_steps=2,
-                                trainer=TrainerConfig(**{"max_epochs": 3, "accelerator": "cpu", "precision": "32-true", **trainer})),
-        data_loader=DataLoaderConfig(batch_size=8), tracking=TrackingConfig(tensorboard=False, mlflow=False))
+        paths=PathsConfig(
+            store_uri=str(folder / "store"), outputs_dir=str(folder / "outputs"), cache_dir=str(folder / "cache")
+        ),
+        training=TrainingConfig(
+            learning_rate=0.02,
+            warmup_steps=2,
+            trainer=TrainerConfig(**{"max_epochs": 3, "accelerator": "cpu", "precision": "32-true", **trainer}),
+        ),
+        data_loader=DataLoaderConfig(batch_size=8),
+        tracking=TrackingConfig(tensorboard=False, mlflow=False),
+    )
 
 
 def make_stage(folder: Path, config: StageConfig | None = None, *, digest: str = "d1", stage: str = "01_stage") -> str:
@@ -82,7 +103,15 @@ def make_stage(folder: Path, config: StageConfig | None = None, *, digest: str =
     (data / "rows.txt").write_text("none")
     store = open_store(str(folder / "store"))
     publish(store, "data/toy-1", data, kind="dataset", digest="x", metrics={}, lineage={}, info={})
-    spec = StageSpec(run_id="sequential_01", stage=stage, digest=digest, family="toy", config=to_tree(config), start="scratch",
-                     data_uri=f"{folder}/store/data/toy-1", data_digest="x")
+    spec = StageSpec(
+        run_id="sequential_01",
+        stage=stage,
+        digest=digest,
+        family="toy",
+        config=to_tree(config),
+        start="scratch",
+        data_uri=f"{folder}/store/data/toy-1",
+        data_digest="x",
+    )
     store.write(f"sequential_01/{stage}/stage.json", spec.to_json().encode())
     return f"{folder}/store/sequential_01/{stage}"

@@ -21,18 +21,49 @@ from curricle.steps.show import describe_run, list_runs
 
 DEFAULT_STAGES = ("01_stage", "02_stage", "03_stage", "04_stage", "05_stage")
 
-CONFIG = click.option("--config", type=click.Path(path_type=Path), default=Path("config/config.yaml"), show_default=True, help="Base configuration file.")
+CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("config/config.yaml"),
+    show_default=True,
+    help="Base configuration file.",
+)
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
-FROM = click.option("--from-checkpoint", default="", metavar="STAGE|PATH", help="Start from the best checkpoint of a stage (over all runs), or from this one.")
-RESUME = click.option("--resume", type=bool, default=True, show_default=True, help="Skip complete stages and resume interrupted ones; false trains again.")
-LAUNCHER = click.option("--launcher", type=click.Choice(["local", "pytorchjob"]), default="local", show_default=True, help="Where jobs run.")
+FROM = click.option(
+    "--from-checkpoint",
+    default="",
+    metavar="STAGE|PATH",
+    help="Start from the best checkpoint of a stage (over all runs), or from this one.",
+)
+RESUME = click.option(
+    "--resume",
+    type=bool,
+    default=True,
+    show_default=True,
+    help="Skip complete stages and resume interrupted ones; false trains again.",
+)
+LAUNCHER = click.option(
+    "--launcher", type=click.Choice(["local", "pytorchjob"]), default="local", show_default=True, help="Where jobs run."
+)
 RUN_ID = click.option("--run-id", default="", help="Name of the run; default sequential_<stages>.")
 
 
 @click.command()
 @click.option("--curriculum", "-c", default="", help="Stage to train, e.g. 01_stage.")
-@click.option("--experiment", "-e", type=click.Path(path_type=Path), default=None, help="Experiment file: data, model, training and search files that belong together (NER).")
-@click.option("--stage", type=click.Choice(["all", "smoke", "hpo", "training", "benchmark"]), default="all", show_default=True, help="Of an experiment: all is its search, where it lists one, and its training.")
+@click.option(
+    "--experiment",
+    "-e",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Experiment file: data, model, training and search files that belong together (NER).",
+)
+@click.option(
+    "--stage",
+    type=click.Choice(["all", "smoke", "hpo", "training", "benchmark"]),
+    default="all",
+    show_default=True,
+    help="Of an experiment: all is its search, where it lists one, and its training.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Of an experiment: print the result as JSON on standard output.")
 @click.option("--list-curricula", is_flag=True, help="List the stages and chains there are, and exit.")
 @CONFIG
@@ -41,7 +72,16 @@ RUN_ID = click.option("--run-id", default="", help="Name of the run; default seq
 @LAUNCHER
 @RUN_ID
 @OVERRIDES
-def train(curriculum: str, experiment: Path | None, stage: str, as_json: bool, list_curricula: bool, config: Path, overrides: tuple[str, ...], **options: Any) -> None:
+def train(
+    curriculum: str,
+    experiment: Path | None,
+    stage: str,
+    as_json: bool,
+    list_curricula: bool,
+    config: Path,
+    overrides: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Train one stage or one experiment, with dotted overrides such as training.learning_rate=1e-4."""
     if list_curricula:
         _list(config)
@@ -57,8 +97,12 @@ def train(curriculum: str, experiment: Path | None, stage: str, as_json: bool, l
 
 
 @click.command()
-@click.option("--curricula", "-c", default="", metavar="A,B,C", help="Comma-separated stages; default 01_stage to 05_stage.")
-@click.option("--chain", default="", help="Chain file: a name under config/text_curriculum, or a path. Goes before --curricula.")
+@click.option(
+    "--curricula", "-c", default="", metavar="A,B,C", help="Comma-separated stages; default 01_stage to 05_stage."
+)
+@click.option(
+    "--chain", default="", help="Chain file: a name under config/text_curriculum, or a path. Goes before --curricula."
+)
 @CONFIG
 @FROM
 @RESUME
@@ -71,10 +115,14 @@ def train_curriculum(curricula: str, chain: str, config: Path, overrides: tuple[
 
 
 @click.command()
-@click.option("--curricula", "-c", default="", metavar="A,B,C", help="Comma-separated stages; default 01_stage to 05_stage.")
+@click.option(
+    "--curricula", "-c", default="", metavar="A,B,C", help="Comma-separated stages; default 01_stage to 05_stage."
+)
 @click.option("--chain", default="", help="Chain file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-@click.option("--values/--no-values", default=True, show_default=True, help="Print every effective value with its origin.")
+@click.option(
+    "--values/--no-values", default=True, show_default=True, help="Print every effective value with its origin."
+)
 @CONFIG
 @FROM
 @RESUME
@@ -82,7 +130,14 @@ def train_curriculum(curricula: str, chain: str, config: Path, overrides: tuple[
 @RUN_ID
 @OVERRIDES
 def plan(
-    curricula: str, chain: str, as_json: bool, values: bool, config: Path, overrides: tuple[str, ...], launcher: str, **options: Any
+    curricula: str,
+    chain: str,
+    as_json: bool,
+    values: bool,
+    config: Path,
+    overrides: tuple[str, ...],
+    launcher: str,
+    **options: Any,
 ) -> None:
     """Show the stages, their start modes and why, their digests, every value with its origin, and the argv. Runs nothing."""
     planned = make_plan(_request(config, overrides, chain=chain, curricula=_stages(curricula), **options))

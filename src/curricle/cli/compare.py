@@ -17,7 +17,12 @@ from curricle.steps.compare import Comparison, compare_models, score_matrix
 @click.argument("models", nargs=-1, required=True, metavar="RUN|RUN/STAGE|PATH...")
 @click.option("--store", default="checkpoints", show_default=True, help="Store of the runs.")
 @click.option("--test", is_flag=True, help="Measure each model on its test split now.")
-@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), multiple=True, help="Folder of a dataset (repeatable): print the matrix of all models' test scores on all datasets instead.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    multiple=True,
+    help="Folder of a dataset (repeatable): print the matrix of all models' test scores on all datasets instead.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(models: tuple[str, ...], store: str, test: bool, data: tuple[Path, ...], as_json: bool) -> None:
     """Show models side by side: stages, settings that differ, metrics. Of a run its last stage counts."""
@@ -30,7 +35,11 @@ def compare(models: tuple[str, ...], store: str, test: bool, data: tuple[Path, .
     found = compare_models(models, store, test=test)
     if as_json:
         sides = [{"name": s.name, "uri": s.uri, "stages": s.stages, "data_digest": s.data_digest} for s in found.sides]
-        click.echo(json.dumps({"models": sides, "settings": found.settings, "metrics": found.metrics, "notes": found.notes}, indent=1))
+        click.echo(
+            json.dumps(
+                {"models": sides, "settings": found.settings, "metrics": found.metrics, "notes": found.notes}, indent=1
+            )
+        )
         return
     _tables(found)
 

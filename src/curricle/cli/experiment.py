@@ -12,13 +12,32 @@ from curricle.cli.look import Progress, console, plan_table
 from curricle.errors import ConfigError
 from curricle.families.ner.experiment import load_experiment
 from curricle.launch import open_launcher
-from curricle.steps.experiment import Finished, measure_latency, plan_experiment, run_experiment, search_experiment, summary
+from curricle.steps.experiment import (
+    Finished,
+    measure_latency,
+    plan_experiment,
+    run_experiment,
+    search_experiment,
+    summary,
+)
 
 
-def run_stages(path: Path, stage: str, overrides: list[str], *, as_json: bool, from_checkpoint: str, resume: bool, launcher: str, run_id: str) -> None:
+def run_stages(
+    path: Path,
+    stage: str,
+    overrides: list[str],
+    *,
+    as_json: bool,
+    from_checkpoint: str,
+    resume: bool,
+    launcher: str,
+    run_id: str,
+) -> None:
     """Run an experiment's stages for each of its backbones."""
     if from_checkpoint:
-        raise ConfigError("--from-checkpoint is of --curriculum; an experiment names its start in checkpoint.source_path, or set CHECKPOINT_PATH")
+        raise ConfigError(
+            "--from-checkpoint is of --curriculum; an experiment names its start in checkpoint.source_path, or set CHECKPOINT_PATH"
+        )
     experiment = load_experiment(path)
     if stage in ("smoke", "hpo") and getattr(experiment.stages, stage) is None and not experiment.hpo_config:
         raise ConfigError(f"{path} has neither stages.{stage} nor hpo_config")
@@ -30,10 +49,19 @@ def run_stages(path: Path, stage: str, overrides: list[str], *, as_json: bool, f
             continue
         if stage in ("smoke", "hpo") or (stage == "all" and experiment.stages.hpo):
             with Progress() as progress:
-                found = search_experiment(path, backbone, overrides, stage="smoke" if stage == "smoke" else "hpo",
-                                          launcher=open_launcher(launcher), listen=progress)
-            console.print(f"\n[bold]best[/] of {found['complete']} trials: {found['trial_name']} {found['hyperparameters']} "
-                          f"({found['selection_criteria']['metric']} {found['metrics']['objective_value']:.4f})", highlight=False)
+                found = search_experiment(
+                    path,
+                    backbone,
+                    overrides,
+                    stage="smoke" if stage == "smoke" else "hpo",
+                    launcher=open_launcher(launcher),
+                    listen=progress,
+                )
+            console.print(
+                f"\n[bold]best[/] of {found['complete']} trials: {found['trial_name']} {found['hyperparameters']} "
+                f"({found['selection_criteria']['metric']} {found['metrics']['objective_value']:.4f})",
+                highlight=False,
+            )
         if stage in ("smoke", "hpo"):
             continue
         planned = plan_experiment(path, backbone, overrides, run_id=run_id, resume=resume)
@@ -55,7 +83,12 @@ def _show(finished: Finished) -> None:
     before = finished.scores.before
     for domain, value in sorted(finished.scores.after.items()):
         known = domain in before
-        table.add_row(domain, f"{before[domain]:.4f}" if known else "-", f"{value:.4f}", f"{value - before[domain]:+.4f}" if known else "-")
+        table.add_row(
+            domain,
+            f"{before[domain]:.4f}" if known else "-",
+            f"{value:.4f}",
+            f"{value - before[domain]:+.4f}" if known else "-",
+        )
     console.print()
     console.print(table)
     style = "green" if finished.verdict.decision == "promote" else "yellow"
@@ -63,11 +96,16 @@ def _show(finished: Finished) -> None:
     if finished.folder:
         console.print(f"model: {finished.folder}", highlight=False, markup=False, soft_wrap=True)
     else:
-        console.print(f"not promoted; the trained model stays at {finished.uri}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"not promoted; the trained model stays at {finished.uri}", highlight=False, markup=False, soft_wrap=True
+        )
 
 
 def _latency(path: Path, backbone: str, overrides: list[str]) -> None:
     target, found = measure_latency(path, backbone, overrides)
     for size, row in found["batch_sizes"].items():
-        console.print(f"batch {size:>3}: {row['mean_ms']:8.2f} ms  p95 {row['p95_ms']:8.2f} ms  {row['texts_per_second']:8.1f} texts/s", highlight=False)
+        console.print(
+            f"batch {size:>3}: {row['mean_ms']:8.2f} ms  p95 {row['p95_ms']:8.2f} ms  {row['texts_per_second']:8.1f} texts/s",
+            highlight=False,
+        )
     console.print(f"written to {target}", highlight=False, markup=False)

@@ -24,13 +24,24 @@ STYLE = {"scratch": "cyan", "continued": "green", "reuse": "yellow", "skip": "di
 
 def plan_table(plan: ChainPlan, values: bool) -> None:
     """Print a plan: its stages, and on request every value with its origin."""
-    table = Table(title=f"{plan.chain_name} → {plan.run_id} in {plan.store_uri}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=f"{plan.chain_name} → {plan.run_id} in {plan.store_uri}",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
     for name in ("stage", "start", "why", "epochs", "lr", "digest"):
         table.add_column(name, style="bold" if name == "stage" else None, overflow="fold")
     for stage in plan.stages:
         training = stage.config["training"]
-        table.add_row(stage.name, f"[{STYLE[stage.start]}]{stage.start}[/]", stage.reason, str(training["trainer"]["max_epochs"]),
-                      "by width" if training["learning_rate"] is None else f"{training['learning_rate']:g}", stage.digest[:12])
+        table.add_row(
+            stage.name,
+            f"[{STYLE[stage.start]}]{stage.start}[/]",
+            stage.reason,
+            str(training["trainer"]["max_epochs"]),
+            "by width" if training["learning_rate"] is None else f"{training['learning_rate']:g}",
+            stage.digest[:12],
+        )
     console.print(table)
     if not values:
         return
@@ -47,8 +58,12 @@ def plan_table(plan: ChainPlan, values: bool) -> None:
             style = "dim" if origin == DEFAULT else "bold green" if origin == COMMAND_LINE else "green"
             change = ""
             if key in before and key.startswith(HYPERPARAMETERS):
-                change = "  [dim]inherited[/]" if before[key] == value else f"  [yellow]overrides {_short(before[key])}[/]"
-            console.print(f"  {key:<44} {_short(value):<36} [{style}]{origin}[/]{change}", highlight=False, soft_wrap=True)
+                change = (
+                    "  [dim]inherited[/]" if before[key] == value else f"  [yellow]overrides {_short(before[key])}[/]"
+                )
+            console.print(
+                f"  {key:<44} {_short(value):<36} [{style}]{origin}[/]{change}", highlight=False, soft_wrap=True
+            )
         before = values_now
 
 
@@ -71,8 +86,14 @@ class Progress:
     """Shows a chain's events: a bar a stage in a terminal, lines elsewhere."""
 
     def __init__(self) -> None:
-        self.bars = Bars(TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-                         console=console, disable=not console.is_terminal)
+        self.bars = Bars(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
         self.bar: TaskID | None = None
         self.stage = ""
         self.started = 0.0
@@ -81,7 +102,9 @@ class Progress:
         self.bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bars.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -104,10 +127,17 @@ class Progress:
 
     def on_step(self, event: dict[str, Any]) -> None:
         if self.bar is not None:
-            self.bars.update(self.bar, completed=event["step"], total=event["steps"], note=f"epoch {event['epoch']}  loss {event['loss']:.4f}")
+            self.bars.update(
+                self.bar,
+                completed=event["step"],
+                total=event["steps"],
+                note=f"epoch {event['epoch']}  loss {event['loss']:.4f}",
+            )
 
     def on_epoch(self, event: dict[str, Any]) -> None:
-        known = [key for key in EPOCH_FIGURES if key in event] or [key for key, value in event.items() if isinstance(value, float)][:5]
+        known = [key for key in EPOCH_FIGURES if key in event] or [
+            key for key, value in event.items() if isinstance(value, float)
+        ][:5]
         mark = " *" if event.get("best") else ""
         self.say(f"  epoch {event['epoch']:>2}  " + "  ".join(f"{key} {event[key]:.4f}" for key in known) + mark)
 

@@ -13,7 +13,12 @@ from curricle.cli.look import console
 from curricle.steps.use import Model, open_model
 
 STORE = click.option("--store", default="checkpoints", show_default=True, help="Store of the runs.")
-MODEL = click.option("--model", default="", metavar="STAGE|PATH", help="Stage name, path or URI of a checkpoint; default the newest complete stage.")
+MODEL = click.option(
+    "--model",
+    default="",
+    metavar="STAGE|PATH",
+    help="Stage name, path or URI of a checkpoint; default the newest complete stage.",
+)
 
 
 @click.command()
@@ -26,7 +31,14 @@ def search(texts: tuple[str, ...], top: int, as_json: bool, store: str, model: s
     """Find the NAICS codes nearest to business texts."""
     for text, hits in zip(texts, _scorer(store, model).search(list(texts), top), strict=True):
         if as_json:
-            click.echo(json.dumps({"text": text, "hits": [{"code": h.code, "title": h.title, "score": round(h.score, 6)} for h in hits]}))
+            click.echo(
+                json.dumps(
+                    {
+                        "text": text,
+                        "hits": [{"code": h.code, "title": h.title, "score": round(h.score, 6)} for h in hits],
+                    }
+                )
+            )
             continue
         console.print(f"[bold]{text}[/]", highlight=False)
         for hit in hits:
@@ -48,7 +60,14 @@ def assign(source: Path, column: str, output: Path, store: str, model: str) -> N
 
 
 @click.command()
-@click.option("--format", "kind", type=click.Choice(["npz", "parquet", "huggingface"]), default="npz", show_default=True, help="npz and parquet: codes, coordinates, radius; huggingface: save_pretrained folder.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["npz", "parquet", "huggingface"]),
+    default="npz",
+    show_default=True,
+    help="npz and parquet: codes, coordinates, radius; huggingface: save_pretrained folder.",
+)
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="File, or folder for huggingface.")
 @STORE
 @MODEL

@@ -15,22 +15,63 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command()
 @click.option("--old", type=FOLDER, default=None, help="Folder of the old dataset (train.json, .jsonl or .conll).")
 @click.option("--new", type=FOLDER, required=True, help="Folder of the new dataset.")
-@click.option("--strategy", type=click.Choice(["combined", "new_only", "append"]), default="combined", show_default=True, help="combined shuffles, append keeps the order.")
-@click.option("--replay", type=float, default=None, help="Share of the old training records to keep, in (0, 1]; all by default.")
-@click.option("--validation-ratio", type=float, default=0.1, show_default=True, help="Share of records for a new validation set.")
-@click.option("--new-validation/--keep-validation", default=True, show_default=True, help="Draw a new validation set, or join those that are there.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["combined", "new_only", "append"]),
+    default="combined",
+    show_default=True,
+    help="combined shuffles, append keeps the order.",
+)
+@click.option(
+    "--replay", type=float, default=None, help="Share of the old training records to keep, in (0, 1]; all by default."
+)
+@click.option(
+    "--validation-ratio", type=float, default=0.1, show_default=True, help="Share of records for a new validation set."
+)
+@click.option(
+    "--new-validation/--keep-validation",
+    default=True,
+    show_default=True,
+    help="Draw a new validation set, or join those that are there.",
+)
 @click.option("--seed", type=int, default=42, show_default=True, help="Decides everything that is drawn.")
-@click.option("--output", "-o", type=FOLDER, required=True, help="Folder for train.jsonl, validation.jsonl and report.json.")
-def combine(old: Path | None, new: Path, strategy: str, replay: float | None, validation_ratio: float, new_validation: bool, seed: int, output: Path) -> None:
+@click.option(
+    "--output", "-o", type=FOLDER, required=True, help="Folder for train.jsonl, validation.jsonl and report.json."
+)
+def combine(
+    old: Path | None,
+    new: Path,
+    strategy: str,
+    replay: float | None,
+    validation_ratio: float,
+    new_validation: bool,
+    seed: int,
+    output: Path,
+) -> None:
     """Combine datasets: deterministic, leak-free, bounded memory; prints what was read, kept and dropped."""
     from curricle.families.ner.combine import combine_datasets
 
-    made = combine_datasets(old, new, strategy, validation_ratio, seed, create_new_validation=new_validation, replay=replay, output_dir=output)
+    made = combine_datasets(
+        old,
+        new,
+        strategy,
+        validation_ratio,
+        seed,
+        create_new_validation=new_validation,
+        replay=replay,
+        output_dir=output,
+    )
     click.echo(json.dumps(made.report, indent=1, ensure_ascii=False))
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), default=Path("config/train_continued.yaml"), show_default=True, help="File with a checkpoint block.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("config/train_continued.yaml"),
+    show_default=True,
+    help="File with a checkpoint block.",
+)
 @click.option("--cache", type=click.Path(path_type=Path), default=None, help="Cache file of a former training.")
 @click.option("--backbone", default=None, help="Fills {backbone} of checkpoint.source_path.")
 @click.option("--run-id", default=None, help="Fills {run_id} of checkpoint.source_path.")

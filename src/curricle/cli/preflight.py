@@ -17,9 +17,21 @@ from curricle.steps.preflight import preflight as run_checks
 
 
 @click.command()
-@click.option("--launcher", type=click.Choice(["local", "pytorchjob"]), default="local", show_default=True, help="Where jobs will run.")
+@click.option(
+    "--launcher",
+    type=click.Choice(["local", "pytorchjob"]),
+    default="local",
+    show_default=True,
+    help="Where jobs will run.",
+)
 @click.option("--store", default="", help="Store to try; default paths.store_uri of the configuration.")
-@click.option("--config", type=click.Path(path_type=Path), default=Path("config/config.yaml"), show_default=True, help="Base configuration file.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("config/config.yaml"),
+    show_default=True,
+    help="Base configuration file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def preflight(launcher: str, store: str, config: Path, as_json: bool) -> None:
     """Try store and cluster before training needs them, with the workers' own credentials in a pod; exit code 2 if something fails."""
@@ -32,7 +44,9 @@ def preflight(launcher: str, store: str, config: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:
-        table = Table(box=None, padding=(0, 2, 0, 0), title=f"preflight of {launcher}, store {store}", title_justify="left")
+        table = Table(
+            box=None, padding=(0, 2, 0, 0), title=f"preflight of {launcher}, store {store}", title_justify="left"
+        )
         for name in ("", "check", "found", "what to do"):
             table.add_column(name, overflow="fold")
         for f in findings:

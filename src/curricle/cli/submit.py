@@ -8,8 +8,18 @@ from tempfile import TemporaryDirectory
 
 import click
 
-ENDPOINT = click.option("--endpoint", envvar="KF_PIPELINES_ENDPOINT", default="", help="URL of the Kubeflow Pipelines API; default the environment's or the cluster's own.")
-TOKEN = click.option("--token", envvar="CURRICLE_KFP_TOKEN", default="", help="Bearer token; default the pod's projected token. Prefer the environment variable.")
+ENDPOINT = click.option(
+    "--endpoint",
+    envvar="KF_PIPELINES_ENDPOINT",
+    default="",
+    help="URL of the Kubeflow Pipelines API; default the environment's or the cluster's own.",
+)
+TOKEN = click.option(
+    "--token",
+    envvar="CURRICLE_KFP_TOKEN",
+    default="",
+    help="Bearer token; default the pod's projected token. Prefer the environment variable.",
+)
 NAMESPACE = click.option("--namespace", default="", help="The user's namespace on a multi-user server.")
 
 
@@ -23,9 +33,22 @@ NAMESPACE = click.option("--namespace", default="", help="The user's namespace o
 @click.option("--run-name", default="", help="Name of the run; default the pipeline's with the time.")
 @click.option("--service-account", default="", help="Service account of the component pods, e.g. curricle-launcher.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Watch the run to its end.")
-@click.option("--timeout", type=float, default=0.0, help="Seconds to watch; 0 for ever. The run goes on after it (exit 4).")
-@click.option("--on-interrupt", type=click.Choice(["ask", "terminate", "detach"]), default="ask", show_default=True, help="What Ctrl-C does to the run; ask detaches where nobody can answer.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output; progress goes to standard error.")
+@click.option(
+    "--timeout", type=float, default=0.0, help="Seconds to watch; 0 for ever. The run goes on after it (exit 4)."
+)
+@click.option(
+    "--on-interrupt",
+    type=click.Choice(["ask", "terminate", "detach"]),
+    default="ask",
+    show_default=True,
+    help="What Ctrl-C does to the run; ask detaches where nobody can answer.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the result as JSON on standard output; progress goes to standard error.",
+)
 def submit(package: Path, parameters: tuple[str, ...], on_interrupt: str, as_json: bool, **options: object) -> None:
     """Run a compiled pipeline on Kubeflow: exit 0 when it succeeded, 1 failed, 3 cancelled, 4 still going."""
     from kfp_pipelines.submit import submit as send
@@ -35,9 +58,15 @@ def submit(package: Path, parameters: tuple[str, ...], on_interrupt: str, as_jso
             return on_interrupt
         if not sys.stdin.isatty():
             return "detach"
-        return "terminate" if click.confirm("terminate the run? (no detaches: it goes on)", default=False, err=True) else "detach"
+        return (
+            "terminate"
+            if click.confirm("terminate the run? (no detaches: it goes on)", default=False, err=True)
+            else "detach"
+        )
 
-    done = send(package, list(parameters), say=lambda text: click.echo(text, err=as_json), interrupted=interrupted, **options)
+    done = send(
+        package, list(parameters), say=lambda text: click.echo(text, err=as_json), interrupted=interrupted, **options
+    )
     if as_json:
         click.echo(done.to_json())
     sys.exit(done.exit_code if options["wait"] else 0)
@@ -56,9 +85,24 @@ def recurring() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be done; do nothing.")
 @click.option("--diff", is_flag=True, help="As --dry-run, and exit 2 where anything differs.")
 @click.option("--prune", is_flag=True, help="Delete ours that no file names any more.")
-@click.option("--image", envvar="CURRICLE_CONTROL_IMAGE", default="", help="Image of the components, in the place of the default one.")
+@click.option(
+    "--image",
+    envvar="CURRICLE_CONTROL_IMAGE",
+    default="",
+    help="Image of the components, in the place of the default one.",
+)
 @click.option("--trainer-image", envvar="CURRICLE_TRAINER_IMAGE", default="", help="And of the training jobs.")
-def apply(folder: Path, endpoint: str, token: str, namespace: str, dry_run: bool, diff: bool, prune: bool, image: str, trainer_image: str) -> None:
+def apply(
+    folder: Path,
+    endpoint: str,
+    token: str,
+    namespace: str,
+    dry_run: bool,
+    diff: bool,
+    prune: bool,
+    image: str,
+    trainer_image: str,
+) -> None:
     """Make the server's recurring runs what the files of FOLDER say. Touches only what it made, and never ends a run."""
     from kfp_pipelines.recurring import check, load_definitions, reconcile
     from kfp_pipelines.server import connect
@@ -69,8 +113,13 @@ def apply(folder: Path, endpoint: str, token: str, namespace: str, dry_run: bool
         wanted, bad = load_definitions(folder, (image, trainer_image) if image else None, Path(scratch))
         if prune and bad:
             click.echo("nothing is pruned: a file that cannot be read may name what would be deleted", err=True)
-        made, refused = reconcile(connect(endpoint, token, namespace), wanted, prune=prune and not bad, act=not (dry_run or diff),
-                                  say=lambda c: click.echo(f"{'would ' if dry_run or diff else ''}{c.verb} {c.name}: {c.why}"))
+        made, refused = reconcile(
+            connect(endpoint, token, namespace),
+            wanted,
+            prune=prune and not bad,
+            act=not (dry_run or diff),
+            say=lambda c: click.echo(f"{'would ' if dry_run or diff else ''}{c.verb} {c.name}: {c.why}"),
+        )
     if not made and not refused:
         click.echo(f"{len(wanted)} recurring run{'s' * (len(wanted) != 1)} as defined")
     check([*bad, *refused])

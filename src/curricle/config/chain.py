@@ -35,7 +35,10 @@ class ChainStage:
 
     def __post_init__(self) -> None:
         require(self.max_epochs is None or self.max_epochs > 0, f"max_epochs must be above 0, not {self.max_epochs}")
-        require(self.learning_rate is None or 0 < self.learning_rate < 1, f"learning_rate must lie between 0 and 1, not {self.learning_rate}")
+        require(
+            self.learning_rate is None or 0 < self.learning_rate < 1,
+            f"learning_rate must lie between 0 and 1, not {self.learning_rate}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,9 @@ def load_chain(name: str, config_dir: Path) -> ChainSource:
     for stage in chain.stages:
         values = {"training.trainer.max_epochs": stage.max_epochs, "training.learning_rate": stage.learning_rate}
         given = {key: value for key, value in values.items() if value is not None}
-        layers[stage.name] = compose([Layer(nest(key, value), {key: f"{path}, stage {stage.name}"}) for key, value in given.items()])
+        layers[stage.name] = compose(
+            [Layer(nest(key, value), {key: f"{path}, stage {stage.name}"}) for key, value in given.items()]
+        )
     return ChainSource(chain, layers)
 
 
@@ -122,7 +127,12 @@ def load_stage(base: Path, name: str, overrides: list[str], chain_layer: Layer |
         near = difflib.get_close_matches(name, known, 1, 0.4)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ConfigError(f"stage {name!r} has no file {path}{hint}; stages there: {', '.join(known) or 'none'}")
-    layers = [base_layer, _stage_layer(read_yaml(path, what="stage file")), chain_layer or Layer({}), read_overrides(overrides)]
+    layers = [
+        base_layer,
+        _stage_layer(read_yaml(path, what="stage file")),
+        chain_layer or Layer({}),
+        read_overrides(overrides),
+    ]
     layer = compose(layers)
     layer = Layer(layer.tree | {"curriculum": {"name": name} | _section(layer.tree, "curriculum")}, layer.origins)
     schema = family(str(layer.tree.get("family", "naics"))).load("config")
@@ -138,8 +148,7 @@ def _stage_layer(layer: Layer) -> Layer:
     tree = {key: layer.tree[key] for key in SECTIONS if key in layer.tree}
     tree["curriculum"] = {key: value for key, value in layer.tree.items() if key not in SECTIONS}
     origins = {
-        (key if key.partition(".")[0] in SECTIONS else f"curriculum.{key}"): place for key, place in layer.origins.items()
+        (key if key.partition(".")[0] in SECTIONS else f"curriculum.{key}"): place
+        for key, place in layer.origins.items()
     }
     return Layer(tree, origins)
-
-

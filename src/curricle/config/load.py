@@ -109,7 +109,9 @@ def read_overrides(overrides: list[str]) -> Layer:
     for item in overrides:
         key, sep, text = item.partition("=")
         if not sep or not re.fullmatch(r"[A-Za-z_][\w.]*", key):
-            problems.append(f"override {item!r} is not of the form section.key=value (for example training.learning_rate=1e-4)")
+            problems.append(
+                f"override {item!r} is not of the form section.key=value (for example training.learning_rate=1e-4)"
+            )
             continue
         try:
             value = yaml.load(text, Loader=_Loader) if text else ""
@@ -236,7 +238,12 @@ class _Builder:
             default = getattr(base, key) if base is not None else None if made is dataclasses.MISSING else made()
             values[key] = self.value(_hints(schema)[key], value, dotted, default)
         for name, item in fields.items():
-            if base is not None or name in values or item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING:
+            if (
+                base is not None
+                or name in values
+                or item.default is not dataclasses.MISSING
+                or item.default_factory is not dataclasses.MISSING
+            ):
                 continue
             self.problem(f"{at}.{name}" if at else name, "is required and nowhere given")
         if len(self.problems) > before:

@@ -78,7 +78,10 @@ class TrainingConfig:
     """When to stop before `max_epochs`."""
 
     def __post_init__(self) -> None:
-        require(self.learning_rate is None or 0 < self.learning_rate < 1, f"learning_rate must lie between 0 and 1, not {self.learning_rate}")
+        require(
+            self.learning_rate is None or 0 < self.learning_rate < 1,
+            f"learning_rate must lie between 0 and 1, not {self.learning_rate}",
+        )
         require(0 <= self.weight_decay < 1, f"weight_decay must lie in [0, 1), not {self.weight_decay}")
         require(self.warmup_steps >= 0, f"warmup_steps must be 0 or more, not {self.warmup_steps}")
 
@@ -144,7 +147,14 @@ class StageConfig:
 
 
 NOT_IN_DIGEST = (
-    "paths", "tracking", "experiment_name", "training.trainer.devices", "training.trainer.num_nodes",
-    "training.trainer.accelerator", "training.trainer.save_every_n_steps", "training.trainer.compile", "data_loader.token_budget",
+    "paths",
+    "tracking",
+    "experiment_name",
+    "training.trainer.devices",
+    "training.trainer.num_nodes",
+    "training.trainer.accelerator",
+    "training.trainer.save_every_n_steps",
+    "training.trainer.compile",
+    "data_loader.token_budget",
 )
 """Settings that do not change what is trained, by dotted prefix: left out of a stage's digest."""

@@ -39,26 +39,55 @@ SHUTDOWN_SECONDS = 7
 """Grace of the ranks on this machine: TorchX kills the agent after 10."""
 
 
-def arguments(argv: tuple[str, ...], *, nnodes: int, nproc_per_node: int, rdzv_endpoint: str = "", rdzv_id: str = "", local_addr: str = "") -> list[str]:
+def arguments(
+    argv: tuple[str, ...],
+    *,
+    nnodes: int,
+    nproc_per_node: int,
+    rdzv_endpoint: str = "",
+    rdzv_id: str = "",
+    local_addr: str = "",
+) -> list[str]:
     """The agent's own command line after ``python``, for a worker's argv."""
     options = {"--rdzv-endpoint": rdzv_endpoint, "--rdzv-id": rdzv_id, "--local-addr": local_addr}
     given = [part for name, value in options.items() if value for part in (name, value)]
-    return ["-m", "curricle.launch.agent", "--nnodes", str(nnodes), "--nproc-per-node", str(nproc_per_node), *given, "--", *argv]
+    return [
+        "-m",
+        "curricle.launch.agent",
+        "--nnodes",
+        str(nnodes),
+        "--nproc-per-node",
+        str(nproc_per_node),
+        *given,
+        "--",
+        *argv,
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the ranks of this node to their end; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m curricle.launch.agent", description="Run one node's ranks of a training job.")
+    parser = argparse.ArgumentParser(
+        prog="python -m curricle.launch.agent", description="Run one node's ranks of a training job."
+    )
     parser.add_argument("--nnodes", default="1", help="number of nodes, or MIN:MAX")
     parser.add_argument("--nproc-per-node", type=int, default=1)
     parser.add_argument("--rdzv-endpoint", default="", help="host:port of the first node; not needed for one node")
     parser.add_argument("--rdzv-id", default="", help="the same on all nodes")
-    parser.add_argument("--max-restarts", type=int, default=0, help="restarts of the ranks after one failed, in an elastic job")
+    parser.add_argument(
+        "--max-restarts", type=int, default=0, help="restarts of the ranks after one failed, in an elastic job"
+    )
     parser.add_argument("--node-rank", type=int, help="this node's number, for messages; c10d numbers the ranks itself")
     parser.add_argument("--local-addr", default="", help="this node's own address, where its host name is of no use")
-    parser.add_argument("--heartbeat", default="", metavar="URI", help="object that the launcher keeps rewriting; when that ends, so do the ranks")
+    parser.add_argument(
+        "--heartbeat",
+        default="",
+        metavar="URI",
+        help="object that the launcher keeps rewriting; when that ends, so do the ranks",
+    )
     parser.add_argument("--heartbeat-seconds", type=float, default=900.0, help="how long it may stand unchanged")
-    parser.add_argument("--termination-log", type=Path, default=Path("/dev/termination-log"), help="written where it exists")
+    parser.add_argument(
+        "--termination-log", type=Path, default=Path("/dev/termination-log"), help="written where it exists"
+    )
     parser.add_argument("worker", nargs="+", help="what each rank runs, after `python`")
     options = parser.parse_args(argv)
     if options.nnodes != "1" and not options.rdzv_endpoint:
@@ -140,11 +169,21 @@ def _elastic(options: argparse.Namespace, folder: str) -> tuple[int, str, str]:
     least, _, most = options.nnodes.partition(":")
     one = options.nnodes == "1"
     config = LaunchConfig(
-        min_nodes=int(least), max_nodes=int(most or least), nproc_per_node=options.nproc_per_node, role="rank",
-        run_id=options.rdzv_id or (_unique() if one else "curricle"), rdzv_backend="c10d",
-        rdzv_endpoint=options.rdzv_endpoint or "localhost:0", local_addr=options.local_addr or ("localhost" if one else None),
-        max_restarts=options.max_restarts, monitor_interval=0.1, start_method="spawn",
-        logs_specs=DefaultLogsSpecs(log_dir=folder, tee=Std.ALL), log_line_prefix_template="[${rank}] ", shutdown_timeout=_grace())
+        min_nodes=int(least),
+        max_nodes=int(most or least),
+        nproc_per_node=options.nproc_per_node,
+        role="rank",
+        run_id=options.rdzv_id or (_unique() if one else "curricle"),
+        rdzv_backend="c10d",
+        rdzv_endpoint=options.rdzv_endpoint or "localhost:0",
+        local_addr=options.local_addr or ("localhost" if one else None),
+        max_restarts=options.max_restarts,
+        monitor_interval=0.1,
+        start_method="spawn",
+        logs_specs=DefaultLogsSpecs(log_dir=folder, tee=Std.ALL),
+        log_line_prefix_template="[${rank}] ",
+        shutdown_timeout=_grace(),
+    )
     try:
         elastic_launch(config, sys.executable)("-u", *options.worker)
         return 0, "", ""
@@ -154,7 +193,11 @@ def _elastic(options: argparse.Namespace, folder: str) -> tuple[int, str, str]:
         return _first_failure(error.failures)
     except (RuntimeError, OSError) as error:
         node = f" (node {options.node_rank})" if options.node_rank is not None else ""
-        return 1, f"the node agent{node} could not run the ranks at {options.rdzv_endpoint or 'localhost'}: {error}", "agent"
+        return (
+            1,
+            f"the node agent{node} could not run the ranks at {options.rdzv_endpoint or 'localhost'}: {error}",
+            "agent",
+        )
 
 
 def _first_failure(failures: dict[int, Any]) -> tuple[int, str, str]:
@@ -162,16 +205,29 @@ def _first_failure(failures: dict[int, Any]) -> tuple[int, str, str]:
 
     `failures` also holds the ranks that the agent stopped afterwards: by SIGTERM, or by SIGKILL at the end of the grace.
     """
+
     def told(failure: Any) -> Any:
         return failure.error_file_data.get("message")
 
     def when(failure: Any) -> float:
         said = told(failure)
-        return float(said["extraInfo"].get("time", failure.timestamp)) if isinstance(said, dict) else float(failure.timestamp)
+        return (
+            float(said["extraInfo"].get("time", failure.timestamp))
+            if isinstance(said, dict)
+            else float(failure.timestamp)
+        )
 
-    own = {rank: f for rank, f in failures.items() if f.exitcode not in (-signal.SIGTERM, 128 + signal.SIGTERM)} or failures
+    own = {
+        rank: f for rank, f in failures.items() if f.exitcode not in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    } or failures
     begin = min(f.timestamp for f in own.values())
-    rank, failure = min(own.items(), key=lambda item: (not (item[1].exitcode < 0 and item[1].timestamp - begin < max(1, _grace() - 1)), when(item[1])))
+    rank, failure = min(
+        own.items(),
+        key=lambda item: (
+            not (item[1].exitcode < 0 and item[1].timestamp - begin < max(1, _grace() - 1)),
+            when(item[1]),
+        ),
+    )
     return _words(rank, failure.exitcode, told(failure))
 
 
@@ -206,7 +262,18 @@ def _report(code: int, message: str, where: str, termination_log: Path) -> None:
     print(f"[agent] {where}: {message} (exit code {code})", file=sys.stderr, flush=True)
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file:
-        body = {"message": {"message": message, "errorCode": code, "extraInfo": {"where": where, "time": time.time(), "timestamp": str(int(time.time())), "py_callstack": ""}}}
+        body = {
+            "message": {
+                "message": message,
+                "errorCode": code,
+                "extraInfo": {
+                    "where": where,
+                    "time": time.time(),
+                    "timestamp": str(int(time.time())),
+                    "py_callstack": "",
+                },
+            }
+        }
         Path(file).write_text(json.dumps(body), encoding="utf-8")
     if termination_log.exists():
         termination_log.write_text(f"{where}: {message}"[:3500], encoding="utf-8")

@@ -7,8 +7,21 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Reason = Literal[
-    "succeeded", "error", "configuration", "oom_killed", "image_pull", "unschedulable", "evicted", "preempted",
-    "deadline", "cancelled", "interrupted", "no_operator", "no_pod", "refused", "lost",
+    "succeeded",
+    "error",
+    "configuration",
+    "oom_killed",
+    "image_pull",
+    "unschedulable",
+    "evicted",
+    "preempted",
+    "deadline",
+    "cancelled",
+    "interrupted",
+    "no_operator",
+    "no_pod",
+    "refused",
+    "lost",
 ]
 """Why a job ended. A retry may cure: evicted, preempted, interrupted, lost."""
 

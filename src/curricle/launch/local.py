@@ -53,10 +53,18 @@ class LocalLauncher:
     def render(self, job: Job, *, port: int = 0) -> specs.AppDef:
         """What `submit` would start; `port` is where several nodes meet (submit takes a free one)."""
         many = job.nodes > 1
-        args = agent.arguments(job.argv, nnodes=job.nodes, nproc_per_node=job.processes_per_node, rdzv_endpoint=f"localhost:{port}" if many else "",
-                               rdzv_id=job.name if many else "", local_addr="localhost" if many else "")
+        args = agent.arguments(
+            job.argv,
+            nnodes=job.nodes,
+            nproc_per_node=job.processes_per_node,
+            rdzv_endpoint=f"localhost:{port}" if many else "",
+            rdzv_id=job.name if many else "",
+            local_addr="localhost" if many else "",
+        )
         env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(agent.SHUTDOWN_SECONDS), "PYTHONUNBUFFERED": "1", **job.env}
-        role = specs.Role(name=_ROLE, image="", entrypoint=sys.executable, args=args, env=env, num_replicas=job.nodes, max_retries=0)
+        role = specs.Role(
+            name=_ROLE, image="", entrypoint=sys.executable, args=args, env=env, num_replicas=job.nodes, max_retries=0
+        )
         return specs.AppDef(name=job.name, roles=[role], metadata=dict(job.labels))
 
     def submit(self, job: Job) -> str:
@@ -68,7 +76,10 @@ class LocalLauncher:
         for handle, running in self._running.items():
             if running.job.name == job.name and running.outcome is None:
                 if running.job.digest != job.digest:
-                    raise JobError(f"job {job.name} is running with digest {running.job.digest}; this one has {job.digest}", reason="refused")
+                    raise JobError(
+                        f"job {job.name} is running with digest {running.job.digest}; this one has {job.digest}",
+                        reason="refused",
+                    )
                 return handle
         log_dir = Path(tempfile.mkdtemp(prefix="curricle-job-"))
         main = threading.current_thread() is threading.main_thread()
@@ -113,8 +124,14 @@ class LocalLauncher:
         return self._running[handle]
 
     def _follow(self, handle: str, running: _Running, on_log: Callable[[str], None]) -> Outcome:
-        tails = [_Tail(path, running.job, on_log) for node in range(running.job.nodes)
-                 for path in (self._node_dir(handle, running, node) / "stdout.log", self._node_dir(handle, running, node) / "stderr.log")]
+        tails = [
+            _Tail(path, running.job, on_log)
+            for node in range(running.job.nodes)
+            for path in (
+                self._node_dir(handle, running, node) / "stdout.log",
+                self._node_dir(handle, running, node) / "stderr.log",
+            )
+        ]
         while True:
             status = running.runner.status(handle)
             for tail in tails:
@@ -131,7 +148,13 @@ class LocalLauncher:
             return Outcome("succeeded", "succeeded", 0)
         if not said:
             lines = "\n".join(line for tail in tails for line in tail.last)
-            return Outcome("failed", "lost", 137, f"the node agent died without a word; the last lines of the job:\n{lines}", "agent")
+            return Outcome(
+                "failed",
+                "lost",
+                137,
+                f"the node agent died without a word; the last lines of the job:\n{lines}",
+                "agent",
+            )
         first = min(said, key=lambda text: float(text["extraInfo"]["time"]))
         code = int(first["errorCode"])
         return Outcome("failed", _reason(code), code, first["message"], first["extraInfo"]["where"])

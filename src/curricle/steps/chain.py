@@ -58,11 +58,15 @@ def make_plan(request: ChainRequest) -> ChainPlan:
     stages = []
     for stage in source.chain.stages:
         loaded = load_stage(request.config, stage.name, list(request.overrides), source.layers.get(stage.name))
-        uri, digest = (request.data_uri, data_digest(request.data_uri)) if request.data_uri else data_place(loaded.config)
+        uri, digest = (
+            (request.data_uri, data_digest(request.data_uri)) if request.data_uri else data_place(loaded.config)
+        )
         stages.append(StageInput(stage.name, loaded, uri, digest))
     store_uri = stages[0].loaded.config.paths.store_uri
     if any(s.loaded.config.paths != stages[0].loaded.config.paths for s in stages):
-        raise ConfigError("the stages of a chain must share their `paths`; set them in the base file or on the command line")
+        raise ConfigError(
+            "the stages of a chain must share their `paths`; set them in the base file or on the command line"
+        )
     start: Source | None = resolve_source(request.from_checkpoint, store_uri) if request.from_checkpoint else None
     return plan_chain(
         stages,
@@ -104,8 +108,18 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
     outcomes: list[StageOutcome] = []
     parent_uri = ""
     for index, stage in enumerate(plan.stages):
-        listen({"event": "stage", "index": index, "stages": len(plan.stages), "name": stage.name, "start": stage.start,
-                "reason": stage.reason, "uri": stage.uri, "epochs": stage.config["training"]["trainer"]["max_epochs"]})
+        listen(
+            {
+                "event": "stage",
+                "index": index,
+                "stages": len(plan.stages),
+                "name": stage.name,
+                "start": stage.start,
+                "reason": stage.reason,
+                "uri": stage.uri,
+                "epochs": stage.config["training"]["trainer"]["max_epochs"],
+            }
+        )
         if stage.start in ("reuse", "skip"):
             outcome = reuse_stage(plan, index, parent_uri)
         else:
@@ -113,8 +127,16 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
             outcome = train_stage(plan, index, parent_uri, launcher, listen)
         parent_uri = outcome.uri
         outcomes.append(outcome)
-        listen({"event": "stage_done", "index": index, "name": stage.name, "start": stage.start, "metrics": outcome.metrics,
-                "uri": outcome.uri})
+        listen(
+            {
+                "event": "stage_done",
+                "index": index,
+                "name": stage.name,
+                "start": stage.start,
+                "metrics": outcome.metrics,
+                "uri": outcome.uri,
+            }
+        )
     return outcomes
 
 
@@ -125,6 +147,6 @@ def _ensure_data(uri: str, tree: dict[str, Any]) -> None:
     if read_manifest(open_store(uri), "") is None:
         made = prepare_data(from_tree(family(tree["family"]).load("config"), tree))
         if made != uri:
-            raise ConfigError(f"the data's sources changed since the plan was made: planned {uri}, now {made}; plan again")
-
-
+            raise ConfigError(
+                f"the data's sources changed since the plan was made: planned {uri}, now {made}; plan again"
+            )

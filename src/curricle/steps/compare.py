@@ -49,7 +49,9 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare_models(names: Sequence[str], store_uri: str, *, test: bool = False, cache_dir: Path = Path(".curricle")) -> Comparison:
+def compare_models(
+    names: Sequence[str], store_uri: str, *, test: bool = False, cache_dir: Path = Path(".curricle")
+) -> Comparison:
     """Put models side by side.
 
     Args:
@@ -62,7 +64,11 @@ def compare_models(names: Sequence[str], store_uri: str, *, test: bool = False, 
     sides = tuple(_side(name, store_uri) for name in names)
     notes = []
     if len({side.data_digest for side in sides}) > 1:
-        notes.append("trained on different data: " + ", ".join(f"{s.name} {s.data_digest[:12]}" for s in sides) + "; their scores are not of the same texts")
+        notes.append(
+            "trained on different data: "
+            + ", ".join(f"{s.name} {s.data_digest[:12]}" for s in sides)
+            + "; their scores are not of the same texts"
+        )
     measured = [side.metrics | (evaluate_model(side.uri, "", cache_dir).metrics if test else {}) for side in sides]
     keys = sorted({key for side in sides for key in side.settings})
     rows = {key: [side.settings.get(key) for side in sides] for key in keys}
@@ -71,7 +77,9 @@ def compare_models(names: Sequence[str], store_uri: str, *, test: bool = False, 
     return Comparison(sides, differing, metrics, tuple(notes))
 
 
-def score_matrix(names: Sequence[str], data: Sequence[Path], store_uri: str, cache_dir: Path = Path(".curricle")) -> tuple[str, list[dict[str, float]]]:
+def score_matrix(
+    names: Sequence[str], data: Sequence[Path], store_uri: str, cache_dir: Path = Path(".curricle")
+) -> tuple[str, list[dict[str, float]]]:
     """The headline figure of every model (rows) on the test records of every dataset (columns): what a chain of trainings won and forgot.
 
     Returns:
@@ -106,15 +114,30 @@ def _side(name: str, store_uri: str) -> Side:
         planned = [stage for stage in ChainPlan.from_json(plan).stages if stage.start != "skip"]
         stages, wanted = tuple(stage.name for stage in planned), planned[-1].uri
         if read_manifest(open_store(wanted), "") is None:
-            raise CheckpointError(f"run {name} is not complete: its last stage {planned[-1].name} has no {layout.MANIFEST} at {wanted}; "
-                                  "run the same command again, it goes on from there")
+            raise CheckpointError(
+                f"run {name} is not complete: its last stage {planned[-1].name} has no {layout.MANIFEST} at {wanted}; "
+                "run the same command again, it goes on from there"
+            )
     elif "/" in name and "://" not in name and store.read(f"{name}/{layout.MANIFEST}") is not None:
         wanted = join_uri(store_uri, name)
     source = resolve_source(wanted, store_uri)
     place = split_uri(source.uri)[0]
     spec = json.loads(open_store(place).read(layout.STAGE) or b"{}")
     stage, checkpoint = read_manifest(open_store(place), ""), read_manifest(open_store(source.uri), "")
-    best = stage if stage and stage.kind == "stage" and stage.info.get("best") == split_uri(source.uri)[1] else checkpoint
+    best = (
+        stage if stage and stage.kind == "stage" and stage.info.get("best") == split_uri(source.uri)[1] else checkpoint
+    )
     assert best is not None
-    settings = {key: value for key, value in leaves(spec.get("config") or {}).items() if not key.startswith(("tracking", *NOT_IN_DIGEST))}
-    return Side(name, source.uri, stages or (split_uri(place)[1],), settings, dict(best.metrics), best.lineage.get("data_digest") or "")
+    settings = {
+        key: value
+        for key, value in leaves(spec.get("config") or {}).items()
+        if not key.startswith(("tracking", *NOT_IN_DIGEST))
+    }
+    return Side(
+        name,
+        source.uri,
+        stages or (split_uri(place)[1],),
+        settings,
+        dict(best.metrics),
+        best.lineage.get("data_digest") or "",
+    )

@@ -61,7 +61,9 @@ def prepare_data(family: str, config: str, overrides: str, store_uri: str) -> st
     stages = list_curricula(base.parent)
     if not stages:
         raise ConfigError(f"{base.parent} holds no stage files; data cannot be described without one")
-    loaded = load_stage(base, stages[0][0], [f"family={family}", *shlex.split(overrides), f"paths.store_uri={store_uri}"])
+    loaded = load_stage(
+        base, stages[0][0], [f"family={family}", *shlex.split(overrides), f"paths.store_uri={store_uri}"]
+    )
     return prepare.prepare_data(loaded.config)
 
 
@@ -87,8 +89,17 @@ def resolve_start(from_checkpoint: str, store_uri: str, stage: str) -> resolve.S
 
 
 def plan_run(
-    *, chain: str, stages: str, overrides: str, store_uri: str, data_uri: str, start_uri: str, start_mode: str, resume: bool,
-    run_id: str, launcher: str,
+    *,
+    chain: str,
+    stages: str,
+    overrides: str,
+    store_uri: str,
+    data_uri: str,
+    start_uri: str,
+    start_mode: str,
+    resume: bool,
+    run_id: str,
+    launcher: str,
 ) -> PlannedRun:
     """Plan a chain and store the plan."""
     if start_mode not in ("auto", "scratch", "continued"):
@@ -96,8 +107,15 @@ def plan_run(
     check_launcher(launcher)
     selected = None if stages in ("", "all") else frozenset(name.strip() for name in stages.split(","))
     request = chains.ChainRequest(
-        config=CONFIG, chain=chain, overrides=(*shlex.split(overrides), f"paths.store_uri={store_uri}"), from_checkpoint=start_uri,
-        resume=resume, run_id=run_id, selected=selected, start_mode=start_mode, data_uri=data_uri,
+        config=CONFIG,
+        chain=chain,
+        overrides=(*shlex.split(overrides), f"paths.store_uri={store_uri}"),
+        from_checkpoint=start_uri,
+        resume=resume,
+        run_id=run_id,
+        selected=selected,
+        start_mode=start_mode,
+        data_uri=data_uri,
     )
     return keep_plan(chains.make_plan(request))
 
@@ -131,7 +149,9 @@ def reuse_stage(plan_uri: str, index: int, parent_uri: str) -> StageResult:
 def evaluate_model(uri: str, data_uri: str) -> EvaluationResult:
     """Measure the chain's model."""
     found = evaluate.evaluate_model(uri, data_uri)
-    return EvaluationResult(found.metrics, evaluate.page("Evaluation", {"checkpoint": found.uri, "data": data_uri}, found.metrics))
+    return EvaluationResult(
+        found.metrics, evaluate.page("Evaluation", {"checkpoint": found.uri, "data": data_uri}, found.metrics)
+    )
 
 
 def gate_model(metrics_json: str, rule: str) -> gate.Decision:
@@ -157,7 +177,13 @@ def _plan(uri: str) -> ChainPlan:
 
 def _result(outcome: train.StageOutcome) -> StageResult:
     title = f"Stage {outcome.lineage.get('stage', 'not selected')}"
-    return StageResult(outcome.uri, outcome.manifest.to_json(), outcome.metrics, evaluate.page(title, outcome.lineage, outcome.metrics), outcome.lineage)
+    return StageResult(
+        outcome.uri,
+        outcome.manifest.to_json(),
+        outcome.metrics,
+        evaluate.page(title, outcome.lineage, outcome.metrics),
+        outcome.lineage,
+    )
 
 
 def _line(event: dict) -> str:

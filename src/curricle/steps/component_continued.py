@@ -52,9 +52,15 @@ class Setting:
         backbone = self.backbone or backbones[0]
         if backbone not in backbones:
             raise ConfigError(f"{path}: backbone {backbone!r} is not one of {', '.join(backbones)}")
-        data = {"new_dataset_path": self.new_dataset_path, "old_dataset_path": self.old_dataset_path, "strategy": self.strategy}
+        data = {
+            "new_dataset_path": self.new_dataset_path,
+            "old_dataset_path": self.old_dataset_path,
+            "strategy": self.strategy,
+        }
         given = [f"data.{name}={json.dumps(value)}" for name, value in data.items() if value]
-        return experiment, compose_backbone(experiment, path, backbone, [*given, *shlex.split(self.overrides), f"paths.store_uri={self.store_uri}"])
+        return experiment, compose_backbone(
+            experiment, path, backbone, [*given, *shlex.split(self.overrides), f"paths.store_uri={self.store_uri}"]
+        )
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,10 @@ def combine_data(setting: Setting) -> Combined:
     manifest = read_manifest(open_store(uri), "")
     assert manifest is not None
     facts = {name: value for name, value in manifest.info.items() if name != "family"}
-    rows = [f"| {name} | {value if isinstance(value, int) else json.dumps(value, ensure_ascii=False)} |" for name, value in facts.items()]
+    rows = [
+        f"| {name} | {value if isinstance(value, int) else json.dumps(value, ensure_ascii=False)} |"
+        for name, value in facts.items()
+    ]
     return Combined(uri, "\n".join(["| combination | |", "|---|---|", *rows]))
 
 
@@ -86,18 +95,25 @@ def resolve_start(setting: Setting, checkpoint: str, allow_scratch: bool) -> Sou
         CheckpointError: a source was named and is no whole NER checkpoint, or there is none at all and scratch is not allowed.
     """
     experiment, composed = setting.composed()
-    base = experiment.continued_training.base_experiment if experiment.continued_training else experiment.experiment_name
+    base = (
+        experiment.continued_training.base_experiment if experiment.continued_training else experiment.experiment_name
+    )
     wanted, why = os.environ.get(ENVIRONMENT, ""), f"{ENVIRONMENT} of the environment"
     if not wanted:
         wanted, why = checkpoint, "the parameter checkpoint"
     if not wanted:
-        wanted, why = continued.newest_published(setting.store_uri, (experiment.experiment_name, base), composed.backbone), "the newest published model"
+        wanted, why = (
+            continued.newest_published(setting.store_uri, (experiment.experiment_name, base), composed.backbone),
+            "the newest published model",
+        )
     if not wanted:
         try:
             source = resolve_source(base, setting.store_uri)
         except CheckpointError as error:
             if allow_scratch:
-                return Source("", "", "no checkpoint was named and nothing was published; allow_scratch starts from the encoder")
+                return Source(
+                    "", "", "no checkpoint was named and nothing was published; allow_scratch starts from the encoder"
+                )
             raise CheckpointError(
                 f"nothing to continue from: the parameter checkpoint is empty, {setting.store_uri} holds no published model of "
                 f"{experiment.experiment_name} or {base}, and no stage {base} ({error}). Name a checkpoint, or allow_scratch=true"
@@ -112,12 +128,16 @@ def resolve_start(setting: Setting, checkpoint: str, allow_scratch: bool) -> Sou
 def _checked(source: Source, setting: Setting) -> Source:
     folder, manifest = fetch(source.uri, Path(".curricle"))
     if manifest.info.get("family", "ner") != "ner":
-        raise CheckpointError(f"{source.uri} is a {manifest.info['family']} checkpoint; continued training of {setting.experiment} needs one of NER")
+        raise CheckpointError(
+            f"{source.uri} is a {manifest.info['family']} checkpoint; continued training of {setting.experiment} needs one of NER"
+        )
     check_checkpoint(folder)
     return source
 
 
-def plan_training(setting: Setting, *, data_uri: str, start_uri: str, resume: bool, run_id: str, launcher: str) -> component.PlannedRun:
+def plan_training(
+    setting: Setting, *, data_uri: str, start_uri: str, resume: bool, run_id: str, launcher: str
+) -> component.PlannedRun:
     """Plan the one stage and store the plan."""
     check_launcher(launcher)
     experiment, composed = setting.composed()
@@ -125,17 +145,33 @@ def plan_training(setting: Setting, *, data_uri: str, start_uri: str, resume: bo
     tracking = tracking_names(experiment, composed.backbone, f"{composed.backbone}_continued_{run_id}")
     stage = StageInput(name, composed.loaded, data_uri, data_digest(data_uri), tracking)
     start = resolve_source(start_uri, store_uri) if start_uri else None
-    plan = plan_chain([stage], chain_name=f"{name} ({composed.backbone})", store_uri=store_uri, start=start,
-                      holdings=holdings(open_store(store_uri), store_uri, {name}), resume=resume, run_id=run_id)
+    plan = plan_chain(
+        [stage],
+        chain_name=f"{name} ({composed.backbone})",
+        store_uri=store_uri,
+        start=start,
+        holdings=holdings(open_store(store_uri), store_uri, {name}),
+        resume=resume,
+        run_id=run_id,
+    )
     return component.keep_plan(plan)
 
 
 def compare_models(start_uri: str, uri: str, data_uri: str) -> tuple[continued.Scores, str]:
     """Both domains before and after, and their page."""
     scores = continued.compare(start_uri, uri, data_uri)
-    shown = {f"{domain} {when}": value for when, part in (("before", scores.before), ("after", scores.after)) for domain, value in part.items()}
-    changes = {f"{domain} change": scores.after[domain] - scores.before[domain] for domain in scores.before.keys() & scores.after.keys()}
-    return scores, page("F1 before and after", {"before": start_uri or "scratch", "after": uri, "data": data_uri}, shown | changes)
+    shown = {
+        f"{domain} {when}": value
+        for when, part in (("before", scores.before), ("after", scores.after))
+        for domain, value in part.items()
+    }
+    changes = {
+        f"{domain} change": scores.after[domain] - scores.before[domain]
+        for domain in scores.before.keys() & scores.after.keys()
+    }
+    return scores, page(
+        "F1 before and after", {"before": start_uri or "scratch", "after": uri, "data": data_uri}, shown | changes
+    )
 
 
 def scores_json(scores: continued.Scores) -> str:
@@ -152,5 +188,12 @@ def publish_model(setting: Setting, uri: str, run_id: str, scores: str) -> str:
     """Put the promoted model where the next training looks for it; its URI."""
     experiment, composed = setting.composed()
     measured = json.loads(scores)
-    info = {"backbone": composed.backbone, "experiment": experiment.experiment_name, "before": measured["before"], "after": measured["after"]}
-    return continued.publish_checkpoint(uri, setting.store_uri, experiment.experiment_name, f"{composed.backbone}_{run_id}", info)
+    info = {
+        "backbone": composed.backbone,
+        "experiment": experiment.experiment_name,
+        "before": measured["before"],
+        "after": measured["after"],
+    }
+    return continued.publish_checkpoint(
+        uri, setting.store_uri, experiment.experiment_name, f"{composed.backbone}_{run_id}", info
+    )

@@ -29,7 +29,9 @@ class Scores:
     """Everything that was measured of the new model."""
 
 
-def resolve_ner(config: Mapping[str, Any], cache: Path | str | None, backbone: str | None, run_id: str | None) -> Resolution:
+def resolve_ner(
+    config: Mapping[str, Any], cache: Path | str | None, backbone: str | None, run_id: str | None
+) -> Resolution:
     """`explain_checkpoint`, where a source may also be a stage's name or an MLflow run id.
 
     Raises:
@@ -55,15 +57,26 @@ def import_checkpoint(folder: Path, store_uri: str, reason: str) -> Source:
         return Source(str(folder), manifest.digest, reason)
     facts = check_checkpoint(folder)
     files = sorted(p for p in facts.path.rglob("*") if p.is_file())
-    digest = hashlib.sha256("\n".join(f"{p.relative_to(facts.path)} {sha256_of(p)}" for p in files).encode()).hexdigest()
+    digest = hashlib.sha256(
+        "\n".join(f"{p.relative_to(facts.path)} {sha256_of(p)}" for p in files).encode()
+    ).hexdigest()
     prefix = f"{layout.IMPORTED}/ner-{digest[:16]}"
     store = open_store(store_uri)
     if read_manifest(store, prefix) is None:
-        publish(store, prefix, facts.path, kind="checkpoint", digest=digest, info={"family": "ner", "imported_from": str(folder)})
+        publish(
+            store,
+            prefix,
+            facts.path,
+            kind="checkpoint",
+            digest=digest,
+            info={"family": "ner", "imported_from": str(folder)},
+        )
     return Source(join_uri(store_uri, prefix), digest, reason)
 
 
-def publish_checkpoint(uri: str, store_uri: str, name: str, run_id: str, info: Mapping[str, Any], cache_dir: Path = Path(".curricle")) -> str:
+def publish_checkpoint(
+    uri: str, store_uri: str, name: str, run_id: str, info: Mapping[str, Any], cache_dir: Path = Path(".curricle")
+) -> str:
     """Copy a promoted model to ``published/<name>/<run id>``, where `newest_published` finds it; the copy's URI.
 
     Raises:
@@ -74,8 +87,16 @@ def publish_checkpoint(uri: str, store_uri: str, name: str, run_id: str, info: M
     store = open_store(store_uri)
     there = read_manifest(store, prefix)
     if there is None or there.digest != manifest.digest:
-        publish(store, prefix, folder, kind="checkpoint", digest=manifest.digest, metrics=manifest.metrics,
-                lineage=dict(manifest.lineage) | {"published_from": uri}, info=dict(manifest.info) | dict(info))
+        publish(
+            store,
+            prefix,
+            folder,
+            kind="checkpoint",
+            digest=manifest.digest,
+            metrics=manifest.metrics,
+            lineage=dict(manifest.lineage) | {"published_from": uri},
+            info=dict(manifest.info) | dict(info),
+        )
     return join_uri(store_uri, prefix)
 
 
@@ -112,7 +133,9 @@ def compare(parent_uri: str, child_uri: str, data_uri: str, cache_dir: Path = Pa
 
 def by_domain(metrics: Mapping[str, float], name: str = "f1") -> dict[str, float]:
     """``test/<domain>/<name>`` (or ``val/...``) as domain → value."""
-    return {key.split("/")[1]: value for key, value in metrics.items() if key.count("/") == 2 and key.endswith(f"/{name}")}
+    return {
+        key.split("/")[1]: value for key, value in metrics.items() if key.count("/") == 2 and key.endswith(f"/{name}")
+    }
 
 
 def decide(scores: Scores, min_gain: float, max_drop: float) -> Verdict:
@@ -122,9 +145,15 @@ def decide(scores: Scores, min_gain: float, max_drop: float) -> Verdict:
     if "old" not in scores.before or "old" not in scores.after:
         same = {"old": 0.0}
         verdict = judge(scores.before | same, scores.after | same, min_gain=min_gain, max_drop=max_drop)
-        return Verdict(verdict.decision, verdict.reason.partition("; old")[0] + "; the old domain was not measured: no old_dataset_path")
+        return Verdict(
+            verdict.decision,
+            verdict.reason.partition("; old")[0] + "; the old domain was not measured: no old_dataset_path",
+        )
     verdict = judge(scores.before, scores.after, min_gain=min_gain, max_drop=max_drop)
     annotated = by_domain(scores.metrics, "f1_annotated").get("old", scores.after["old"])
     if annotated - scores.after["old"] < 5e-5:
         return verdict
-    return Verdict(verdict.decision, f"{verdict.reason}; without spans of labels that no old record has, old scores {annotated:.4f}")
+    return Verdict(
+        verdict.decision,
+        f"{verdict.reason}; without spans of labels that no old record has, old scores {annotated:.4f}",
+    )

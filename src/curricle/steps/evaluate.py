@@ -34,13 +34,16 @@ def evaluate_model(uri: str, data_uri: str, cache_dir: Path = Path(".curricle"))
     folder, manifest = fetch(source.uri, cache_dir)
     name = manifest.info.get("family")
     if not name:
-        raise CheckpointError(f"{source.uri}: its manifest names no family; it was not written by this version of curricle")
+        raise CheckpointError(
+            f"{source.uri}: its manifest names no family; it was not written by this version of curricle"
+        )
     data_dir, _ = fetch(data_uri or manifest.lineage.get("data_uri") or "", cache_dir)
     return Evaluation(source.uri, family(name).load("evaluate")(folder, data_dir))
 
 
 def page(title: str, facts: dict[str, str], metrics: dict[str, float]) -> str:
     """A small self-contained HTML page: facts and metrics as two tables, for the run view of Kubeflow Pipelines."""
+
     def table(head: str, rows: list[tuple[str, str]]) -> str:
         body = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows)
         return f"<h2>{head}</h2><table>{body}</table>" if rows else ""

@@ -61,7 +61,9 @@ class Finished:
     """``outputs/final_training/.../checkpoint``, when promoted."""
 
 
-def plan_experiment(path: Path, backbone: str, overrides: list[str], *, run_id: str = "", resume: bool = True) -> Planned:
+def plan_experiment(
+    path: Path, backbone: str, overrides: list[str], *, run_id: str = "", resume: bool = True
+) -> Planned:
     """Compose an experiment for one backbone and plan its training. Writes nothing but the copy of a foreign checkpoint in the store.
 
     Raises:
@@ -83,14 +85,25 @@ def plan_experiment(path: Path, backbone: str, overrides: list[str], *, run_id: 
     kind = "_continued" if experiment.continued_training else ""
     wanted = stage_digest(config, digest, start.digest if start else "")
     if not run_id and resume:
-        places = [place for (_, d), place in held.complete.items() if d == wanted] + [place for place, d in held.occupied.items() if d == wanted]
+        places = [place for (_, d), place in held.complete.items() if d == wanted] + [
+            place for place, d in held.occupied.items() if d == wanted
+        ]
         before = next((split_uri(split_uri(p)[0])[1] for p in sorted(places)), "")
         run_id = before.removeprefix(f"{backbone}{kind}_") if before.startswith(f"{backbone}{kind}_") else ""
     run_id = run_id or f"{datetime.now():%Y%m%d_%H%M%S}"
     name = f"{backbone}{kind}_{run_id}"
-    stage = StageInput(experiment.experiment_name, composed.loaded, data_uri, digest, tracking_names(experiment, backbone, name))
-    plan = plan_chain([stage], chain_name=f"{experiment.experiment_name} ({backbone})", store_uri=store_uri, start=start, holdings=held,
-                      resume=resume, run_id=name)
+    stage = StageInput(
+        experiment.experiment_name, composed.loaded, data_uri, digest, tracking_names(experiment, backbone, name)
+    )
+    plan = plan_chain(
+        [stage],
+        chain_name=f"{experiment.experiment_name} ({backbone})",
+        store_uri=store_uri,
+        start=start,
+        holdings=held,
+        resume=resume,
+        run_id=name,
+    )
     return Planned(composed, plan, run_id, start, tuple(notes))
 
 
@@ -109,8 +122,15 @@ def run_experiment(path: Path, planned: Planned, launcher: Launcher, listen: Lis
     if verdict.decision == "promote":
         checkpoint, _ = fetch(uri, Path(config.paths.cache_dir) / "checkpoints")
         backbone = planned.composed.backbone
-        record = {"experiment": experiment.experiment_name, "backbone": backbone, "run_id": planned.run_id, "checkpoint_uri": uri,
-                  "parent_uri": parent, "config": _words(config), "metrics": outcome.metrics | scores.metrics}
+        record = {
+            "experiment": experiment.experiment_name,
+            "backbone": backbone,
+            "run_id": planned.run_id,
+            "checkpoint_uri": uri,
+            "parent_uri": parent,
+            "config": _words(config),
+            "metrics": outcome.metrics | scores.metrics,
+        }
         folder = write_final(checkpoint, final_folder(config.paths.outputs_dir, backbone, planned.run_id), record)
     return Finished(uri, scores, verdict, folder)
 
@@ -125,7 +145,9 @@ def _start(experiment: Experiment, path: Path, backbone: str, config: NerConfig)
     run_id = None
     if "{run_id}" in config.checkpoint.source_path and not os.environ.get("CHECKPOINT_PATH"):
         roots = (Path(), folder.resolve().parent)
-        run_id, why = select_run(config.checkpoint.source_path, backbone, continued.checkpoint_selection, continued.base_experiment, roots)
+        run_id, why = select_run(
+            config.checkpoint.source_path, backbone, continued.checkpoint_selection, continued.base_experiment, roots
+        )
         notes.append(f"run id {run_id}: {why}")
     cache: Path | None = Path(continued.previous_training_cache) if continued.previous_training_cache else None
     if cache and not cache.is_file() and (folder.parent / cache).is_file():
@@ -134,14 +156,21 @@ def _start(experiment: Experiment, path: Path, backbone: str, config: NerConfig)
     found = resolve_ner(tree, cache, backbone, run_id)
     notes += found.reasons
     if found.path is None:
-        return None, [*notes, "no old model: every record is read, and replay_draw each_epoch and the levers of forgetting have nothing to keep"]
+        return None, [
+            *notes,
+            "no old model: every record is read, and replay_draw each_epoch and the levers of forgetting have nothing to keep",
+        ]
     return import_checkpoint(found.path, config.paths.store_uri, f"{found.source}: {found.path}"), notes
 
 
 def tracking_names(experiment: Experiment, backbone: str, run_name: str) -> dict[str, Any]:
     """The guide's names: experiment ``<name>-continued-<backbone>``, run ``<backbone>_continued_<run id>``, tag training_type."""
     continued = experiment.continued_training is not None
-    parts = [experiment.experiment_name, "continued" if continued else "", backbone if experiment.naming.include_backbone_in_experiment else ""]
+    parts = [
+        experiment.experiment_name,
+        "continued" if continued else "",
+        backbone if experiment.naming.include_backbone_in_experiment else "",
+    ]
     tags = {"training_type": "continued" if continued else "baseline", "backbone": backbone}
     if experiment.stages.training.aml_experiment:
         tags["aml_experiment"] = experiment.stages.training.aml_experiment
@@ -150,9 +179,16 @@ def tracking_names(experiment: Experiment, backbone: str, run_name: str) -> dict
 
 def _words(config: NerConfig) -> dict[str, Any]:
     """The hyperparameters by the guide's words, as its cache files hold them."""
-    return {"backbone": config.model.encoder, "learning_rate": config.training.learning_rate, "weight_decay": config.training.weight_decay,
-            "batch_size": config.data_loader.batch_size, "epochs": config.training.trainer.max_epochs, "dropout": config.model.dropout,
-            "random_seed": config.seed, "strategy": config.data.strategy}
+    return {
+        "backbone": config.model.encoder,
+        "learning_rate": config.training.learning_rate,
+        "weight_decay": config.training.weight_decay,
+        "batch_size": config.data_loader.batch_size,
+        "epochs": config.training.trainer.max_epochs,
+        "dropout": config.model.dropout,
+        "random_seed": config.seed,
+        "strategy": config.data.strategy,
+    }
 
 
 def _found_by_search(experiment: Experiment, backbone: str) -> dict[str, Any]:
@@ -160,13 +196,20 @@ def _found_by_search(experiment: Experiment, backbone: str) -> dict[str, Any]:
     if experiment.stages.hpo is None:
         return {}
     best = read_cache(BEST_CACHE)
-    if (best.get("experiment"), best.get("backbone")) == (experiment.experiment_name, backbone) and "trial_name" in best:
+    if (best.get("experiment"), best.get("backbone")) == (
+        experiment.experiment_name,
+        backbone,
+    ) and "trial_name" in best:
         return best
-    raise CheckpointError(f"{experiment.experiment_name} lists the stage hpo, and {BEST_CACHE} holds no result of it for {backbone}; "
-                          "run the search first (--stage hpo), or all stages")
+    raise CheckpointError(
+        f"{experiment.experiment_name} lists the stage hpo, and {BEST_CACHE} holds no result of it for {backbone}; "
+        "run the search first (--stage hpo), or all stages"
+    )
 
 
-def search_experiment(path: Path, backbone: str, overrides: list[str], *, stage: str, launcher: Launcher, listen: Listener) -> dict[str, Any]:
+def search_experiment(
+    path: Path, backbone: str, overrides: list[str], *, stage: str, launcher: Launcher, listen: Listener
+) -> dict[str, Any]:
     """Search the hyperparameters of an experiment: Optuna trials, each an ordinary stage of the run ``hpo-<study>``; goes on where it was stopped.
 
     Returns:
@@ -192,14 +235,33 @@ def search_experiment(path: Path, backbone: str, overrides: list[str], *, stage:
     name = f"{experiment.experiment_name}-{backbone}-{stage}-{mark}"
     storage = Path(config.paths.outputs_dir) / "hpo" / f"{name}.db"
     storage.parent.mkdir(parents=True, exist_ok=True)
-    seed = config.seed + (len(optuna.load_study(study_name=name, storage=f"sqlite:///{storage}").trials) if storage.is_file() else 0)
-    sampler = optuna.samplers.RandomSampler(seed=seed) if search.sampling.algorithm == "random" else optuna.samplers.TPESampler(seed=seed)
+    seed = config.seed + (
+        len(optuna.load_study(study_name=name, storage=f"sqlite:///{storage}").trials) if storage.is_file() else 0
+    )
+    sampler = (
+        optuna.samplers.RandomSampler(seed=seed)
+        if search.sampling.algorithm == "random"
+        else optuna.samplers.TPESampler(seed=seed)
+    )
     ending = search.early_termination
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=ending.delay_evaluation, interval_steps=ending.evaluation_interval) \
-        if ending else optuna.pruners.NopPruner()
-    study = optuna.create_study(study_name=name, storage=f"sqlite:///{storage}", load_if_exists=True, sampler=sampler, pruner=pruner,
-                                direction=search.objective.goal)
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):  # interrupted: drawn again with the same values
+    pruner = (
+        optuna.pruners.MedianPruner(
+            n_startup_trials=2, n_warmup_steps=ending.delay_evaluation, interval_steps=ending.evaluation_interval
+        )
+        if ending
+        else optuna.pruners.NopPruner()
+    )
+    study = optuna.create_study(
+        study_name=name,
+        storage=f"sqlite:///{storage}",
+        load_if_exists=True,
+        sampler=sampler,
+        pruner=pruner,
+        direction=search.objective.goal,
+    )
+    for trial in study.get_trials(
+        states=(optuna.trial.TrialState.RUNNING,)
+    ):  # interrupted: drawn again with the same values
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(trial.params)
 
@@ -208,10 +270,23 @@ def search_experiment(path: Path, backbone: str, overrides: list[str], *, stage:
         composed = compose_backbone(experiment, path, backbone, overrides, overlay(values, f"trial {trial.number}"))
         loaded: Loaded[NerConfig] = composed.loaded
         digest = stage_digest(loaded.config, data_digest, start.digest if start else "")
-        stage_input = StageInput(f"trial-{digest[:8]}", loaded, data_uri, data_digest, tracking_names(experiment, backbone, f"{name}-{trial.number}"))
+        stage_input = StageInput(
+            f"trial-{digest[:8]}",
+            loaded,
+            data_uri,
+            data_digest,
+            tracking_names(experiment, backbone, f"{name}-{trial.number}"),
+        )
         held = holdings(open_store(config.paths.store_uri), config.paths.store_uri, {stage_input.name})
-        plan = plan_chain([stage_input], chain_name=name, store_uri=config.paths.store_uri, start=start, holdings=held, resume=True,
-                          run_id=f"hpo-{name}")
+        plan = plan_chain(
+            [stage_input],
+            chain_name=name,
+            store_uri=config.paths.store_uri,
+            start=start,
+            holdings=held,
+            resume=True,
+            run_id=f"hpo-{name}",
+        )
 
         def heard(event: dict[str, Any]) -> None:
             listen(event)
@@ -222,20 +297,41 @@ def search_experiment(path: Path, backbone: str, overrides: list[str], *, stage:
 
         metrics = run_chain(plan, launcher, heard)[-1].metrics
         if search.objective.metric not in metrics:
-            raise CheckpointError(f"objective.metric {search.objective.metric!r} was not measured; measured: {', '.join(sorted(metrics))}")
+            raise CheckpointError(
+                f"objective.metric {search.objective.metric!r} was not measured; measured: {', '.join(sorted(metrics))}"
+            )
         return metrics[search.objective.metric]
 
     done = len(study.get_trials(states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)))
     if done < search.sampling.max_trials:
-        study.optimize(objective, n_trials=search.sampling.max_trials - done, timeout=search.sampling.timeout_minutes * 60, catch=(JobError,))
+        study.optimize(
+            objective,
+            n_trials=search.sampling.max_trials - done,
+            timeout=search.sampling.timeout_minutes * 60,
+            catch=(JobError,),
+        )
     ended = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     if not ended:
-        raise JobError(f"none of the {len(study.trials)} trials of {name} came to an end; `curricle show hpo-{name}` says why", reason="search")
+        raise JobError(
+            f"none of the {len(study.trials)} trials of {name} came to an end; `curricle show hpo-{name}` says why",
+            reason="search",
+        )
     best = study.best_trial
     found = {
-        "experiment": experiment.experiment_name, "backbone": backbone, "trial_name": f"trial_{best.number}", "trial_id": best.number,
-        "study_name": name, "hyperparameters": best.params, "metrics": {"objective_value": best.value}, "dataset_version": data_digest[:16],
-        "selection_criteria": {"metric": search.objective.metric, "goal": search.objective.goal, "best_value": best.value, "backbone": backbone},
+        "experiment": experiment.experiment_name,
+        "backbone": backbone,
+        "trial_name": f"trial_{best.number}",
+        "trial_id": best.number,
+        "study_name": name,
+        "hyperparameters": best.params,
+        "metrics": {"objective_value": best.value},
+        "dataset_version": data_digest[:16],
+        "selection_criteria": {
+            "metric": search.objective.metric,
+            "goal": search.objective.goal,
+            "best_value": best.value,
+            "backbone": backbone,
+        },
     }
     write_best(found)
     return found | {"trials": len(study.trials), "complete": len(ended)}
@@ -282,17 +378,33 @@ def measure_latency(path: Path, backbone: str, overrides: list[str]) -> tuple[Pa
             began = time.perf_counter()
             predict(tagger, batch)
             times.append(time.perf_counter() - began)
-        times = sorted(times[asked.benchmarking.warmup_iterations:])
-        rows[str(size)] = {"mean_ms": 1000 * sum(times) / len(times), "p95_ms": 1000 * times[int(0.95 * (len(times) - 1))],
-                           "texts_per_second": size * len(times) / sum(times)}
+        times = sorted(times[asked.benchmarking.warmup_iterations :])
+        rows[str(size)] = {
+            "mean_ms": 1000 * sum(times) / len(times),
+            "p95_ms": 1000 * times[int(0.95 * (len(times) - 1))],
+            "texts_per_second": size * len(times) / sum(times),
+        }
     target = folder / asked.output.filename
-    result = {"model": str(folder), "data": str(source), "iterations": asked.benchmarking.iterations, "batch_sizes": rows}
+    result = {
+        "model": str(folder),
+        "data": str(source),
+        "iterations": asked.benchmarking.iterations,
+        "batch_sizes": rows,
+    }
     target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return target, result
 
 
 def summary(planned: Planned, finished: Finished) -> dict[str, Any]:
     """Everything about a finished experiment, for ``--json``."""
-    return {"run_id": planned.run_id, "checkpoint_uri": finished.uri, "before": finished.scores.before, "after": finished.scores.after,
-            "metrics": finished.scores.metrics, "decision": finished.verdict.decision, "reason": finished.verdict.reason,
-            "folder": str(finished.folder) if finished.folder else None, "notes": list(planned.notes)}
+    return {
+        "run_id": planned.run_id,
+        "checkpoint_uri": finished.uri,
+        "before": finished.scores.before,
+        "after": finished.scores.after,
+        "metrics": finished.scores.metrics,
+        "decision": finished.verdict.decision,
+        "reason": finished.verdict.reason,
+        "folder": str(finished.folder) if finished.folder else None,
+        "notes": list(planned.notes),
+    }

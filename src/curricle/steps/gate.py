@@ -36,8 +36,12 @@ def gate(metrics: dict[str, float], rule: str) -> Decision:
             raise ConfigError(f"gate rule {part!r} is not of the form `metric >= number` (joined with `and`)")
         metric = found["metric"]
         if metric not in metrics:
-            raise ConfigError(f"gate rule names {metric!r}, which was not measured; measured: {', '.join(sorted(metrics))}")
+            raise ConfigError(
+                f"gate rule names {metric!r}, which was not measured; measured: {', '.join(sorted(metrics))}"
+            )
         holds = _OPS[found["op"]](metrics[metric], float(found["value"]))
-        outcomes.append((holds, f"{metric} {metrics[metric]:.4f} {'is' if holds else 'is not'} {found['op']} {found['value']}"))
+        outcomes.append(
+            (holds, f"{metric} {metrics[metric]:.4f} {'is' if holds else 'is not'} {found['op']} {found['value']}")
+        )
     decision: Literal["promote", "hold"] = "promote" if all(holds for holds, _ in outcomes) else "hold"
     return Decision(decision, "; ".join(text for _, text in outcomes))

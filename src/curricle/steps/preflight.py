@@ -61,7 +61,11 @@ def check_store(uri: str) -> list[Finding]:
         return findings[-1].ok
 
     stores: list[Store] = []
-    if not attempt("open", lambda: stores.append(open_store(uri)) or stores[0].uri, "Correct the URI or set the variables that it names (docs/stores.md)."):
+    if not attempt(
+        "open",
+        lambda: stores.append(open_store(uri)) or stores[0].uri,
+        "Correct the URI or set the variables that it names (docs/stores.md).",
+    ):
         return findings
     store, folder = stores[0], f"curricle-preflight-{uuid.uuid4().hex}"
     key, data = f"{folder}/probe.bin", os.urandom(_SIZE)
@@ -75,7 +79,9 @@ def check_store(uri: str) -> list[Finding]:
     def read() -> str:
         found = store.read(key)
         if found != data:
-            what = "nothing" if found is None else f"{len(found)} bytes, sha256 {hashlib.sha256(found).hexdigest()[:12]}…"
+            what = (
+                "nothing" if found is None else f"{len(found)} bytes, sha256 {hashlib.sha256(found).hexdigest()[:12]}…"
+            )
             raise StoreError(f"{store.uri}: wrote {_SIZE} bytes to {key!r}, read back {what}")
         return f"{_SIZE} bytes, as written"
 
@@ -91,8 +97,18 @@ def check_store(uri: str) -> list[Finding]:
             raise StoreError(f"{store.uri}: deleted {key!r}, but it can still be read")
         return "nothing is left"
 
-    if attempt("write", write, "Give the credentials the right to write here (s3:PutObject), or make the folder writable."):
-        attempt("read", read, "Give the credentials the right to read here (s3:GetObject); a store that alters data cannot be used.")
+    if attempt(
+        "write", write, "Give the credentials the right to write here (s3:PutObject), or make the folder writable."
+    ):
+        attempt(
+            "read",
+            read,
+            "Give the credentials the right to read here (s3:GetObject); a store that alters data cannot be used.",
+        )
         attempt("list", list_, "Give the credentials the right to list the bucket (s3:ListBucket).")
-        attempt("delete", delete, f"Give the credentials the right to delete here (s3:DeleteObject); then remove {folder}/ by hand.")
+        attempt(
+            "delete",
+            delete,
+            f"Give the credentials the right to delete here (s3:DeleteObject); then remove {folder}/ by hand.",
+        )
     return findings

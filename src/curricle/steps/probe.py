@@ -16,7 +16,11 @@ from curricle.steps.preflight import check_store
 def main(store_uri: str) -> None:
     """Print the findings; the exit code is 0 whatever they are, since the launcher reads them."""
     free = shutil.disk_usage("/tmp").free / 2**30
-    findings = [Finding("worker", True, f"curricle {version('curricle')}, torch {version('torch')}, {free:.0f} GiB free in /tmp")]
+    findings = [
+        Finding(
+            "worker", True, f"curricle {version('curricle')}, torch {version('torch')}, {free:.0f} GiB free in /tmp"
+        )
+    ]
     findings += [Finding(f"store, worker: {f.name}", f.ok, f.detail, f.advice) for f in check_store(store_uri)]
     print(MARK + json.dumps([asdict(f) for f in findings]), flush=True)
 

@@ -39,7 +39,9 @@ class LogRelay:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ended.set()
         self._thread.join(self._every)
 
@@ -65,8 +67,12 @@ class LogRelay:
                 return
             count, lines = self._count, list(self._lines)
             self._written = count
-        with suppress(StoreError):  # the next write has these lines too; training says itself what is wrong with the store
-            self._store.write(layout.LOG, json.dumps({"writer": self._writer, "first": count - len(lines), "lines": lines}).encode())
+        with suppress(
+            StoreError
+        ):  # the next write has these lines too; training says itself what is wrong with the store
+            self._store.write(
+                layout.LOG, json.dumps({"writer": self._writer, "first": count - len(lines), "lines": lines}).encode()
+            )
 
 
 class RunReader:
@@ -94,7 +100,7 @@ class RunReader:
             if number < found["first"]:
                 yield f"{name}: ({found['first'] - number} lines left out)"
                 number = found["first"]
-            yield from (f"{name}: {line}" for line in found["lines"][number - found["first"]:])
+            yield from (f"{name}: {line}" for line in found["lines"][number - found["first"] :])
             self._read[uri] = found["writer"], found["first"] + len(found["lines"])
 
     def failures(self) -> list[dict[str, Any]]:
@@ -110,5 +116,9 @@ class RunReader:
         """Name and place of each stage that the run trains; none before it is planned."""
         data = self._run.read(layout.PLAN)
         with suppress(ConfigError):  # a plan of another version of curricle
-            return [(s.name, s.uri) for s in ChainPlan.from_json(data).stages if s.start in ("scratch", "continued")] if data else []
+            return (
+                [(s.name, s.uri) for s in ChainPlan.from_json(data).stages if s.start in ("scratch", "continued")]
+                if data
+                else []
+            )
         return []

@@ -49,7 +49,9 @@ def best_checkpoint(place_uri: str) -> str:
     """
     manifest = read_manifest(open_store(place_uri), "")
     if manifest is None or manifest.kind != "stage":
-        raise CheckpointError(f"{place_uri} holds no complete stage ({layout.MANIFEST} is missing); {_listing(place_uri)}")
+        raise CheckpointError(
+            f"{place_uri} holds no complete stage ({layout.MANIFEST} is missing); {_listing(place_uri)}"
+        )
     return join_uri(place_uri, manifest.info["best"])
 
 
@@ -73,7 +75,9 @@ def _of_stage(stage: str, store_uri: str) -> Source:
     good, broken, stages = find_checkpoints(store, store_uri, stage)
     if not good:
         found = "; unreadable: " + "; ".join(broken) if broken else ""
-        trained = f"stages with checkpoints there: {', '.join(stages)}" if stages else "no checkpoint of any stage is there"
+        trained = (
+            f"stages with checkpoints there: {', '.join(stages)}" if stages else "no checkpoint of any stage is there"
+        )
         raise CheckpointError(
             f"--from-checkpoint {stage}: {store_uri} holds no complete checkpoint of stage {stage!r}{found}; {trained}. "
             f"Train {stage} first, or give the path of a checkpoint"
@@ -94,7 +98,9 @@ def _of_mlflow_run(run_id: str) -> Source:
     tracking = os.environ.get("MLFLOW_TRACKING_URI", TrackingConfig().mlflow_uri)
     path = tracking.removeprefix("sqlite:///")
     if path != tracking and not Path(path).is_file():
-        raise CheckpointError(f"--from-checkpoint {run_id} looks like an MLflow run id, but {tracking} is not there; set MLFLOW_TRACKING_URI")
+        raise CheckpointError(
+            f"--from-checkpoint {run_id} looks like an MLflow run id, but {tracking} is not there; set MLFLOW_TRACKING_URI"
+        )
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -103,9 +109,13 @@ def _of_mlflow_run(run_id: str) -> Source:
     except MlflowException as error:
         raise CheckpointError(f"--from-checkpoint {run_id}: {tracking} knows no such run ({error.message})") from None
     tags, params = run.data.tags, run.data.params
-    missing = [name for name in ("curricle.run", "curricle.stage") if name not in tags] + ["paths.store_uri"] * ("paths.store_uri" not in params)
+    missing = [name for name in ("curricle.run", "curricle.stage") if name not in tags] + ["paths.store_uri"] * (
+        "paths.store_uri" not in params
+    )
     if missing:
-        raise CheckpointError(f"--from-checkpoint {run_id}: the MLflow run {run.info.run_name} has no {', '.join(missing)}; it is no run of Curricle")
+        raise CheckpointError(
+            f"--from-checkpoint {run_id}: the MLflow run {run.info.run_name} has no {', '.join(missing)}; it is no run of Curricle"
+        )
     found = _at(join_uri(params["paths.store_uri"], tags["curricle.run"], tags["curricle.stage"]))
     return Source(found.uri, found.digest, f"MLflow run {run.info.run_name}")
 
@@ -133,7 +143,10 @@ def find_checkpoints(store: Store, store_uri: str, stage: str) -> tuple[list[Can
             continue
         if manifest is None:
             broken.append(f"{prefix} (no {layout.MANIFEST}: its upload never finished)")
-        elif not isinstance(manifest.metrics.get("val_loss"), int | float) or manifest.metrics["val_loss"] != manifest.metrics["val_loss"]:
+        elif (
+            not isinstance(manifest.metrics.get("val_loss"), int | float)
+            or manifest.metrics["val_loss"] != manifest.metrics["val_loss"]
+        ):
             broken.append(f"{prefix} (its manifest gives no val_loss)")
         else:
             good.append(Candidate(join_uri(store_uri, prefix), manifest.metrics["val_loss"], manifest))

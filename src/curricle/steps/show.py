@@ -45,7 +45,9 @@ def latest_stage(store_uri: str, family: str) -> str:
         if row["state"] == "complete" and row["family"] in (family, ""):
             newest = max(newest or ("", ""), (row["created"], f"{store_uri.rstrip('/')}/{row['run']}/{row['stage']}"))
     if newest is None:
-        raise StoreError(f"{store_uri} holds no complete {family} stage; train one first (curricle train-curriculum --chain chain_smoke)")
+        raise StoreError(
+            f"{store_uri} holds no complete {family} stage; train one first (curricle train-curriculum --chain chain_smoke)"
+        )
     return newest[1]
 
 
@@ -60,8 +62,16 @@ def _stages(store_uri: str, run: str) -> list[dict[str, Any]]:
     for (run_id, stage), files in sorted(seen.items()):
         prefix = f"{run_id}/{stage}"
         spec = json.loads(store.read(f"{prefix}/{layout.STAGE}") or b"{}")
-        row: dict[str, Any] = {"run": run_id, "stage": stage, "state": "interrupted", "start": spec.get("start", ""),
-                               "family": spec.get("family", ""), "digest": spec.get("digest", "")[:12], "created": "", "detail": ""}
+        row: dict[str, Any] = {
+            "run": run_id,
+            "stage": stage,
+            "state": "interrupted",
+            "start": spec.get("start", ""),
+            "family": spec.get("family", ""),
+            "digest": spec.get("digest", "")[:12],
+            "created": "",
+            "detail": "",
+        }
         manifest = read_manifest(store, prefix) if layout.MANIFEST in files else None
         if manifest:
             best = ", ".join(f"{key} {value:.4f}" for key, value in sorted(manifest.metrics.items())[:6])

@@ -64,7 +64,13 @@ def train_stage(
         return saved[-1] != saved[-2]
 
     try:
-        outcome = run_with_retries(launcher, job, max_attempts=launcher.max_attempts, advanced=advanced, on_log=lambda line: listen(parse_line(line)))
+        outcome = run_with_retries(
+            launcher,
+            job,
+            max_attempts=launcher.max_attempts,
+            advanced=advanced,
+            on_log=lambda line: listen(parse_line(line)),
+        )
     except Interrupted:
         raise
     except JobError as error:
@@ -74,11 +80,21 @@ def train_stage(
         raise Interrupted(f"stage {stage.name} was stopped; its state is saved, the same command goes on from there")
     if outcome.state == "failed":
         message = f"stage {stage.name} failed ({outcome.reason}, exit code {outcome.exit_code}): {outcome.message}"
-        _record(store, plan, stage, cause=outcome.reason, message=outcome.message, exit_code=outcome.exit_code, where=outcome.where)
+        _record(
+            store,
+            plan,
+            stage,
+            cause=outcome.reason,
+            message=outcome.message,
+            exit_code=outcome.exit_code,
+            where=outcome.where,
+        )
         raise JobError(message, reason=outcome.reason, exit_code=2 if outcome.exit_code == 2 else 1)
     manifest = read_manifest(store, "")
     if manifest is None:
-        raise JobError(f"stage {stage.name}: the job succeeded but left no {layout.MANIFEST} at {stage.uri}", reason="lost")
+        raise JobError(
+            f"stage {stage.name}: the job succeeded but left no {layout.MANIFEST} at {stage.uri}", reason="lost"
+        )
     return _outcome(stage, manifest)
 
 
@@ -86,8 +102,12 @@ def job_of(plan: ChainPlan, stage: StagePlan) -> Job:
     """The job that trains a stage, as any launcher gets it."""
     trainer = stage.config["training"]["trainer"]
     return Job(
-        name=stage.job_name, argv=(*stage.argv, "--progress", "json"), nodes=trainer["num_nodes"], processes_per_node=trainer["devices"],
-        labels={"curricle.dev/run": plan.run_id, "curricle.dev/stage": stage.name}, digest=stage.digest,
+        name=stage.job_name,
+        argv=(*stage.argv, "--progress", "json"),
+        nodes=trainer["num_nodes"],
+        processes_per_node=trainer["devices"],
+        labels={"curricle.dev/run": plan.run_id, "curricle.dev/stage": stage.name},
+        digest=stage.digest,
         heartbeat=join_uri(stage.uri, layout.HEARTBEAT),
     )
 
@@ -100,7 +120,12 @@ def _saved(store: Store) -> str:
 
 def _record(store: Store, plan: ChainPlan, stage: StagePlan, **failure: Any) -> None:
     """Write why a stage failed to its place in the store: Kubeflow keeps no reason."""
-    record = {"stage": stage.name, "run_id": plan.run_id, "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **failure}
+    record = {
+        "stage": stage.name,
+        "run_id": plan.run_id,
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **failure,
+    }
     store.write(layout.FAILURE, json.dumps(record, indent=1, sort_keys=True).encode())
 
 
@@ -113,10 +138,14 @@ def reuse_stage(plan: ChainPlan, index: int, parent_uri: str) -> StageOutcome:
     stage = plan.stages[index]
     uri = (parent_uri or stage.parent_uri) if stage.start == "skip" else stage.uri
     if not uri:
-        return StageOutcome("", Manifest(kind="stage", digest="", files={}, metrics={}, lineage={}, info={}, created=""), {}, {})
+        return StageOutcome(
+            "", Manifest(kind="stage", digest="", files={}, metrics={}, lineage={}, info={}, created=""), {}, {}
+        )
     manifest = read_manifest(open_store(uri), "")
     if manifest is None:
-        raise CheckpointError(f"stage {stage.name} was to be taken from {uri}, but that is not complete (any more); plan again")
+        raise CheckpointError(
+            f"stage {stage.name} was to be taken from {uri}, but that is not complete (any more); plan again"
+        )
     return _outcome(dataclasses.replace(stage, uri=uri), manifest)
 
 
@@ -138,8 +167,16 @@ def _spec(plan: ChainPlan, stage: StagePlan, parent_uri: str) -> StageSpec:
         if read_kind(source) == "stage":
             source = best_checkpoint(source)
     return StageSpec(
-        run_id=plan.run_id, stage=stage.name, digest=stage.digest, family=stage.family, config=stage.config, start=stage.start,
-        parent_uri=source, parent_digest=stage.parent_digest or None, data_uri=stage.data_uri, data_digest=stage.data_digest,
+        run_id=plan.run_id,
+        stage=stage.name,
+        digest=stage.digest,
+        family=stage.family,
+        config=stage.config,
+        start=stage.start,
+        parent_uri=source,
+        parent_digest=stage.parent_digest or None,
+        data_uri=stage.data_uri,
+        data_digest=stage.data_digest,
         tracking=stage.tracking,
     )
 
@@ -158,8 +195,11 @@ def read_kind(uri: str) -> str:
 
 def _outcome(stage: StagePlan, manifest: Manifest) -> StageOutcome:
     lineage = {
-        "stage": stage.name, "start": stage.start, "digest": manifest.digest,
+        "stage": stage.name,
+        "start": stage.start,
+        "digest": manifest.digest,
         "checkpoint_uri": join_uri(stage.uri, manifest.info["best"]) if "best" in manifest.info else stage.uri,
-        "parent_checkpoint_uri": manifest.lineage.get("parent_uri") or "", "data_uri": stage.data_uri,
+        "parent_checkpoint_uri": manifest.lineage.get("parent_uri") or "",
+        "data_uri": stage.data_uri,
     }
     return StageOutcome(stage.uri, manifest, manifest.metrics, lineage)

@@ -84,7 +84,9 @@ def assign_csv(source: Path, column: str, output: Path, open_scorer: Callable[[]
         rows = csv.DictReader(lines)
         header = list(rows.fieldnames or [])
         if column not in header:
-            raise DataError(f"{source} has no column {column!r}; its columns: {', '.join(header) or 'none (the file is empty)'}")
+            raise DataError(
+                f"{source} has no column {column!r}; its columns: {', '.join(header) or 'none (the file is empty)'}"
+            )
         clash = [name for name in ADDED if name in header]
         if clash:
             raise DataError(f"{source} already has the column {', '.join(clash)}; rename it first")
@@ -98,7 +100,14 @@ def assign_csv(source: Path, column: str, output: Path, open_scorer: Callable[[]
                 for batch in _batches(rows, source):
                     hits = scorer.search([row[column] for row in batch], 1)
                     for row, (hit, *_) in zip(batch, hits, strict=True):
-                        writer.writerow(row | {"naics_code": hit.code, "naics_title": hit.title, "naics_confidence": f"{hit.confidence:.4f}"})
+                        writer.writerow(
+                            row
+                            | {
+                                "naics_code": hit.code,
+                                "naics_title": hit.title,
+                                "naics_confidence": f"{hit.confidence:.4f}",
+                            }
+                        )
                     count += len(batch)
             os.replace(temporary, output)
         except BaseException:

@@ -46,7 +46,9 @@ def open_local(path: Path, key: str, uri: str) -> BinaryIO:
     try:
         return open(path, "rb")
     except OSError as error:
-        raise StoreError(f"{uri}: cannot put {key!r}: the local file {path} cannot be read ({error.strerror})") from error
+        raise StoreError(
+            f"{uri}: cannot put {key!r}: the local file {path} cannot be read ({error.strerror})"
+        ) from error
 
 
 class FolderStore:
@@ -60,11 +62,15 @@ class FolderStore:
         if uri.startswith("file://"):
             path = unquote(uri.removeprefix("file://").removeprefix("localhost"))
             if not path.startswith("/"):
-                raise StoreError(f"cannot open {uri!r}: a file URI is absolute, file:///folder; found host or relative path {path!r}")
+                raise StoreError(
+                    f"cannot open {uri!r}: a file URI is absolute, file:///folder; found host or relative path {path!r}"
+                )
             self.uri = uri.rstrip("/") or uri
         else:
             if not uri:
-                raise StoreError("cannot open a store: the URI is empty; pass a folder, file:///folder, minio://bucket/prefix or s3://bucket/prefix")
+                raise StoreError(
+                    "cannot open a store: the URI is empty; pass a folder, file:///folder, minio://bucket/prefix or s3://bucket/prefix"
+                )
             path = os.path.abspath(os.path.expanduser(uri))
             self.uri = path
         self._root = Path(path)
@@ -102,7 +108,9 @@ class FolderStore:
                     return
                 _write_whole(path, lambda out: shutil.copyfileobj(source, out, _CHUNK))
             except OSError as error:
-                raise StoreError(f"{self.uri}: got {key!r}, but cannot write it to {path}: {error.strerror or error}") from error
+                raise StoreError(
+                    f"{self.uri}: got {key!r}, but cannot write it to {path}: {error.strerror or error}"
+                ) from error
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Every object whose key starts with `prefix`, sorted by key; files still being written are not objects."""
@@ -152,9 +160,13 @@ class FolderStore:
     def _path(self, key: str) -> Path:
         path = self._root / check_key(key, self.uri)
         if is_part(path.name):
-            raise StoreError(f"{self.uri}: key {key!r} refused: hidden names that end in {_PART} are those of files being written")
+            raise StoreError(
+                f"{self.uri}: key {key!r} refused: hidden names that end in {_PART} are those of files being written"
+            )
         if not path.resolve().is_relative_to(self._root.resolve()):
-            raise StoreError(f"{self.uri}: key {key!r} refused: a link leads out of the store, to {path.resolve()}; open the store there instead")
+            raise StoreError(
+                f"{self.uri}: key {key!r} refused: a link leads out of the store, to {path.resolve()}; open the store there instead"
+            )
         return path
 
     def _open(self, key: str) -> BinaryIO:

@@ -21,7 +21,9 @@ def check_key(key: str, uri: str) -> str:
     if any(segment in ("", ".", "..") for segment in key.split("/")):
         raise StoreError(f"{uri}: key {key!r} refused: a key is relative, without empty, '.' or '..' segments")
     if "\\" in key or any(ord(c) < 32 for c in key):
-        raise StoreError(f"{uri}: key {key!r} refused: backslashes and control characters do not survive in every store")
+        raise StoreError(
+            f"{uri}: key {key!r} refused: backslashes and control characters do not survive in every store"
+        )
     return key
 
 
@@ -37,7 +39,9 @@ def check_prefix(prefix: str, uri: str) -> str:
 def check_delete(prefix: str, uri: str) -> str:
     """A prefix to delete, without its trailing ``/``; never empty, so that an unset variable cannot empty a store."""
     if not prefix.strip("/"):
-        raise StoreError(f"{uri}: refused to delete everything at the store's root; name a prefix below it (or open the store's parent)")
+        raise StoreError(
+            f"{uri}: refused to delete everything at the store's root; name a prefix below it (or open the store's parent)"
+        )
     return check_key(prefix.removesuffix("/"), uri)
 
 

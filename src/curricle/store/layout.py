@@ -1,20 +1,20 @@
 """The layout of a run in a store: every path and name of it, once.
 
-    <store_uri>/
-      data/<family>-<digest>/             prepared data, manifest.json last
-      imported/<family>-<digest>/         a checkpoint that was made elsewhere
-      published/<name>/<run id>/          a promoted checkpoint; the newest is where the next continued training starts
-      sequential_01-02-03/                a run (its id)
-        plan.json                         the chain's plan
-        failure.json                      why a task of the pipeline failed that trains no stage
-        01_stage/                         a stage's place
-          stage.json                      what the worker reads: digest, effective config, start, parent, data
-          01_stage-epoch=05-val_loss=0.1234.ckpt/     best checkpoint so far, manifest.json last
-          last.ckpt/                      newest state, for resuming
-          manifest.json                   the stage is complete: digest, metrics, lineage, which checkpoint is best
-          failure.json                    why the last attempt failed, if it did
-          log.json                        the newest log lines, where a pipeline trains the stage
-          heartbeat                       rewritten while a launcher waits for the stage's job on a cluster
+<store_uri>/
+  data/<family>-<digest>/             prepared data, manifest.json last
+  imported/<family>-<digest>/         a checkpoint that was made elsewhere
+  published/<name>/<run id>/          a promoted checkpoint; the newest is where the next continued training starts
+  sequential_01-02-03/                a run (its id)
+    plan.json                         the chain's plan
+    failure.json                      why a task of the pipeline failed that trains no stage
+    01_stage/                         a stage's place
+      stage.json                      what the worker reads: digest, effective config, start, parent, data
+      01_stage-epoch=05-val_loss=0.1234.ckpt/     best checkpoint so far, manifest.json last
+      last.ckpt/                      newest state, for resuming
+      manifest.json                   the stage is complete: digest, metrics, lineage, which checkpoint is best
+      failure.json                    why the last attempt failed, if it did
+      log.json                        the newest log lines, where a pipeline trains the stage
+      heartbeat                       rewritten while a launcher waits for the stage's job on a cluster
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ TRAINED = "trained.safetensors"
 """The weights that training goes on from, where they are not those of `WEIGHTS`."""
 CONFIG = "config.yaml"
 
-_CHECKPOINT = re.compile(r"^(?P<stage>.+)-epoch=(?P<epoch>\d+)-val_loss=(?P<loss>-?[0-9.]+(?:e[+-]?\d+)?|nan|-?inf)\.ckpt$", re.I)
+_CHECKPOINT = re.compile(
+    r"^(?P<stage>.+)-epoch=(?P<epoch>\d+)-val_loss=(?P<loss>-?[0-9.]+(?:e[+-]?\d+)?|nan|-?inf)\.ckpt$", re.I
+)
 
 
 class CheckpointName(NamedTuple):

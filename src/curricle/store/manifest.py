@@ -37,7 +37,9 @@ _VERSION = 1
 _PARALLEL = 4  # files on their way at once
 _CHUNK = 1 << 20
 _log = logging.getLogger(__name__)
-_SETTLED = 2.0  # seconds; a file changed later than this ago may change again within one tick of the file system's clock
+_SETTLED = (
+    2.0  # seconds; a file changed later than this ago may change again within one tick of the file system's clock
+)
 _hashed: dict[tuple, str] = {}  # (path, *_state) → sha256, for this process
 
 
@@ -73,7 +75,10 @@ class Manifest:
             "kind": self.kind,
             "digest": self.digest,
             "files": {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in self.files.items()},
-            "metrics": {name: float(value) if math.isfinite(value) else str(float(value)) for name, value in self.metrics.items()},
+            "metrics": {
+                name: float(value) if math.isfinite(value) else str(float(value))
+                for name, value in self.metrics.items()
+            },
             "lineage": self.lineage,
             "info": self.info,
             "created": self.created,
@@ -81,7 +86,9 @@ class Manifest:
         try:
             return json.dumps(body, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         except (TypeError, ValueError) as error:
-            raise StoreError(f"a {self.kind} manifest cannot be written as JSON: {error}; `info` takes what JSON can say, without nan and inf") from error
+            raise StoreError(
+                f"a {self.kind} manifest cannot be written as JSON: {error}; `info` takes what JSON can say, without nan and inf"
+            ) from error
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "manifest") -> Manifest:
@@ -101,28 +108,54 @@ class Manifest:
         try:
             body = json.loads(text)
         except ValueError as error:
-            raise StoreError(f"{where} is damaged: not JSON ({error}); delete the artifact and make it again") from error
+            raise StoreError(
+                f"{where} is damaged: not JSON ({error}); delete the artifact and make it again"
+            ) from error
         need(isinstance(body, dict), f"a JSON object was expected, found {type(body).__name__}")
         version = body.get("version")
         if type(version) is int and version > _VERSION:
             raise StoreError(f"{where} has version {version}; this curricle reads version {_VERSION}: update curricle")
         need(version == _VERSION, f"'version' should be {_VERSION}, found {version!r}")
-        wanted = {"version": int, "kind": str, "digest": str, "files": dict, "metrics": dict, "lineage": dict, "info": dict, "created": str}
-        need(set(body) == set(wanted), f"fields missing: {sorted(set(wanted) - set(body))}, unknown: {sorted(set(body) - set(wanted))}")
+        wanted = {
+            "version": int,
+            "kind": str,
+            "digest": str,
+            "files": dict,
+            "metrics": dict,
+            "lineage": dict,
+            "info": dict,
+            "created": str,
+        }
+        need(
+            set(body) == set(wanted),
+            f"fields missing: {sorted(set(wanted) - set(body))}, unknown: {sorted(set(body) - set(wanted))}",
+        )
         for name, kind in wanted.items():
             need(isinstance(body[name], kind), f"{name!r} should be of type {kind.__name__}, found {body[name]!r}")
-        need(body["kind"] in get_args(Kind), f"'kind' should be one of {', '.join(get_args(Kind))}, found {body['kind']!r}")
+        need(
+            body["kind"] in get_args(Kind),
+            f"'kind' should be one of {', '.join(get_args(Kind))}, found {body['kind']!r}",
+        )
         files = {}
         for name, entry in body["files"].items():
             check_key(name, where)
-            need(isinstance(entry, dict) and set(entry) == {"size", "sha256"}, f"file {name!r} should have size and sha256, found {entry!r}")
+            need(
+                isinstance(entry, dict) and set(entry) == {"size", "sha256"},
+                f"file {name!r} should have size and sha256, found {entry!r}",
+            )
             size, sha256 = entry["size"], entry["sha256"]
             need(type(size) is int and size >= 0, f"file {name!r} has size {size!r}")
-            need(isinstance(sha256, str) and len(sha256) == 64 and set(sha256) <= set("0123456789abcdef"), f"file {name!r} has sha256 {sha256!r}")
+            need(
+                isinstance(sha256, str) and len(sha256) == 64 and set(sha256) <= set("0123456789abcdef"),
+                f"file {name!r} has sha256 {sha256!r}",
+            )
             files[name] = FileEntry(size, sha256)
         metrics = {}
         for name, value in body["metrics"].items():
-            need(type(value) in (int, float) or value in ("nan", "inf", "-inf"), f"metric {name!r} is no number: {value!r}")
+            need(
+                type(value) in (int, float) or value in ("nan", "inf", "-inf"),
+                f"metric {name!r} is no number: {value!r}",
+            )
             metrics[name] = float(value)
         for name, value in body["lineage"].items():
             need(value is None or isinstance(value, str), f"lineage {name!r} is no string: {value!r}")
@@ -161,7 +194,9 @@ def publish(
         entry = FileEntry(path.stat().st_size, sha256_of(path))
         store.put(_key(prefix, name), path)
         if _state(path) != before_reading:
-            raise StoreError(f"{store.uri}: {path} changed while it was published to {prefix!r}; publish a finished folder")
+            raise StoreError(
+                f"{store.uri}: {path} changed while it was published to {prefix!r}; publish a finished folder"
+            )
         return name, entry
 
     manifest = Manifest(
@@ -216,12 +251,18 @@ def verify(store: Store, prefix: str, manifest: Manifest, *, digests: bool = Tru
             with tempfile.TemporaryDirectory(prefix="curricle-verify-") as folder:
                 store.get(_key(prefix, name), Path(folder, "file"))
                 found = _sha256(Path(folder, "file"))
-        return None if found == entry.sha256 else f"{name} was altered: its sha256 is {found[:12]}…, the manifest says {entry.sha256[:12]}…"
+        return (
+            None
+            if found == entry.sha256
+            else f"{name} was altered: its sha256 is {found[:12]}…, the manifest says {entry.sha256[:12]}…"
+        )
 
     problems = [text for text in _each(problem, manifest.files) if text]
     if problems:
         uri = join_uri(store.uri, prefix)
-        message = f"{manifest.kind} {uri} is not what its manifest says: {'; '.join(problems)}. Delete it and make it again."
+        message = (
+            f"{manifest.kind} {uri} is not what its manifest says: {'; '.join(problems)}. Delete it and make it again."
+        )
         raise CheckpointError(message) if manifest.kind == "checkpoint" else StoreError(message)
 
 
@@ -262,7 +303,9 @@ def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:
         (part / MANIFEST).write_text(text, encoding="utf-8")
         try:
             part.rename(target)
-        except OSError:  # another process fetched the same artifact in the meantime: its files are as good, if they verify
+        except (
+            OSError
+        ):  # another process fetched the same artifact in the meantime: its files are as good, if they verify
             if not _is_cached(target, manifest):
                 raise
     except OSError as error:
@@ -334,8 +377,14 @@ def _each(work: Callable[[str], T], names: Mapping[str, Any]) -> list[T]:
 
 def _files_of(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise StoreError(f"cannot publish {folder}: {'it is no folder' if folder.exists() else 'there is no such folder'}")
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file() and not is_part(path.name)}
+        raise StoreError(
+            f"cannot publish {folder}: {'it is no folder' if folder.exists() else 'there is no such folder'}"
+        )
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not is_part(path.name)
+    }
     found.pop(MANIFEST, None)
     return found
 
@@ -365,6 +414,10 @@ def _incomplete(store: Store, uri: str) -> CheckpointError | StoreError:
     there = [f"{entry.key} ({entry.size} bytes)" for entry in islice(store.list(""), 11)]
     if len(there) > 10:
         there[10] = "…"
-    found = f"no {MANIFEST}, only {', '.join(there)}: an upload that was not finished, or not an artifact's own place" if there else "nothing"
+    found = (
+        f"no {MANIFEST}, only {', '.join(there)}: an upload that was not finished, or not an artifact's own place"
+        if there
+        else "nothing"
+    )
     message = f"no complete artifact at {uri}: found {found}. Make it again, or pass the URI of a complete one."
     return CheckpointError(message) if split_uri(uri)[1].endswith(".ckpt") else StoreError(message)

@@ -114,8 +114,17 @@ class S3Settings:
             port = parts.port
         except ValueError:
             port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query or parts.username or port == -1:
-            raise StoreError(f"{source}={endpoint!r} is no endpoint: expected http://host:port or https://host:port, without a path")
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.path.strip("/")
+            or parts.query
+            or parts.username
+            or port == -1
+        ):
+            raise StoreError(
+                f"{source}={endpoint!r} is no endpoint: expected http://host:port or https://host:port, without a path"
+            )
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         return cls(
             endpoint=f"{host}:{port}" if port else host,
@@ -167,7 +176,14 @@ class MinioStore:
         """Make `key` hold `data`, atomically."""
         name = self._name(key)
         with self._errors("write", key):
-            self._client.put_object(self._bucket, name, io.BytesIO(data), len(data), part_size=_part_size(len(data)), num_parallel_uploads=_PARALLEL)
+            self._client.put_object(
+                self._bucket,
+                name,
+                io.BytesIO(data),
+                len(data),
+                part_size=_part_size(len(data)),
+                num_parallel_uploads=_PARALLEL,
+            )
 
     def read(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is no such object (an unknown bucket is an error)."""
@@ -187,9 +203,13 @@ class MinioStore:
         with open_local(path, key, self.uri) as source, self._errors("put", key):
             size = os.fstat(source.fileno()).st_size
             try:
-                self._client.put_object(self._bucket, name, source, size, part_size=_part_size(size), num_parallel_uploads=_PARALLEL)
+                self._client.put_object(
+                    self._bucket, name, source, size, part_size=_part_size(size), num_parallel_uploads=_PARALLEL
+                )
             except OSError as error:
-                raise StoreError(f"{self.uri}: cannot put {key!r}: {path} could not be read to its end ({error}); did it change meanwhile?") from error
+                raise StoreError(
+                    f"{self.uri}: cannot put {key!r}: {path} could not be read to its end ({error}); did it change meanwhile?"
+                ) from error
 
     def get(self, key: str, path: Path) -> None:
         """Download to a local file, which appears only when it is whole; a broken connection goes on where it left off."""
@@ -204,7 +224,9 @@ class MinioStore:
             os.replace(part, path)
             sync_folder(path.parent)
         except OSError as error:
-            raise StoreError(f"{self.uri}: got {key!r}, but cannot write it to {path}: {error.strerror or error}") from error
+            raise StoreError(
+                f"{self.uri}: got {key!r}, but cannot write it to {path}: {error.strerror or error}"
+            ) from error
         finally:
             part.unlink(missing_ok=True)
 
@@ -213,7 +235,9 @@ class MinioStore:
         check_prefix(prefix, self.uri)
         with self._errors("list", prefix):
             for found in self._client.list_objects(self._bucket, prefix=self._root + prefix, recursive=True):
-                if not found.is_dir and not found.object_name.endswith("/"):  # consoles mark an empty folder by an object `name/`
+                if not found.is_dir and not found.object_name.endswith(
+                    "/"
+                ):  # consoles mark an empty folder by an object `name/`
                     yield Entry(found.object_name.removeprefix(self._root), found.size)
 
     def delete(self, prefix: str) -> int:
@@ -226,7 +250,9 @@ class MinioStore:
                 self._client.remove_object(self._bucket, self._root + key)
             refused = list(self._client.remove_objects(self._bucket, [DeleteObject(self._root + key) for key in rest]))
             if refused:
-                raise StoreError(f"{self.uri}: could not delete {len(refused)} objects under {prefix!r}: {refused[0].name}: {refused[0].message}")
+                raise StoreError(
+                    f"{self.uri}: could not delete {len(refused)} objects under {prefix!r}: {refused[0].name}: {refused[0].message}"
+                )
         return len(keys)
 
     def local(self, key: str) -> Path | None:
@@ -243,7 +269,9 @@ class MinioStore:
         size, etag, breaks = None, "", 0
         while size is None or out.tell() < size:
             before = out.tell()
-            response = self._client.get_object(self._bucket, name, offset=before, request_headers={"If-Match": etag} if etag else None)
+            response = self._client.get_object(
+                self._bucket, name, offset=before, request_headers={"If-Match": etag} if etag else None
+            )
             if size is None:
                 size, etag = int(response.headers["Content-Length"]), response.headers.get("ETag", "")
             try:
@@ -296,7 +324,14 @@ class MinioStore:
                 return f"clock skew: this machine says {now} UTC and {at} disagrees by more than it allows. Set the clock of the machine that is wrong ({said})"
             case "AuthorizationHeaderMalformed" | "InvalidRegion":
                 return f"wrong region {self.settings.region!r}: {error.message}. Correct or unset AWS_REGION"
-            case "SlowDown" | "SlowDownRead" | "SlowDownWrite" | "ServiceUnavailable" | "InternalError" | "XMinioServerNotInitialized":
+            case (
+                "SlowDown"
+                | "SlowDownRead"
+                | "SlowDownWrite"
+                | "ServiceUnavailable"
+                | "InternalError"
+                | "XMinioServerNotInitialized"
+            ):
                 return f"{at} is overloaded or failing ({said}), also after {_RETRIES.total} retries. Try again later"
             case "XMinioStorageFull":
                 return f"{at} has no space left ({said})"

@@ -85,11 +85,26 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
 class Checkpoints:
     """Writes one stage's checkpoints, on rank 0 only."""
 
-    def __init__(self, stage_uri: str, *, stage: str, digest: str, config_text: str, lineage: dict[str, Any], info: dict[str, Any],
-                 scratch_dir: Path):
+    def __init__(
+        self,
+        stage_uri: str,
+        *,
+        stage: str,
+        digest: str,
+        config_text: str,
+        lineage: dict[str, Any],
+        info: dict[str, Any],
+        scratch_dir: Path,
+    ):
         base, self.prefix = split_uri(stage_uri)
         self.store, self.stage_uri, self.stage = open_store(base), stage_uri, stage
-        self._digest, self._config, self._lineage, self._info, self._scratch = digest, config_text, lineage, info, scratch_dir
+        self._digest, self._config, self._lineage, self._info, self._scratch = (
+            digest,
+            config_text,
+            lineage,
+            info,
+            scratch_dir,
+        )
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._running: Future | None = None
         self._slot = ""
@@ -107,7 +122,8 @@ class Checkpoints:
         if manifest.digest != self._digest:
             raise CheckpointError(
                 f"{self.stage_uri} holds the state of other work: its digest is {manifest.digest}, this stage's is {self._digest} "
-                "(another configuration, data or parent). Use --resume false to begin again, or another run")
+                "(another configuration, data or parent). Use --resume false to begin again, or another run"
+            )
         self._slot = key.rsplit("/", 1)[1]
         return join_uri(self.stage_uri, self._slot)
 
@@ -127,7 +143,9 @@ class Checkpoints:
         info = {**self._info, "stage": self.stage, "epoch": state.epoch, "step": state.step}
         self._running = self._uploads.submit(self._upload, folder, dict(metrics), info, state.best_name, best)
 
-    def _upload(self, folder: Path, metrics: dict[str, float], info: dict[str, Any], best_name: str, best: bool) -> None:
+    def _upload(
+        self, folder: Path, metrics: dict[str, float], info: dict[str, Any], best_name: str, best: bool
+    ) -> None:
         try:
             if best:
                 self._publish(best_name, folder, metrics, info)
@@ -144,7 +162,16 @@ class Checkpoints:
     def _publish(self, name: str, folder: Path, metrics: dict[str, float], info: dict[str, Any]) -> None:
         key = f"{self.prefix}/{name}"
         retire(self.store, key)
-        publish(self.store, key, folder, kind="checkpoint", digest=self._digest, metrics=metrics, lineage=self._lineage, info=info)
+        publish(
+            self.store,
+            key,
+            folder,
+            kind="checkpoint",
+            digest=self._digest,
+            metrics=metrics,
+            lineage=self._lineage,
+            info=info,
+        )
 
     def _retire_but(self, best_name: str) -> None:
         for name in self.names() - {best_name}:
@@ -171,8 +198,16 @@ class Checkpoints:
         retire(self.store, f"{self.prefix}/{SPARE}")  # what an attempt that crashed may have left
         self._retire_but(state.best_name)
         self.store.delete(f"{self.prefix}/{layout.FAILURE}")
-        publish(self.store, self.prefix, None, kind="stage", digest=self._digest, metrics=metrics, lineage=self._lineage,
-                info={**self._info, **info})
+        publish(
+            self.store,
+            self.prefix,
+            None,
+            kind="stage",
+            digest=self._digest,
+            metrics=metrics,
+            lineage=self._lineage,
+            info={**self._info, **info},
+        )
 
     def close(self) -> None:
         """End the upload thread after the upload under way."""

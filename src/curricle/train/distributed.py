@@ -90,14 +90,21 @@ def init_ranks(accelerator: str = "auto", timeout: timedelta = TIMEOUT) -> Ranks
         ConfigError: `accelerator` is ``gpu`` and this rank has none.
         JobError: the ranks could not meet within `timeout`.
     """
-    rank, world, local = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")))
+    rank, world, local = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+    )
     gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
     if accelerator == "gpu" and gpus <= local:
-        raise ConfigError(f"training.trainer.accelerator is gpu, but rank {rank} (local rank {local}) sees {gpus} GPUs; "
-                          "lower training.trainer.devices, or use accelerator auto or cpu")
+        raise ConfigError(
+            f"training.trainer.accelerator is gpu, but rank {rank} (local rank {local}) sees {gpus} GPUs; "
+            "lower training.trainer.devices, or use accelerator auto or cpu"
+        )
     if accelerator == "auto" and 0 < gpus <= local:
-        raise ConfigError(f"rank {rank} has local rank {local}, but this node has {gpus} GPUs; "
-                          f"set training.trainer.devices to at most {gpus}, or accelerator to cpu")
+        raise ConfigError(
+            f"rank {rank} has local rank {local}, but this node has {gpus} GPUs; "
+            f"set training.trainer.devices to at most {gpus}, or accelerator to cpu"
+        )
     device = torch.device("cuda", local) if gpus else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -108,8 +115,10 @@ def init_ranks(accelerator: str = "auto", timeout: timedelta = TIMEOUT) -> Ranks
             dist.init_process_group("nccl" if gpus else "gloo", rank=rank, world_size=world, timeout=timeout)
             met = ranks.mean({"one": 1.0})
         except (RuntimeError, ValueError) as error:
-            raise JobError(f"rank {rank} could not meet the other {world - 1} ranks at {where} within {timeout}: {error}",
-                           reason="lost") from error
+            raise JobError(
+                f"rank {rank} could not meet the other {world - 1} ranks at {where} within {timeout}: {error}",
+                reason="lost",
+            ) from error
         assert met["one"] == 1.0
     return ranks
 
@@ -141,7 +150,9 @@ def gather(tensor: torch.Tensor, ranks: Ranks) -> torch.Tensor:
     return tensor if ranks.world_size == 1 else _Gather.apply(tensor, ranks)
 
 
-def reduce_gradients(parameters: list[torch.nn.Parameter], extras: list[torch.Tensor | float], ranks: Ranks) -> list[float]:
+def reduce_gradients(
+    parameters: list[torch.nn.Parameter], extras: list[torch.Tensor | float], ranks: Ranks
+) -> list[float]:
     """Average gradients over ranks in place, with one flat all-reduce; returns the mean over ranks of each of `extras`.
 
     A parameter that has no gradient on any rank keeps None; one that has it on some ranks counts as zero on the others.

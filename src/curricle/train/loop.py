@@ -65,8 +65,17 @@ def rate(step: int, total: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
 
 
-def run_stage(task: TrainingTask, config: StageConfig, checkpoints: Checkpoints, ranks: Ranks, *, tracker: Tracker, report: Report,
-              resume_dir: Path | None = None, info: dict[str, Any] | None = None) -> StageResult:
+def run_stage(
+    task: TrainingTask,
+    config: StageConfig,
+    checkpoints: Checkpoints,
+    ranks: Ranks,
+    *,
+    tracker: Tracker,
+    report: Report,
+    resume_dir: Path | None = None,
+    info: dict[str, Any] | None = None,
+) -> StageResult:
     """Train one stage to its end and publish it.
 
     Args:
@@ -81,8 +90,23 @@ def run_stage(task: TrainingTask, config: StageConfig, checkpoints: Checkpoints,
 
 
 class _Stage:
-    def __init__(self, task: TrainingTask, config: StageConfig, checkpoints: Checkpoints, ranks: Ranks, tracker: Tracker, report: Report):
-        self.task, self.config, self.checkpoints, self.ranks, self.tracker, self.report = task, config, checkpoints, ranks, tracker, report
+    def __init__(
+        self,
+        task: TrainingTask,
+        config: StageConfig,
+        checkpoints: Checkpoints,
+        ranks: Ranks,
+        tracker: Tracker,
+        report: Report,
+    ):
+        self.task, self.config, self.checkpoints, self.ranks, self.tracker, self.report = (
+            task,
+            config,
+            checkpoints,
+            ranks,
+            tracker,
+            report,
+        )
         self.trainer = config.training.trainer
         self.precision: Precision = resolve_precision(self.trainer.precision, ranks.device)
         self.scaler = self.precision.scaler()
@@ -98,11 +122,23 @@ class _Stage:
         training, seen = self.config.training, set()
         for parameter in self.parameters:
             if id(parameter) in seen or not parameter.requires_grad:
-                raise ConfigError("a parameter stands in two parameter groups of the stage, or is frozen; each must be trained once")
+                raise ConfigError(
+                    "a parameter stands in two parameter groups of the stage, or is frozen; each must be trained once"
+                )
             seen.add(id(parameter))
         return torch.optim.AdamW(
-            [{"params": g["params"], "name": g["name"], "scale": g.get("lr_scale", 1.0),
-              "weight_decay": g.get("weight_decay", training.weight_decay)} for g in groups], lr=self.learning_rate, fused=True)
+            [
+                {
+                    "params": g["params"],
+                    "name": g["name"],
+                    "scale": g.get("lr_scale", 1.0),
+                    "weight_decay": g.get("weight_decay", training.weight_decay),
+                }
+                for g in groups
+            ],
+            lr=self.learning_rate,
+            fused=True,
+        )
 
     def run(self, resume_dir: Path | None, info: dict[str, Any]) -> StageResult:
         if resume_dir is not None:
@@ -114,16 +150,26 @@ class _Stage:
                 self._end_epoch()
         else:
             stopping = self.config.training.early_stopping
-            while self.state.epoch < self.trainer.max_epochs and not (stopping.enabled and self.state.stale >= max(1, stopping.patience)):
+            while self.state.epoch < self.trainer.max_epochs and not (
+                stopping.enabled and self.state.stale >= max(1, stopping.patience)
+            ):
                 self._epoch()
         state = self.state
         result = StageResult(state.best_metrics, state.best_name, state.epoch, state.step)
         if self.ranks.rank == 0:
-            facts = {"best": state.best_name, "epochs": state.epoch, "steps": state.step, "world_size": self.ranks.world_size,
-                     "precision": self.precision.name, "versions": {"python": platform.python_version(), "torch": str(torch.__version__)}}
+            facts = {
+                "best": state.best_name,
+                "epochs": state.epoch,
+                "steps": state.step,
+                "world_size": self.ranks.world_size,
+                "precision": self.precision.name,
+                "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+            }
             self.checkpoints.finish(self.task, state, state.best_metrics, {**facts, **info})
         self.ranks.barrier()
-        self.report({"event": "done", "best": result.best, "epochs": result.epochs, "steps": result.steps, **result.metrics})
+        self.report(
+            {"event": "done", "best": result.best, "epochs": result.epochs, "steps": result.steps, **result.metrics}
+        )
         return result
 
     def _resume(self, folder: Path) -> None:
@@ -140,8 +186,11 @@ class _Stage:
         batches = self.task.batches(state.epoch)
         length = self.ranks.largest(len(batches))
         if -self.ranks.largest(-len(batches)) != length or not length:
-            raise JobError(f"epoch {state.epoch + 1}: rank {self.ranks.rank} has {len(batches)} batches, another rank {length}; "
-                           "every rank needs equally many, and at least one", exit_code=2)
+            raise JobError(
+                f"epoch {state.epoch + 1}: rank {self.ranks.rank} has {len(batches)} batches, another rank {length}; "
+                "every rank needs equally many, and at least one",
+                exit_code=2,
+            )
         steps = math.ceil(length / accumulate)
         state.total_steps = state.total_steps or steps * self.trainer.max_epochs
         self.task.model.train()
@@ -179,13 +228,18 @@ class _Stage:
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(micro_batches)
         names = sorted(sums)
-        *values, stop = reduce_gradients(self.parameters, [*(sums[n] for n in names), float(self.ranks.stop_signal > 0)], self.ranks)
+        *values, stop = reduce_gradients(
+            self.parameters, [*(sums[n] for n in names), float(self.ranks.stop_signal > 0)], self.ranks
+        )
         terms = dict(zip(names, values, strict=True))
         if not math.isfinite(terms["loss"]):
-            raise JobError(f"the loss is not finite at step {state.step + 1} (epoch {state.epoch + 1}): "
-                           + ", ".join(f"{n}={v:.6g}" for n, v in terms.items())
-                           + f"; nothing of this step is saved. Lower training.learning_rate, or use precision 32-true "
-                             f"(it is {self.precision.name})", exit_code=2)
+            raise JobError(
+                f"the loss is not finite at step {state.step + 1} (epoch {state.epoch + 1}): "
+                + ", ".join(f"{n}={v:.6g}" for n, v in terms.items())
+                + f"; nothing of this step is saved. Lower training.learning_rate, or use precision 32-true "
+                f"(it is {self.precision.name})",
+                exit_code=2,
+            )
         self.scaler.unscale_(self.optimizer)
         clip = self.trainer.gradient_clip_val
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip or math.inf)
@@ -195,11 +249,26 @@ class _Stage:
 
     def _log_step(self, terms: dict[str, float], steps: int) -> None:
         state = self.state
-        self.report({"event": "step", "epoch": state.epoch + 1, "step": state.step_in_epoch, "steps": steps, "loss": terms["loss"]})
+        self.report(
+            {
+                "event": "step",
+                "epoch": state.epoch + 1,
+                "step": state.step_in_epoch,
+                "steps": steps,
+                "loss": terms["loss"],
+            }
+        )
         if state.step == 1 or state.step % self.config.tracking.log_every_n_steps == 0:
             rates = {f"train/lr/{g['name']}": g["lr"] for g in self.optimizer.param_groups}
-            self.tracker.log({**{f"train/{n}": v for n, v in terms.items()}, **rates, "train/gradient_norm": float(self.gradient_norm),
-                              **self.task.scalars()}, state.step)
+            self.tracker.log(
+                {
+                    **{f"train/{n}": v for n, v in terms.items()},
+                    **rates,
+                    "train/gradient_norm": float(self.gradient_norm),
+                    **self.task.scalars(),
+                },
+                state.step,
+            )
 
     def _end_epoch(self, means: dict[str, float] | None = None) -> None:
         """Validate, note whether this is the best, save."""
@@ -209,16 +278,22 @@ class _Stage:
             metrics = self.ranks.broadcast_object({name: float(value) for name, value in self.task.validate().items()})
         loss = metrics["val_loss"]
         if not math.isfinite(loss):
-            raise JobError(f"the validation loss after epoch {state.epoch} (step {state.step}) is {loss}; this epoch is not saved",
-                           exit_code=2)
-        state.stop_loss, state.stale = (loss, 0) if loss < state.stop_loss - stopping.min_delta else (state.stop_loss, state.stale + 1)
+            raise JobError(
+                f"the validation loss after epoch {state.epoch} (step {state.step}) is {loss}; this epoch is not saved",
+                exit_code=2,
+            )
+        state.stop_loss, state.stale = (
+            (loss, 0) if loss < state.stop_loss - stopping.min_delta else (state.stop_loss, state.stale + 1)
+        )
         best = metrics.get(SCORE, -loss) > state.best_metrics.get(SCORE, -state.best_loss)
         if best:
             state.best_name = layout.checkpoint_name(self.checkpoints.stage, state.epoch, loss)
             state.best_loss, state.best_metrics = loss, metrics
         self.metrics = metrics
         self.tracker.log({**(means or {}), **metrics, "epoch": float(state.epoch)}, state.step)
-        self.report({"event": "epoch", "epoch": state.epoch, "step": state.step, "best": best, **(means or {}), **metrics})
+        self.report(
+            {"event": "epoch", "epoch": state.epoch, "step": state.step, "best": best, **(means or {}), **metrics}
+        )
         self._save(best=best)
 
     def _save(self, best: bool = False) -> None:
@@ -227,7 +302,14 @@ class _Stage:
             state.optimizer = self.optimizer.state_dict() if self.optimizer is not None else {}
             state.scaler, state.tracking = self.scaler.state_dict(), self.tracker.key
             self.checkpoints.save(self.task, state, self.metrics, best=best)
-        self.report({"event": "saved", "name": state.best_name if best else layout.LAST, "epoch": state.epoch, "step": state.step})
+        self.report(
+            {
+                "event": "saved",
+                "name": state.best_name if best else layout.LAST,
+                "epoch": state.epoch,
+                "step": state.step,
+            }
+        )
 
     def _interrupt(self) -> None:
         """All ranks are here, after the same step: save, wait for the upload, go."""
@@ -236,8 +318,11 @@ class _Stage:
         if self.ranks.rank == 0:
             self.checkpoints.join()
         self.ranks.barrier()
-        raise Interrupted(f"stopped on request (signal {signal}) after step {self.state.step}; the state is saved, "
-                          "the same command goes on from there", signal=signal)
+        raise Interrupted(
+            f"stopped on request (signal {signal}) after step {self.state.step}; the state is saved, "
+            "the same command goes on from there",
+            signal=signal,
+        )
 
 
 @contextlib.contextmanager
@@ -247,4 +332,3 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train()
-

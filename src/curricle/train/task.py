@@ -88,5 +88,3 @@ class Family(Protocol):
 
     def build(self, context: StageContext) -> TrainingTask:
         """Make the task of one stage."""
-
-

@@ -48,8 +48,19 @@ class Tracker:
         warn: gets the one sentence about a backend that fails.
     """
 
-    def __init__(self, *, folder: Path | None, mlflow_uri: str | None, experiment: str, run_name: str, key: str = "",
-                 params: dict[str, Any], tags: dict[str, str], purge_step: int | None, warn: Callable[[str], None]):
+    def __init__(
+        self,
+        *,
+        folder: Path | None,
+        mlflow_uri: str | None,
+        experiment: str,
+        run_name: str,
+        key: str = "",
+        params: dict[str, Any],
+        tags: dict[str, str],
+        purge_step: int | None,
+        warn: Callable[[str], None],
+    ):
         self.key, resumed = key or uuid.uuid4().hex, bool(key)
         self._queue: queue.SimpleQueue[tuple[int, float, dict[str, float]] | str] = queue.SimpleQueue()
         self._warn = warn
@@ -57,7 +68,9 @@ class Tracker:
         if folder is not None:
             self._backends["TensorBoard"] = lambda: _TensorBoard(folder, purge_step)
         if mlflow_uri is not None:
-            self._backends["MLflow"] = lambda: _MLflow(mlflow_uri, experiment, run_name, self.key, resumed, params, tags)
+            self._backends["MLflow"] = lambda: _MLflow(
+                mlflow_uri, experiment, run_name, self.key, resumed, params, tags
+            )
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
 
@@ -119,7 +132,16 @@ class _TensorBoard:
 
 
 class _MLflow:
-    def __init__(self, uri: str, experiment: str, run_name: str, key: str, resumed: bool, params: dict[str, Any], tags: dict[str, str]):
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        run_name: str,
+        key: str,
+        resumed: bool,
+        params: dict[str, Any],
+        tags: dict[str, str],
+    ):
         import logging
 
         from mlflow.entities import Param
@@ -137,14 +159,18 @@ class _MLflow:
         self._run_id = self._client.create_run(experiment_id, run_name=run_name, tags={**tags, _KEY: key}).info.run_id
         rows = [Param(name, str(value)[:6000]) for name, value in params.items()]
         for first in range(0, len(rows), 100):
-            self._client.log_batch(self._run_id, params=rows[first:first + 100])
+            self._client.log_batch(self._run_id, params=rows[first : first + 100])
 
     def write(self, points: list[tuple[int, float, dict[str, float]]]) -> None:
         from mlflow.entities import Metric
 
-        rows = [Metric(_taken(name), value, int(when * 1000), step) for step, when, values in points for name, value in values.items()]
+        rows = [
+            Metric(_taken(name), value, int(when * 1000), step)
+            for step, when, values in points
+            for name, value in values.items()
+        ]
         for first in range(0, len(rows), 1000):
-            self._client.log_batch(self._run_id, metrics=rows[first:first + 1000])
+            self._client.log_batch(self._run_id, metrics=rows[first : first + 1000])
 
     def close(self, status: str) -> None:
         self._client.set_terminated(self._run_id, status)

@@ -76,7 +76,9 @@ class StageSpec:
         if spec.format != FORMAT:
             raise CheckpointError(f"{where} has format {spec.format}; this version reads format {FORMAT}")
         if (spec.start == "continued") != (spec.parent_uri is not None):
-            raise CheckpointError(f"{where} says start {spec.start!r} with parent {spec.parent_uri!r}: scratch has none, continued has one")
+            raise CheckpointError(
+                f"{where} says start {spec.start!r} with parent {spec.parent_uri!r}: scratch has none, continued has one"
+            )
         return spec
 
 
@@ -93,7 +95,9 @@ class Progress:
                 return
             self._next = now + 0.2
         line = json.dumps(event) if self._json else sentence(event)
-        print(f"{line}\n", end="", flush=True)  # in one write: who follows the output would take what comes before the newline for a line
+        print(
+            f"{line}\n", end="", flush=True
+        )  # in one write: who follows the output would take what comes before the newline for a line
 
 
 def sentence(progress: dict[str, Any]) -> str:
@@ -106,8 +110,14 @@ def sentence(progress: dict[str, Any]) -> str:
     return f"{event}: " + "  ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
 
 
-def run(stage_uri: str, *, build: Callable | None = None, schema: type[StageConfig] | None = None, report: Callable[[dict], None] | None = None,
-        mlflow_uri: str | None = None) -> Any:
+def run(
+    stage_uri: str,
+    *,
+    build: Callable | None = None,
+    schema: type[StageConfig] | None = None,
+    report: Callable[[dict], None] | None = None,
+    mlflow_uri: str | None = None,
+) -> Any:
     """Train the stage at `stage_uri` as this process's rank; returns the loop's `StageResult` (None if it was complete already).
 
     Args:
@@ -127,11 +137,15 @@ def run(stage_uri: str, *, build: Callable | None = None, schema: type[StageConf
     config = from_tree(schema or family(spec.family).load("config"), spec.config)
     ranks = init_ranks(config.training.trainer.accelerator)
     report = report if report and ranks.rank == 0 else (lambda event: None)
-    previous = {s: signal.signal(s, lambda number, frame: ranks.request_stop(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    previous = {
+        s: signal.signal(s, lambda number, frame: ranks.request_stop(number)) for s in (signal.SIGTERM, signal.SIGINT)
+    }
     tracker, status = NoTracker(), "FAILED"
     try:
         base, prefix = split_uri(stage_uri)
-        if ranks.broadcast_object((done := read_manifest(open_store(base), prefix)) is not None and done.digest == spec.digest):
+        if ranks.broadcast_object(
+            (done := read_manifest(open_store(base), prefix)) is not None and done.digest == spec.digest
+        ):
             report({"event": "done", "best": done.info["best"], **done.metrics})
             return None
         cache = Path(config.paths.cache_dir)
@@ -139,8 +153,14 @@ def run(stage_uri: str, *, build: Callable | None = None, schema: type[StageConf
         parent_dir = fetch(spec.parent_uri, cache / "checkpoints")[0] if spec.parent_uri else None
         lineage = {name: getattr(spec, name) for name in ("parent_uri", "parent_digest", "data_uri", "data_digest")}
         checkpoints = Checkpoints(
-            stage_uri, stage=spec.stage, digest=spec.digest, config_text=_yaml(spec.config), lineage=lineage,
-            info={"family": spec.family, "run_id": spec.run_id, "start": spec.start}, scratch_dir=cache / "work")
+            stage_uri,
+            stage=spec.stage,
+            digest=spec.digest,
+            config_text=_yaml(spec.config),
+            lineage=lineage,
+            info={"family": spec.family, "run_id": spec.run_id, "start": spec.start},
+            scratch_dir=cache / "work",
+        )
         resume_uri = ranks.broadcast_object(checkpoints.resume_uri())
         resume_dir = fetch(resume_uri, cache / "checkpoints")[0] if resume_uri else None
         if ranks.rank == 0:
@@ -174,17 +194,32 @@ def _yaml(tree: dict[str, Any]) -> str:
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
-def _tracker(make: Any, spec: StageSpec, config: StageConfig, report: Callable[[dict], None], mlflow_uri: str | None, state: Any) -> Any:
+def _tracker(
+    make: Any, spec: StageSpec, config: StageConfig, report: Callable[[dict], None], mlflow_uri: str | None, state: Any
+) -> Any:
     names, tracking = spec.tracking, config.tracking
-    tags = {"curricle.run": spec.run_id, "curricle.stage": spec.stage, "curricle.family": spec.family, "curricle.digest": spec.digest,
-            "curricle.start": spec.start, "curricle.data": spec.data_digest, "curricle.parent": spec.parent_uri or "",
-            "curricle.parent_digest": spec.parent_digest or "", **names.get("tags", {})}
+    tags = {
+        "curricle.run": spec.run_id,
+        "curricle.stage": spec.stage,
+        "curricle.family": spec.family,
+        "curricle.digest": spec.digest,
+        "curricle.start": spec.start,
+        "curricle.data": spec.data_digest,
+        "curricle.parent": spec.parent_uri or "",
+        "curricle.parent_digest": spec.parent_digest or "",
+        **names.get("tags", {}),
+    }
     return make(
         folder=Path(config.paths.outputs_dir) / spec.run_id / spec.stage if tracking.tensorboard else None,
         mlflow_uri=(mlflow_uri or tracking.mlflow_uri) if tracking.mlflow else None,
-        experiment=names.get("experiment", config.experiment_name), run_name=names.get("run_name", f"{spec.run_id}/{spec.stage}"),
-        key=state.tracking if state else "", purge_step=state.step + 1 if state else None, params=leaves(config), tags=tags,
-        warn=lambda message: report({"event": "warning", "message": message}))
+        experiment=names.get("experiment", config.experiment_name),
+        run_name=names.get("run_name", f"{spec.run_id}/{spec.stage}"),
+        key=state.tracking if state else "",
+        purge_step=state.step + 1 if state else None,
+        params=leaves(config),
+        tags=tags,
+        warn=lambda message: report({"event": "warning", "message": message}),
+    )
 
 
 def record_failure(stage_uri: str, *, cause: str, message: str, exit_code: int, where: str, attempt: str) -> None:
@@ -194,31 +229,65 @@ def record_failure(stage_uri: str, *, cause: str, message: str, exit_code: int, 
     store, key = open_store(base), f"{prefix}/{layout.FAILURE}"
     if store.read(key) is not None:
         return
-    store.write(key, (json.dumps({"stage": prefix, "cause": cause, "message": message, "exit_code": exit_code, "attempt": attempt, "where": where,
-                                  "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}, indent=1) + "\n").encode())
+    store.write(
+        key,
+        (
+            json.dumps(
+                {
+                    "stage": prefix,
+                    "cause": cause,
+                    "message": message,
+                    "exit_code": exit_code,
+                    "attempt": attempt,
+                    "where": where,
+                    "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                },
+                indent=1,
+            )
+            + "\n"
+        ).encode(),
+    )
 
 
 def _leave_error_file(message: str, exit_code: int) -> None:
     """Tell the node agent what this rank died of, in torchelastic's own format."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
-        body = {"message": {"message": message, "errorCode": exit_code, "extraInfo": {"timestamp": str(int(time.time())), "time": time.time(), "py_callstack": ""}}}
+        body = {
+            "message": {
+                "message": message,
+                "errorCode": exit_code,
+                "extraInfo": {"timestamp": str(int(time.time())), "time": time.time(), "py_callstack": ""},
+            }
+        }
         Path(path).write_text(json.dumps(body), encoding="utf-8")
 
 
-def main(argv: list[str] | None = None, *, build: Callable | None = None, schema: type[StageConfig] | None = None) -> int:
+def main(
+    argv: list[str] | None = None, *, build: Callable | None = None, schema: type[StageConfig] | None = None
+) -> int:
     """The process's whole life; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m curricle.train.worker", description="One rank of one stage's training.")
+    parser = argparse.ArgumentParser(
+        prog="python -m curricle.train.worker", description="One rank of one stage's training."
+    )
     parser.add_argument("--stage-uri", required=True, help="the stage's place in the store; stage.json lies there")
     parser.add_argument("--progress", choices=("plain", "json"), default="plain", help="what rank 0 prints")
     options = parser.parse_args(argv)
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no rank outlives its node agent
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")  # one entry a shape: texts of changing lengths would fill 250 MB more
+    os.environ.setdefault(
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128"
+    )  # one entry a shape: texts of changing lengths would fill 250 MB more
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
-        run(options.stage_uri, build=build, schema=schema, report=Progress(options.progress), mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI"))
+        run(
+            options.stage_uri,
+            build=build,
+            schema=schema,
+            report=Progress(options.progress),
+            mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI"),
+        )
         return 0
     except CurricleError as error:
         message, code, cause = str(error), error.exit_code, getattr(error, "reason", "configuration")
@@ -228,8 +297,14 @@ def main(argv: list[str] | None = None, *, build: Callable | None = None, schema
         traceback.print_exc()
     _leave_error_file(message, code)
     with suppress(CurricleError):
-        record_failure(options.stage_uri, cause=cause, message=message, exit_code=code, where=f"rank {os.environ.get('RANK', '0')}",
-                       attempt=os.environ.get("TORCHELASTIC_RUN_ID", str(os.getpid())))
+        record_failure(
+            options.stage_uri,
+            cause=cause,
+            message=message,
+            exit_code=code,
+            where=f"rank {os.environ.get('RANK', '0')}",
+            attempt=os.environ.get("TORCHELASTIC_RUN_ID", str(os.getpid())),
+        )
     return code
 
 

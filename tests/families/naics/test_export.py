@@ -25,15 +25,25 @@ TEXTS = ["we brew craft beer", "Soybean farming", "a", " ".join(["wholesale of s
 
 def checkpoint(place, source, encoder, trainable):
     """A checkpoint as the loop publishes one, and its data; their folders."""
-    settings = config(source, encoder, Curriculum(name="texts", objective="retrieval", trainable=trainable, texts=("entry", "title")))
+    settings = config(
+        source, encoder, Curriculum(name="texts", objective="retrieval", trainable=trainable, texts=("entry", "title"))
+    )
     task, made, store = task_of(settings, place), place / "made", open_store(str(place / "store"))
     made.mkdir()
     save_file({n: t.detach().contiguous() for n, t in task.weights().items()}, made / "model.safetensors")
     (made / "config.yaml").write_text(yaml.safe_dump(to_tree(settings)))
     task.save_extras(made)
     publish(store, "data/naics-1", place / "data-0", kind="dataset", digest="x", metrics={}, lineage={}, info={})
-    publish(store, "r/texts/best.ckpt", made, kind="checkpoint", digest="y", metrics={"val_loss": 0.5, "val/mrr": 0.25}, info={"family": "naics"},
-            lineage={"data_uri": str(place / "store/data/naics-1")})
+    publish(
+        store,
+        "r/texts/best.ckpt",
+        made,
+        kind="checkpoint",
+        digest="y",
+        metrics={"val_loss": 0.5, "val/mrr": 0.25},
+        info={"family": "naics"},
+        lineage={"data_uri": str(place / "store/data/naics-1")},
+    )
     return place / "store/r/texts/best.ckpt", place / "store/data/naics-1"
 
 
@@ -77,10 +87,14 @@ def test_plain_peft_gives_our_vectors(adapted, tiny_encoder, where):
     folder, wanted, output = adapted
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        model = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_encoder), (output if where == "export" else folder) / "adapter")
+        model = PeftModel.from_pretrained(
+            AutoModel.from_pretrained(tiny_encoder), (output if where == "export" else folder) / "adapter"
+        )
     tokenizer = AutoTokenizer.from_pretrained(output)
     torch.testing.assert_close(plain(model, tokenizer), wanted, rtol=0, atol=1e-5)
-    assert (plain(AutoModel.from_pretrained(tiny_encoder), tokenizer) - wanted).abs().max() > 1e-3, "the adapters must matter here"
+    assert (plain(AutoModel.from_pretrained(tiny_encoder), tokenizer) - wanted).abs().max() > 1e-3, (
+        "the adapters must matter here"
+    )
 
 
 def test_the_folder_has_a_card_the_codes_and_the_head_alone(adapted):
@@ -88,7 +102,9 @@ def test_the_folder_has_a_card_the_codes_and_the_head_alone(adapted):
     card = (output / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert front["library_name"] == "transformers"
-    assert "| val/mrr | 0.2500 |" in card and "stage `texts`, seed 0" in card and "[More Information Needed]" not in card
+    assert (
+        "| val/mrr | 0.2500 |" in card and "stage `texts`, seed 0" in card and "[More Information Needed]" not in card
+    )
     assert not (output / "adapter" / "README.md").exists()
     head = load_file(output / "head.safetensors")
     assert all(name.startswith("head.") for name in head)

@@ -7,10 +7,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curricle.families.naics.geometry import SOFT_CAP, distance, distance_polar, exp0, log0, pairwise, polar, soft_cap, time
+from curricle.families.naics.geometry import (
+    SOFT_CAP,
+    distance,
+    distance_polar,
+    exp0,
+    log0,
+    pairwise,
+    polar,
+    soft_cap,
+    time,
+)
 
 CURVATURES = [0.1, 0.5, 1.0, 2.0, 10.0]
-vectors = st.lists(st.floats(-1.5, 1.5, allow_nan=False), min_size=3, max_size=3).map(lambda v: torch.tensor(v, dtype=torch.float64))
+vectors = st.lists(st.floats(-1.5, 1.5, allow_nan=False), min_size=3, max_size=3).map(
+    lambda v: torch.tensor(v, dtype=torch.float64)
+)
 curvature = st.sampled_from(CURVATURES)
 
 
@@ -19,7 +31,7 @@ curvature = st.sampled_from(CURVATURES)
 def test_exp_inverts_log_and_lands_on_the_manifold(v, c):
     x = exp0(v, c)
     assert torch.allclose(log0(x, c), v, atol=1e-9)
-    assert math.isclose(float(-time(x, c) ** 2 + x @ x), -1 / c, rel_tol=1e-9, abs_tol=1e-9 * float(time(x, c) ** 2))
+    assert math.isclose(float(-(time(x, c) ** 2) + x @ x), -1 / c, rel_tol=1e-9, abs_tol=1e-9 * float(time(x, c) ** 2))
 
 
 @given(vectors, curvature)
@@ -52,12 +64,18 @@ def test_distances_equal_geoopts_in_float64(c):
 
 def test_known_values():
     v = torch.tensor([0.6, 0.8], dtype=torch.float64)
-    assert torch.allclose(torch.cat([time(exp0(v, 1.0), 1.0).view(1), exp0(v, 1.0)]), torch.tensor([1.5430806, 0.7051207, 0.9401609]).double(), atol=1e-6)
+    assert torch.allclose(
+        torch.cat([time(exp0(v, 1.0), 1.0).view(1), exp0(v, 1.0)]),
+        torch.tensor([1.5430806, 0.7051207, 0.9401609]).double(),
+        atol=1e-6,
+    )
     r = torch.tensor([1.0, 0.5], dtype=torch.float64)
     u1, u2 = torch.tensor([1.0, 0.0]).double(), torch.tensor([0.28, 0.96]).double()
     assert math.isclose(float(distance_polar(r[0], u1, r[1], u2)), 1.0213692, abs_tol=1e-6)
     u3 = torch.tensor([0.0, 1.0]).double()
-    assert math.isclose(float(distance_polar(r[0], u1, r[1], u3)), math.acosh(math.cosh(1) * math.cosh(0.5)), abs_tol=1e-9)
+    assert math.isclose(
+        float(distance_polar(r[0], u1, r[1], u3)), math.acosh(math.cosh(1) * math.cosh(0.5)), abs_tol=1e-9
+    )
 
 
 def test_pairwise_equals_one_by_one():

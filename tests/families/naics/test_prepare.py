@@ -12,7 +12,9 @@ from curricle.families.naics.texts import check_no_leak
 
 
 def config(source, **data) -> NaicsConfig:
-    return NaicsConfig(family="naics", data=NaicsData(source=str(source), **data), curriculum=Curriculum(name="01_stage"))
+    return NaicsConfig(
+        family="naics", data=NaicsData(source=str(source), **data), curriculum=Curriculum(name="01_stage")
+    )
 
 
 def records(path) -> list[dict]:
@@ -77,7 +79,13 @@ def test_a_code_is_written_with_its_channels_and_null_for_absent_ones(small_cens
 def test_a_text_is_written_with_kind_split_and_the_code_it_stands_under(small_census, tmp_path):
     prepare(config(small_census), tmp_path)
     texts = [t for t in records(tmp_path / "texts.jsonl") if t["kind"] == "cross_reference"]
-    assert texts[0] == {"text": "Growing soybeans", "code": "111110", "kind": "cross_reference", "split": "train", "source_code": "111120"}
+    assert texts[0] == {
+        "text": "Growing soybeans",
+        "code": "111110",
+        "kind": "cross_reference",
+        "split": "train",
+        "source_code": "111120",
+    }
 
 
 def test_the_channels_of_others_do_not_speak_of_a_hidden_code(hidden):
@@ -93,7 +101,11 @@ def test_the_fingerprint_follows_the_sources_and_the_split(small_census, census_
     first = fingerprint(config(small_census))
     assert first == fingerprint(config(small_census)) and len(first) == 64
     other = census_folder(tmp_path / "other", index=[("NAICS22", "INDEX ITEM DESCRIPTION"), (111110, "Soybeans")])
-    digests = [fingerprint(config(small_census, split_seed=1)), fingerprint(config(small_census, hidden_codes=5)), fingerprint(config(other))]
+    digests = [
+        fingerprint(config(small_census, split_seed=1)),
+        fingerprint(config(small_census, hidden_codes=5)),
+        fingerprint(config(other)),
+    ]
     assert len({first, fingerprint(config("demo")), *digests}) == 5
 
 

@@ -18,9 +18,13 @@ from curricle.train.distributed import Ranks, init_ranks, reduce_gradients
 from tests.families.naics.tiny import BATCH, PARTS, config, task_of
 
 CURRICULA = {
-    "texts": Curriculum(name="texts", objective="retrieval", trainable=PARTS, texts=("entry", "cross_reference", "title", "description")),
+    "texts": Curriculum(
+        name="texts", objective="retrieval", trainable=PARTS, texts=("entry", "cross_reference", "title", "description")
+    ),
     "codes": Curriculum(name="codes", objective="retrieval", trainable=PARTS, texts=("code",)),
-    "texts and codes": Curriculum(name="both", objective="retrieval", trainable=PARTS, texts=("entry", "title", "code")),
+    "texts and codes": Curriculum(
+        name="both", objective="retrieval", trainable=PARTS, texts=("entry", "title", "code")
+    ),
     "pairs": Curriculum(name="pairs", trainable=PARTS, positive_relation=(1, 2), n_positives=3, n_negatives=5),
 }
 
@@ -38,12 +42,18 @@ def step(task, ranks, number):
     losses = task.losses(task.batches(0)[number])
     losses["loss"].backward()
     groups = {g["name"]: g["params"] for g in task.parameter_groups()}
-    means = reduce_gradients([p for parameters in groups.values() for p in parameters], [losses[name] for name in sorted(losses)], ranks)
-    return dict(zip(sorted(losses), means, strict=True)), {name: [p.grad for p in parameters] for name, parameters in groups.items()}
+    means = reduce_gradients(
+        [p for parameters in groups.values() for p in parameters], [losses[name] for name in sorted(losses)], ranks
+    )
+    return dict(zip(sorted(losses), means, strict=True)), {
+        name: [p.grad for p in parameters] for name, parameters in groups.items()
+    }
 
 
 def run_rank(rank, world, port, work, place):
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
     torch.set_num_threads(1)
     ranks = init_ranks("cpu")
     torch.save([step(task_of(config, place, ranks), ranks, number) for config, number in work], place / f"{rank}.pt")
@@ -92,8 +102,13 @@ def test_two_ranks_have_the_gradient_of_one_rank_with_the_whole_batch(steps, cas
             for got, want in zip(found[name], gradients, strict=True):
                 assert (got is None) == (want is None)
                 if want is not None:
-                    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6 + 1e-4 * float(want.abs().max()) + rounding,
-                                               msg=lambda text, name=name: f"{name}: {text}")
+                    torch.testing.assert_close(
+                        got,
+                        want,
+                        rtol=1e-4,
+                        atol=1e-6 + 1e-4 * float(want.abs().max()) + rounding,
+                        msg=lambda text, name=name: f"{name}: {text}",
+                    )
 
 
 def test_the_ranks_of_a_batch_hold_its_items_once_and_equally_many(small_census, tiny_encoder, place):
@@ -107,19 +122,27 @@ def test_the_ranks_of_a_batch_hold_its_items_once_and_equally_many(small_census,
 
 def test_codes_kept_apart_are_never_trained_on_and_measure_how_texts_place_a_code(small_census, tiny_encoder, place):
     task = task_of(config(small_census, tiny_encoder, CURRICULA["codes"], hidden=20), place)
-    apart, trained = set(task.validation_codes), set(np.concatenate([task.target_codes(b.items) for b in task.batches(0)]))
+    apart, trained = (
+        set(task.validation_codes),
+        set(np.concatenate([task.target_codes(b.items) for b in task.batches(0)])),
+    )
     assert apart and trained and not apart & trained and not task.table.cold[sorted(apart)].any()
     with torch.no_grad():
         found = task.validate()
         codes = np.array(sorted(apart))
         placed = task.head.by_text(*task._channel_features(codes), task.head.level[codes])
-        task.true[codes] = task.head.to_codes(*polar(placed)[1:], task.head.level[codes], torch.arange(len(task.head.level))) / task.head.scale
+        task.true[codes] = (
+            task.head.to_codes(*polar(placed)[1:], task.head.level[codes], torch.arange(len(task.head.level)))
+            / task.head.scale
+        )
         right = task.validate()
     assert found["val/code_stress"] > 0.01 > 1e-6 > right["val/code_stress"]
     assert right["val_loss"] == pytest.approx(found["val_loss"] - found["val/code_stress"], abs=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch.compile imports what torch itself has deprecated
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning"
+)  # torch.compile imports what torch itself has deprecated
 def test_a_compiled_encoder_gives_the_same_loss_and_gradient(small_census, tiny_encoder, place):
     if not any(map(shutil.which, ("g++", "c++", "clang++"))):
         pytest.skip("no C++ compiler: torch.compile cannot run")
@@ -138,7 +161,9 @@ def test_a_compiled_encoder_gives_the_same_loss_and_gradient(small_census, tiny_
                 torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6 + 1e-4 * float(want.abs().max()))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch.compile imports what torch itself has deprecated
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning"
+)  # torch.compile imports what torch itself has deprecated
 def test_a_compiled_encoder_runs_compiled_and_keeps_its_names(small_census, tiny_encoder, place, tmp_path):
     tasks = [task_of(config(small_census, tiny_encoder, CURRICULA["texts"], compile=c), place) for c in (False, True)]
     assert [hasattr(t.encoder.states, "_torchdynamo_orig_callable") for t in tasks] == [False, True]

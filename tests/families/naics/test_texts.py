@@ -5,7 +5,15 @@ from collections import Counter
 import pytest
 
 from curricle.errors import ConfigError, DataError
-from curricle.families.naics.texts import LabelledText, NearDuplicates, check_no_leak, cold_codes, labelled_texts, trigrams, words
+from curricle.families.naics.texts import (
+    LabelledText,
+    NearDuplicates,
+    check_no_leak,
+    cold_codes,
+    labelled_texts,
+    trigrams,
+    words,
+)
 from curricle.families.naics.workbooks import Sources, level_of, parent_of, read_demo, read_workbooks
 
 
@@ -84,15 +92,25 @@ def entry(text: str, split: str, code: str = "111110") -> LabelledText:
     [
         (entry("Soybean farming", "test"), entry("Soybean farming", "train")),
         (entry("Farming, soybean", "validation"), entry("Soybean farming", "train", "111120")),
-        (entry("Chocolate coated nuts manufacturing plant", "test"), entry("Chocolate coated nuts manufacturing plants", "train")),
+        (
+            entry("Chocolate coated nuts manufacturing plant", "test"),
+            entry("Chocolate coated nuts manufacturing plants", "train"),
+        ),
         (entry("Soybean farming", "cold"), LabelledText("Soybean Farming", "111110", "title", "cold")),
-        (entry("Soybean farming", "test"), LabelledText("Growing and soybean farming", "111120", "cross_reference", "train")),
+        (
+            entry("Soybean farming", "test"),
+            LabelledText("Growing and soybean farming", "111120", "cross_reference", "train"),
+        ),
     ],
 )
 def test_a_leak_is_an_error_that_names_both_texts(test, training):
     with pytest.raises(DataError) as error:
         check_no_leak([training, test])
-    assert repr(test.text) in str(error.value) and repr(training.text) in str(error.value) and "leaks into training" in str(error.value)
+    assert (
+        repr(test.text) in str(error.value)
+        and repr(training.text) in str(error.value)
+        and "leaks into training" in str(error.value)
+    )
 
 
 def test_a_text_inside_a_description_or_of_other_words_is_no_leak():
@@ -130,5 +148,9 @@ def test_the_similarity_counts_from_nine_tenths_on(length):
 def sources(entries: dict[str, int]) -> Sources:
     """A few codes with that many unlike entries each."""
     titles = {"11": "A", "111": "B", "1111": "C"} | {c: f"D{c}" for c in entries} | {c[:5]: f"E{c}" for c in entries}
-    made = tuple((code, " ".join(f"{code}{i}{k}{'xyzw'[k] * (i + 3)}" for k in range(4))) for code, n in entries.items() for i in range(n))
+    made = tuple(
+        (code, " ".join(f"{code}{i}{k}{'xyzw'[k] * (i + 3)}" for k in range(4)))
+        for code, n in entries.items()
+        for i in range(n)
+    )
     return Sources(dict(sorted(titles.items())), {}, {}, made, ())

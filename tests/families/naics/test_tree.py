@@ -35,7 +35,18 @@ def test_there_are_as_many_pairs_of_each_relation_as_the_tree_has(tree, pairs):
 
 def test_the_tree_distance_has_its_known_histogram(tree, pairs):
     counted = Counter(tree.tree_distance(*pairs).tolist())
-    assert [counted[n] for n in range(1, 11)] == [2105, 4593, 10_938, 30_175, 78_544, 183_454, 347_006, 549_103, 613_307, 437_525]
+    assert [counted[n] for n in range(1, 11)] == [
+        2105,
+        4593,
+        10_938,
+        30_175,
+        78_544,
+        183_454,
+        347_006,
+        549_103,
+        613_307,
+        437_525,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +70,9 @@ def test_classic_distances_are_those_of_the_table_both_ways(tree, a, b, expected
     assert tree.distance(i, j) == tree.distance(j, i) == expected
 
 
-@pytest.mark.parametrize(("a", "b", "expected"), [("31-33", "311", 1), ("11", "21", 2), ("111110", "928120", 10), ("311", "311", 0)])
+@pytest.mark.parametrize(
+    ("a", "b", "expected"), [("31-33", "311", 1), ("11", "21", 2), ("111110", "928120", 10), ("311", "311", 0)]
+)
 def test_tree_distances_go_through_a_virtual_root(tree, a, b, expected):
     assert tree.tree_distance(tree.index[a], tree.index[b]) == expected
 

@@ -12,7 +12,45 @@ from curricle.families.naics.tree import Tree
 from curricle.families.naics.triplets import CLASSES, DRAW_WEIGHT, explain, sample
 from curricle.families.naics.workbooks import parent_of
 
-CODES = ["11", "111", "1111", "11111", "111110", "11112", "111120", "1112", "11121", "111211", "111219", "112", "1121", "11211", "112111", "112112", "11212", "112120", "31-33", "311", "3111", "31111", "311111", "311119", "321", "3211", "32111", "321113", "321114", "3212", "32121", "321211", "42", "423", "4231", "42311", "423110"]
+CODES = [
+    "11",
+    "111",
+    "1111",
+    "11111",
+    "111110",
+    "11112",
+    "111120",
+    "1112",
+    "11121",
+    "111211",
+    "111219",
+    "112",
+    "1121",
+    "11211",
+    "112111",
+    "112112",
+    "11212",
+    "112120",
+    "31-33",
+    "311",
+    "3111",
+    "31111",
+    "311111",
+    "311119",
+    "321",
+    "3211",
+    "32111",
+    "321113",
+    "321114",
+    "3212",
+    "32121",
+    "321211",
+    "42",
+    "423",
+    "4231",
+    "42311",
+    "423110",
+]
 EXCLUDED = {"111110": ("111120", "311111", "321"), "111120": ("111110",), "3111": ("3211",), "311": ("111",)}
 FILTERS = ("anchor_level", "positive_level", "negative_level", "positive_relation", "negative_relation", "positive_distance",
            "negative_distance", "relation_margin", "distance_margin")  # fmt: skip
@@ -22,7 +60,9 @@ FILTERS = ("anchor_level", "positive_level", "negative_level", "positive_relatio
 def table() -> NaicsTable:
     tree = Tree.of(CODES)
     excluded = tuple(tuple(tree.index[c] for c in EXCLUDED.get(code, ())) for code in CODES)
-    return NaicsTable(tree, {name: [None] * len(CODES) for name in CHANNELS}, excluded, np.zeros(len(CODES), dtype=bool), [])
+    return NaicsTable(
+        tree, {name: [None] * len(CODES) for name in CHANNELS}, excluded, np.zeros(len(CODES), dtype=bool), []
+    )
 
 
 def path(code: str) -> list[str]:
@@ -85,7 +125,10 @@ def matching(curriculum: Curriculum) -> dict[tuple[int, int], set[int]]:
     """(anchor, positive) → negatives of the reference rows that pass every filter."""
     found = defaultdict(set)
     for row in REFERENCE:
-        if all(getattr(curriculum, f) is None or any(abs(row[f] - v) < 1e-9 for v in getattr(curriculum, f)) for f in FILTERS):
+        if all(
+            getattr(curriculum, f) is None or any(abs(row[f] - v) < 1e-9 for v in getattr(curriculum, f))
+            for f in FILTERS
+        ):
             a, p, n = row["key"]
             found[a, p].add(n)
     return dict(found)
@@ -115,7 +158,11 @@ def test_the_filters_leave_exactly_the_rows_of_the_reference(table, filters):
     for pair, row in zip(sorted(expected), drawn.candidates(slice(None)), strict=True):
         assert set(np.flatnonzero(row)) == expected[pair]
     last = explain(table, curriculum)[-1]
-    assert (last.anchors, last.pairs, last.rows) == (len({a for a, _ in expected}), len(expected), sum(map(len, expected.values())))
+    assert (last.anchors, last.pairs, last.rows) == (
+        len({a for a, _ in expected}),
+        len(expected),
+        sum(map(len, expected.values())),
+    )
 
 
 @pytest.mark.parametrize("filters", CURRICULA, ids=lambda f: " ".join(f) or "none")
@@ -187,7 +234,10 @@ def test_hidden_codes_take_part_in_no_triplet(table):
 
 def test_a_combination_that_leaves_nothing_names_the_filter_that_did_it(table):
     curriculum = Curriculum(name="02_stage", anchor_level=(2,), positive_level=(6,), positive_relation=(2,))
-    with pytest.raises(ConfigError, match=r"curriculum '02_stage': positive_relation \[2\] leaves no triplet of \d+ .*anchor_level \[2\], positive_level \[6\]"):
+    with pytest.raises(
+        ConfigError,
+        match=r"curriculum '02_stage': positive_relation \[2\] leaves no triplet of \d+ .*anchor_level \[2\], positive_level \[6\]",
+    ):
         sample(table, curriculum, 0)
 
 

@@ -35,7 +35,10 @@ def test_no_description_of_the_census_keeps_a_trap(census):
         ["2111", "3231", "3241", "4561", "4931", "5192", "7121", "9211", "9221", "9231", "9241", "9251", "9261", "9281"]
     )
     for text in census.descriptions.values():
-        assert text and not any(trap in text for trap in ("See industry description", "NULL", "Cross-References", "Illustrative", "\n", "\r"))
+        assert text and not any(
+            trap in text
+            for trap in ("See industry description", "NULL", "Cross-References", "Illustrative", "\n", "\r")
+        )
     assert census.descriptions["11111"] == census.descriptions["111110"]
 
 
@@ -54,7 +57,15 @@ def test_the_demo_makes_phrases_that_belong_to_one_leaf_each():
 
 
 def test_combined_sectors_are_the_parents_of_all_their_prefixes():
-    assert [workbooks.parent_of(c) for c in ("311", "339", "459", "493", "111", "11", "31-33")] == ["31-33", "31-33", "44-45", "48-49", "11", None, None]
+    assert [workbooks.parent_of(c) for c in ("311", "339", "459", "493", "111", "11", "31-33")] == [
+        "31-33",
+        "31-33",
+        "44-45",
+        "48-49",
+        "11",
+        None,
+        None,
+    ]
 
 
 def test_the_traps_of_descriptions_are_undone(small_census):
@@ -114,7 +125,9 @@ def test_a_truncated_file_is_named(broken, part):
     path = broken / workbooks.DESCRIPTIONS.file
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * part)])
-    with pytest.raises(DataError, match=r"2022_NAICS_Descriptions.xlsx: cannot be read as an Excel workbook .*; download it again"):
+    with pytest.raises(
+        DataError, match=r"2022_NAICS_Descriptions.xlsx: cannot be read as an Excel workbook .*; download it again"
+    ):
         read_workbooks(broken)
 
 
@@ -137,7 +150,10 @@ def test_a_workbook_without_rows_is_named(broken, one_workbook):
 
 def test_an_empty_sheet_is_named(broken, one_workbook):
     one_workbook(broken / workbooks.INDEX.file, workbooks.INDEX.sheet, [])
-    with pytest.raises(DataError, match="sheet '2022NAICS', row 1: expected the columns 'NAICS22', 'INDEX ITEM DESCRIPTION'; found an empty row"):
+    with pytest.raises(
+        DataError,
+        match="sheet '2022NAICS', row 1: expected the columns 'NAICS22', 'INDEX ITEM DESCRIPTION'; found an empty row",
+    ):
         read_workbooks(broken)
 
 
@@ -148,24 +164,46 @@ def test_a_wrong_sheet_is_named(broken, one_workbook):
 
 
 def test_a_wrong_column_is_named(broken, one_workbook):
-    one_workbook(broken / workbooks.INDEX.file, workbooks.INDEX.sheet, [("NAICS17", "INDEX ITEM DESCRIPTION"), (111110, "Soybeans")])
-    with pytest.raises(DataError, match="row 1: expected the columns 'NAICS22', .*; found 'NAICS17', 'INDEX ITEM DESCRIPTION'"):
+    one_workbook(
+        broken / workbooks.INDEX.file,
+        workbooks.INDEX.sheet,
+        [("NAICS17", "INDEX ITEM DESCRIPTION"), (111110, "Soybeans")],
+    )
+    with pytest.raises(
+        DataError, match="row 1: expected the columns 'NAICS22', .*; found 'NAICS17', 'INDEX ITEM DESCRIPTION'"
+    ):
         read_workbooks(broken)
 
 
 def test_an_unknown_code_is_named_with_its_row(tmp_path, census_folder):
-    folder = census_folder(tmp_path, index=[("NAICS22", "INDEX ITEM DESCRIPTION"), (111110, "Soybeans"), (999999, "Magic")])
-    with pytest.raises(DataError, match="2022_NAICS_Index_File.xlsx, sheet '2022NAICS', row 3: code '999999' is not in '2-6 digit_2022_Codes.xlsx'"):
+    folder = census_folder(
+        tmp_path, index=[("NAICS22", "INDEX ITEM DESCRIPTION"), (111110, "Soybeans"), (999999, "Magic")]
+    )
+    with pytest.raises(
+        DataError,
+        match="2022_NAICS_Index_File.xlsx, sheet '2022NAICS', row 3: code '999999' is not in '2-6 digit_2022_Codes.xlsx'",
+    ):
         read_workbooks(folder)
 
 
 def test_another_number_of_codes_is_named(tmp_path, census_folder):
-    folder = census_folder(tmp_path, codes=[("Seq. No.", "2022 NAICS US   Code", "2022 NAICS US Title"), (1, 11, "Agriculture"), (2, "111", "Crops")])
+    folder = census_folder(
+        tmp_path,
+        codes=[
+            ("Seq. No.", "2022 NAICS US   Code", "2022 NAICS US Title"),
+            (1, 11, "Agriculture"),
+            (2, "111", "Crops"),
+        ],
+    )
     with pytest.raises(DataError, match="expected the 2125 codes of NAICS 2022; found 2"):
         read_workbooks(folder)
 
 
 def test_a_word_in_place_of_a_code_is_named_with_its_row(tmp_path, census_folder):
-    folder = census_folder(tmp_path, codes=[("Seq. No.", "2022 NAICS US   Code", "2022 NAICS US Title"), (1, "eleven", "Agriculture")])
-    with pytest.raises(DataError, match="row 2: expected a NAICS code of 2 to 6 digits or a range such as 31-33; found 'eleven'"):
+    folder = census_folder(
+        tmp_path, codes=[("Seq. No.", "2022 NAICS US   Code", "2022 NAICS US Title"), (1, "eleven", "Agriculture")]
+    )
+    with pytest.raises(
+        DataError, match="row 2: expected a NAICS code of 2 to 6 digits or a range such as 31-33; found 'eleven'"
+    ):
         read_workbooks(folder)

@@ -15,9 +15,13 @@ BATCH = 16
 
 def config(source, encoder, curriculum, *, fusion="gate", hidden=0, **trainer) -> NaicsConfig:
     return NaicsConfig(
-        family="naics", data=NaicsData(source=str(source), hidden_codes=hidden), curriculum=curriculum, data_loader=DataLoaderConfig(batch_size=BATCH),
+        family="naics",
+        data=NaicsData(source=str(source), hidden_codes=hidden),
+        curriculum=curriculum,
+        data_loader=DataLoaderConfig(batch_size=BATCH),
         model=NaicsModel(encoder=str(encoder), dim=6, fusion=fusion, max_tokens=24),
-        training=TrainingConfig(trainer=TrainerConfig(accelerator="cpu", precision="32-true", **trainer)))
+        training=TrainingConfig(trainer=TrainerConfig(accelerator="cpu", precision="32-true", **trainer)),
+    )
 
 
 def task_of(config, place, ranks=None):

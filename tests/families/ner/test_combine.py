@@ -16,7 +16,10 @@ from curricle.families.ner.formats import load_records
 
 
 def rows(prefix: str, count: int) -> list[dict]:
-    return [{"text": f"{prefix} knows Go {i}", "annotations": [[len(prefix) + 7, len(prefix) + 9, "SKILL"]]} for i in range(count)]
+    return [
+        {"text": f"{prefix} knows Go {i}", "annotations": [[len(prefix) + 7, len(prefix) + 9, "SKILL"]]}
+        for i in range(count)
+    ]
 
 
 def folder(path: Path, **splits: list[dict]) -> Path:
@@ -32,14 +35,20 @@ def texts(part) -> list[str]:
 
 def test_new_only_takes_the_new_files_as_they_are(tmp_path):
     new = folder(tmp_path / "new", train=rows("n", 3), validation=rows("v", 1))
-    made = combine_datasets(old_dataset_path=None, new_dataset_path=new, strategy="new_only", validation_ratio=0.1, random_seed=42)
+    made = combine_datasets(
+        old_dataset_path=None, new_dataset_path=new, strategy="new_only", validation_ratio=0.1, random_seed=42
+    )
     assert made["train"] == rows("n", 3) and made["validation"] == rows("v", 1) and set(made) == {"train", "validation"}
 
 
 def test_a_new_validation_set_is_split_off_where_there_is_none(tmp_path):
     new = folder(tmp_path / "new", train=rows("n", 20))
     made = combine_datasets(None, new, "new_only", 0.1, 42)
-    assert len(made["train"]) == 18 and len(made["validation"]) == 2 and not set(texts(made["train"])) & set(texts(made["validation"]))
+    assert (
+        len(made["train"]) == 18
+        and len(made["validation"]) == 2
+        and not set(texts(made["train"])) & set(texts(made["validation"]))
+    )
     assert len(combine_datasets(None, new, "new_only", 0.001, 42)["validation"]) == 1
     assert len(combine_datasets(None, new, "new_only", 0.1, 42, create_new_validation=False)["validation"]) == 0
 
@@ -87,7 +96,11 @@ def test_a_dataset_with_itself_is_that_dataset(tmp_path):
 
 def test_no_text_stands_in_train_and_validation_even_when_spelled_otherwise(tmp_path):
     old = folder(tmp_path / "old", train=rows("o", 3), validation=[{"text": "Same  Text é", "annotations": []}])
-    new = folder(tmp_path / "new", train=[*rows("n", 3), {"text": "same text E\u0301", "annotations": []}], validation=rows("w", 1))
+    new = folder(
+        tmp_path / "new",
+        train=[*rows("n", 3), {"text": "same text E\u0301", "annotations": []}],
+        validation=rows("w", 1),
+    )
     made = combine_datasets(old, new, "combined", 0.1, 42)
     assert len(made["train"]) == 6 and made.report["dropped"]["training text stands in validation"] == 1
     assert text_key("Straße A") == text_key("STRASSE a") != text_key("Strasse b")
@@ -119,27 +132,33 @@ def test_an_unknown_strategy_and_missing_paths_are_named(tmp_path):
         combine_datasets(None, tmp_path / "empty", "new_only", 0.1, 1)
 
 
-@pytest.mark.parametrize(("content", "problem"), [
-    (b'[{"text": "a b", "annotations": []}, {"text": "c', r"record 2 \(byte \d+\): not JSON.*cut off"),
-    (b'[{"text": "a b", "annotations": []}', "record 1 .*cut off"),
-    (b'[{"text": "a", "annotations": []}] x', "after the closing"),
-    (b'{"train": []}', "record 1: text is missing"),
-    (b'[1]', "record 1: an object with text"),
-    (b'[{"annotations": []}]', "record 1: text is missing"),
-    (b'[{"text": null, "annotations": []}]', "record 1: text must be a string, not null"),
-    (b'[{"text": "a", "annotations": null}]', "record 1: annotations must be a list .* not null"),
-    (b'[{"text": "a", "entities": []}]', "record 1: annotations is missing; there is `entities`"),
-    (b'[{"text": "a", "annotations": [{"start": 0}]}]', "record 1: annotation 1 must be .* not an object"),
-    (b'[{"text": "ab", "annotations": [[0, 1, "X", 2]]}]', "not a list of 4"),
-    (b'[{"text": "ab", "annotations": [[0, true, "X"]]}]', "annotation 1 must be"),
-    (b'[{"text": "ab", "annotations": [[0, 3, "X"]]}]', "does not lie inside the text of 2"),
-    (b'[{"text": "ab", "annotations": [[1, 1, "X"]]}]', "does not lie inside"),
-    (b'[{"text": "ab", "annotations": [[-1, 1, "X"]]}]', "does not lie inside"),
-    (b'[{"text": "\xff", "annotations": []}]', r"record 1 \(byte 11\): not UTF-8"),
-    (b'[{"text": "a", "annotations": []}, {"text": "b \\ud83d", "annotations": []}]', "record 2: text holds half a surrogate pair at character 2"),
-    (b"", "is empty"),
-    (b"[]", "nothing is left to train on"),
-])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'[{"text": "a b", "annotations": []}, {"text": "c', r"record 2 \(byte \d+\): not JSON.*cut off"),
+        (b'[{"text": "a b", "annotations": []}', "record 1 .*cut off"),
+        (b'[{"text": "a", "annotations": []}] x', "after the closing"),
+        (b'{"train": []}', "record 1: text is missing"),
+        (b"[1]", "record 1: an object with text"),
+        (b'[{"annotations": []}]', "record 1: text is missing"),
+        (b'[{"text": null, "annotations": []}]', "record 1: text must be a string, not null"),
+        (b'[{"text": "a", "annotations": null}]', "record 1: annotations must be a list .* not null"),
+        (b'[{"text": "a", "entities": []}]', "record 1: annotations is missing; there is `entities`"),
+        (b'[{"text": "a", "annotations": [{"start": 0}]}]', "record 1: annotation 1 must be .* not an object"),
+        (b'[{"text": "ab", "annotations": [[0, 1, "X", 2]]}]', "not a list of 4"),
+        (b'[{"text": "ab", "annotations": [[0, true, "X"]]}]', "annotation 1 must be"),
+        (b'[{"text": "ab", "annotations": [[0, 3, "X"]]}]', "does not lie inside the text of 2"),
+        (b'[{"text": "ab", "annotations": [[1, 1, "X"]]}]', "does not lie inside"),
+        (b'[{"text": "ab", "annotations": [[-1, 1, "X"]]}]', "does not lie inside"),
+        (b'[{"text": "\xff", "annotations": []}]', r"record 1 \(byte 11\): not UTF-8"),
+        (
+            b'[{"text": "a", "annotations": []}, {"text": "b \\ud83d", "annotations": []}]',
+            "record 2: text holds half a surrogate pair at character 2",
+        ),
+        (b"", "is empty"),
+        (b"[]", "nothing is left to train on"),
+    ],
+)
 def test_damaged_files_are_named_with_record_and_nothing_is_written(tmp_path, content, problem):
     (tmp_path / "new").mkdir()
     (tmp_path / "new/train.json").write_bytes(content)
@@ -148,10 +167,13 @@ def test_damaged_files_are_named_with_record_and_nothing_is_written(tmp_path, co
     assert [p.name for p in tmp_path.iterdir()] == ["new"]
 
 
-@pytest.mark.parametrize(("content", "problem"), [
-    ("Ann B-PER\nran O\n\nBo\n", r"record 2 \(byte 17\): line 'Bo': a token and a tag"),
-    ("Ann B-PER\n\n-DOCSTART- O\n\nBo PER\n", "record 2 .*line 'Bo PER'"),
-])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("Ann B-PER\nran O\n\nBo\n", r"record 2 \(byte 17\): line 'Bo': a token and a tag"),
+        ("Ann B-PER\n\n-DOCSTART- O\n\nBo PER\n", "record 2 .*line 'Bo PER'"),
+    ],
+)
 def test_damaged_conll_is_named_with_its_sentence(tmp_path, content, problem):
     (tmp_path / "train.conll").write_text(content)
     with pytest.raises(DataError, match=problem):
@@ -160,43 +182,78 @@ def test_damaged_conll_is_named_with_its_sentence(tmp_path, content, problem):
 
 def test_overlapping_and_blank_records_are_named_by_their_number_in_the_file(tmp_path):
     tangled = {"text": "Go Rust", "annotations": [[3, 7, "A"], [0, 7, "B"], [0, 2, "A"]]}
-    new = folder(tmp_path / "new", train=[{"text": " ", "annotations": []}, tangled, *rows("n", 3), {"text": "", "annotations": []}, *rows("n", 1)])
+    new = folder(
+        tmp_path / "new",
+        train=[
+            {"text": " ", "annotations": []},
+            tangled,
+            *rows("n", 3),
+            {"text": "", "annotations": []},
+            *rows("n", 1),
+        ],
+    )
     report = combine_datasets(None, new, "new_only", 0.1, 42, create_new_validation=False).report
-    assert report["overlapping_annotations"] == {"new": 2} and report["examples"]["overlapping annotations"] == ["train.json of new, record 2"]
+    assert report["overlapping_annotations"] == {"new": 2} and report["examples"]["overlapping annotations"] == [
+        "train.json of new, record 2"
+    ]
     assert report["examples"]["blank text"] == ["train.json of new, record 1", "train.json of new, record 6"]
-    assert report["examples"]["duplicate in training"][0] in ("train.json of new, record 3", "train.json of new, record 7")
+    assert report["examples"]["duplicate in training"][0] in (
+        "train.json of new, record 3",
+        "train.json of new, record 7",
+    )
 
 
-@pytest.mark.parametrize("write", [
-    lambda r: json.dumps(r, indent=2), lambda r: "\ufeff" + json.dumps(r), lambda r: "\n".join(map(json.dumps, r)),
-    lambda r: "\r\n".join(json.dumps(x, ensure_ascii=False) for x in r) + "\r\n\r\n", lambda r: json.dumps(r, separators=(",", ":")),
-])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda r: json.dumps(r, indent=2),
+        lambda r: "\ufeff" + json.dumps(r),
+        lambda r: "\n".join(map(json.dumps, r)),
+        lambda r: "\r\n".join(json.dumps(x, ensure_ascii=False) for x in r) + "\r\n\r\n",
+        lambda r: json.dumps(r, separators=(",", ":")),
+    ],
+)
 def test_all_layouts_give_the_same_records(tmp_path, write):
-    records = [*rows("é", 2), {"text": 'odd "}, {" and \\ [ ] text', "annotations": [[0, 3, "X"]], "meta": [{"a": 1}, {"b": 2}]}]
+    records = [
+        *rows("é", 2),
+        {"text": 'odd "}, {" and \\ [ ] text', "annotations": [[0, 3, "X"]], "meta": [{"a": 1}, {"b": 2}]},
+    ]
     (tmp_path / "train.json").write_text(write(records), encoding="utf-8", newline="")
     assert load_records(tmp_path / "train.json") == records
     out = tmp_path / "out"
     combine_datasets(None, tmp_path, "new_only", 0.1, 1, create_new_validation=False, output_dir=out)
     assert load_records(out / "train.jsonl") == [{"origin": "new"} | r for r in records]
-    assert not (out / "validation.jsonl").exists() and json.loads((out / "report.json").read_text())["kept"]["train"] == {"new": 3}
+    assert not (out / "validation.jsonl").exists() and json.loads((out / "report.json").read_text())["kept"][
+        "train"
+    ] == {"new": 3}
 
 
 def test_conll_gives_the_spans_of_its_tags(tmp_path, shared):
     (tmp_path / "train.conll").write_text("-DOCSTART- O\n\nAnn B-PER\nLee I-PER\nBo B-PER\nran O\n\n\nRome\tI-LOC\n")
     assert load_records(tmp_path / "train.conll") == [
-        {"text": "Ann Lee Bo ran", "annotations": [[0, 7, "PER"], [8, 10, "PER"]]}, {"text": "Rome", "annotations": [[0, 4, "LOC"]]}]
+        {"text": "Ann Lee Bo ran", "annotations": [[0, 7, "PER"], [8, 10, "PER"]]},
+        {"text": "Rome", "annotations": [[0, 4, "LOC"]]},
+    ]
     (tmp_path / "wnut.conll").write_bytes((shared / "data/ner/wnut17/raw/emerging.dev.conll").read_bytes())
     converted = json.loads((shared / "data/ner/wnut17/validation.json").read_text())
     assert len(load_records(tmp_path / "wnut.conll")) == len(converted)
 
 
 def test_replay_keeps_a_share_of_the_old_records(tmp_path):
-    old, new = folder(tmp_path / "old", train=rows("o", 20), validation=rows("ov", 4)), folder(tmp_path / "new", train=rows("n", 10))
+    old, new = (
+        folder(tmp_path / "old", train=rows("o", 20), validation=rows("ov", 4)),
+        folder(tmp_path / "new", train=rows("n", 10)),
+    )
     made = combine_datasets(old, new, "combined", 0.1, 42, replay=0.1)
-    assert made.report["kept"]["train"] == {"old": 2, "new": 9} and made.report["kept"]["validation"] == {"old": 4, "new": 1}
+    assert made.report["kept"]["train"] == {"old": 2, "new": 9} and made.report["kept"]["validation"] == {
+        "old": 4,
+        "new": 1,
+    }
     (old / "validation.json").unlink()
     made = combine_datasets(old, new, "combined", 0.2, 42, replay=0.1)
-    assert made.report["kept"]["validation"]["old"] >= 2 and made.report["kept"]["train"]["old"] == 2  # validated by what is not trained on anyway
+    assert (
+        made.report["kept"]["validation"]["old"] >= 2 and made.report["kept"]["train"]["old"] == 2
+    )  # validated by what is not trained on anyway
     for bad in (0, 1.1, "x"):
         with pytest.raises(ConfigError, match="replay"):
             combine_datasets(old, new, "combined", 0.1, 42, replay=bad)
@@ -222,7 +279,13 @@ def test_a_test_text_never_trains(tmp_path):
     assert len(made["train"]) == 4 and made.report["dropped"]["text stands in a test file"] == 1
 
 
-@given(st.text(alphabet=st.one_of(st.characters(max_codepoint=0x2BFF), st.sampled_from("aA \u0301\u0336´ﬁßİ\u00a0\u0085’…Å가\U0001f600"))))
+@given(
+    st.text(
+        alphabet=st.one_of(
+            st.characters(max_codepoint=0x2BFF), st.sampled_from("aA \u0301\u0336´ﬁßİ\u00a0\u0085’…Å가\U0001f600")
+        )
+    )
+)
 def test_the_key_of_a_text_is_that_of_its_folded_form(text):
     folded = "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
     assert text_key(text) == combine.hashlib.blake2b(folded.encode(), digest_size=16).digest()

@@ -25,7 +25,15 @@ def dataset(folder: Path) -> Path:
         records = []
         for i in range(count):
             name, verb = draw.choice(["Ann", "Bo", "Cem"]) + str(i), " ".join(["knows"] * draw.randint(1, 9))
-            records.append({"text": f"{name} {verb} Go", "annotations": [[0, len(name), "NAME"], [len(name) + len(verb) + 2, len(name) + len(verb) + 4, "SKILL"]]})
+            records.append(
+                {
+                    "text": f"{name} {verb} Go",
+                    "annotations": [
+                        [0, len(name), "NAME"],
+                        [len(name) + len(verb) + 2, len(name) + len(verb) + 4, "SKILL"],
+                    ],
+                }
+            )
         (folder / f"{split}.json").write_text(json.dumps(records))
     return folder
 
@@ -35,17 +43,35 @@ def stage(tmp_path_factory) -> Path:
     """A stage trained by two ranks."""
     place = tmp_path_factory.mktemp("job")
     config = NerConfig(
-        data=NerData(new_dataset_path=str(dataset(place))), model=NerModel(max_tokens=12, stride=4), experiment_name="two-ranks",
-        paths=PathsConfig(store_uri=str(place / "store"), outputs_dir=str(place / "outputs"), cache_dir=str(place / "cache")),
-        training=TrainingConfig(learning_rate=5e-4, trainer=TrainerConfig(max_epochs=3, devices=2, accelerator="cpu", precision="32-true")),
-        data_loader=DataLoaderConfig(batch_size=4), tracking=TrackingConfig(tensorboard=False, mlflow_uri=f"sqlite:///{place}/mlflow.db"))
+        data=NerData(new_dataset_path=str(dataset(place))),
+        model=NerModel(max_tokens=12, stride=4),
+        experiment_name="two-ranks",
+        paths=PathsConfig(
+            store_uri=str(place / "store"), outputs_dir=str(place / "outputs"), cache_dir=str(place / "cache")
+        ),
+        training=TrainingConfig(
+            learning_rate=5e-4, trainer=TrainerConfig(max_epochs=3, devices=2, accelerator="cpu", precision="32-true")
+        ),
+        data_loader=DataLoaderConfig(batch_size=4),
+        tracking=TrackingConfig(tensorboard=False, mlflow_uri=f"sqlite:///{place}/mlflow.db"),
+    )
     data_uri = prepare_data(config)
     uri = join_uri(config.paths.store_uri, "r1", "training")
-    spec = StageSpec(run_id="r1", stage="training", digest="d", family="ner", config=to_tree(config), start="scratch", data_uri=data_uri,
-                     data_digest=data_digest(data_uri))
+    spec = StageSpec(
+        run_id="r1",
+        stage="training",
+        digest="d",
+        family="ner",
+        config=to_tree(config),
+        start="scratch",
+        data_uri=data_uri,
+        data_digest=data_digest(data_uri),
+    )
     open_store(uri).write("stage.json", spec.to_json().encode())
     launcher, lines = LocalLauncher(), []
-    outcome = launcher.wait(launcher.submit(Job("ner", ("-m", "curricle.train.worker", "--stage-uri", uri), 1, 2)), lines.append)
+    outcome = launcher.wait(
+        launcher.submit(Job("ner", ("-m", "curricle.train.worker", "--stage-uri", uri), 1, 2)), lines.append
+    )
     assert outcome.state == "succeeded", lines
     return Path(uri)
 
@@ -58,7 +84,9 @@ def test_two_processes_are_one_training_that_counts_each_validation_record_once(
     alone = evaluate(stage / manifest["info"]["best"], Path(manifest["lineage"]["data_uri"]))
     best = json.loads((stage / manifest["info"]["best"] / "manifest.json").read_text())["metrics"]
     assert best["val_loss"] == pytest.approx(alone["val/loss"], rel=1e-5)
-    assert {k: best[k] for k in ("val/f1", "val/precision", "val/recall", "val/f1/NAME")} == pytest.approx({k: alone[k] for k in ("val/f1", "val/precision", "val/recall", "val/f1/NAME")})
+    assert {k: best[k] for k in ("val/f1", "val/precision", "val/recall", "val/f1/NAME")} == pytest.approx(
+        {k: alone[k] for k in ("val/f1", "val/precision", "val/recall", "val/f1/NAME")}
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mlflow's own, of sqlalchemy 2.1
         client = MlflowClient(f"sqlite:///{stage.parents[2]}/mlflow.db")

@@ -26,7 +26,11 @@ def round_trip(tokenizer, text, spans, max_tokens=64, stride=8):
     made = encode([text], [spans], tokenizer, IDS, max_tokens=max_tokens, stride=stride)
     tags = {}
     for window in made.windows:
-        assert len(window.ids) <= max_tokens and (window.positions > 0).all() and (window.positions < len(window.ids) - 1).all()
+        assert (
+            len(window.ids) <= max_tokens
+            and (window.positions > 0).all()
+            and (window.positions < len(window.ids) - 1).all()
+        )
         for word, tag in zip(window.words.tolist(), window.tags.tolist(), strict=True):
             assert word not in tags, "each word is scored once"
             tags[word] = TAGS[tag]
@@ -34,9 +38,19 @@ def round_trip(tokenizer, text, spans, max_tokens=64, stride=8):
     return decode([tags[i] for i in range(len(tags))], made.bounds[0]), made.counts
 
 
-@pytest.mark.parametrize("text", [
-    "Ann knows Go", "e\u0301tude Go", "👩🏽\u200d💻 codes Go 🎉", "שלום Go עולם", "Zoë—Go…", "名前Go太郎", "  Go\n\tGo ", "ﬁne Go \ufeffx",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Ann knows Go",
+        "e\u0301tude Go",
+        "👩🏽\u200d💻 codes Go 🎉",
+        "שלום Go עולם",
+        "Zoë—Go…",
+        "名前Go太郎",
+        "  Go\n\tGo ",
+        "ﬁne Go \ufeffx",
+    ],
+)
 def test_spans_survive_the_way_to_tokens_and_back(tokenizer, text):
     start = text.index("Go")
     assert round_trip(tokenizer, text, [(start, start + 2, "SKILL")])[0] == [(start, start + 2, "SKILL")]
@@ -63,18 +77,30 @@ def test_a_span_without_a_word_is_counted_as_lost(tokenizer):
     assert round_trip(tokenizer, "a   b", [(2, 3, "SKILL")]) == ([], {"overlapping": 0, "lost": 1})
 
 
-@pytest.mark.parametrize("name", ["wnut17", "skillspan/house", "skillspan/tech", "crossner/ai", "crossner/literature", "crossner/science"])
+@pytest.mark.parametrize(
+    "name", ["wnut17", "skillspan/house", "skillspan/tech", "crossner/ai", "crossner/literature", "crossner/science"]
+)
 def test_real_annotations_survive_windows_of_64_tokens_but_for_those_that_are_counted(tokenizer, shared, name):
     records = load_records(shared / "data/ner" / name / "train.json")
     tags = tags_of({label for r in records for *_, label in r["annotations"]})
-    made = encode([r["text"] for r in records], [spans_of(r) for r in records], tokenizer, {t: i for i, t in enumerate(tags)}, max_tokens=64, stride=16)
+    made = encode(
+        [r["text"] for r in records],
+        [spans_of(r) for r in records],
+        tokenizer,
+        {t: i for i, t in enumerate(tags)},
+        max_tokens=64,
+        stride=16,
+    )
     found = [["O"] * len(bounds) for bounds in made.bounds]
     for window in made.windows:
         for word, tag in zip(window.words.tolist(), window.tags.tolist(), strict=True):
             found[window.record][word] = tags[tag]
     spans = [decode(t, bounds) for t, bounds in zip(found, made.bounds, strict=True)]
     missed = sum(len(set(gold) - set(got)) for gold, got in zip(made.gold, spans, strict=True))
-    assert len(made.windows) > len(records) and missed == made.counts["edge in no word"] + made.counts["cut a word"] + made.counts["lost"]
+    assert (
+        len(made.windows) > len(records)
+        and missed == made.counts["edge in no word"] + made.counts["cut a word"] + made.counts["lost"]
+    )
     assert made.counts["overlapping"] == {"skillspan/house": 29, "skillspan/tech": 135}.get(name, 0)
 
 
@@ -115,7 +141,10 @@ def test_scores_equal_seqeval_in_strict_mode():
         draw = random.Random(1)
         for _ in range(30):
             gold, guess = ([draw.choices(TAGS, k=12) for _ in range(8)] for _ in range(2))
-            guess = [[g if draw.random() < 0.7 else p for g, p in zip(a, b, strict=True)] for a, b in zip(gold, guess, strict=True)]
+            guess = [
+                [g if draw.random() < 0.7 else p for g, p in zip(a, b, strict=True)]
+                for a, b in zip(gold, guess, strict=True)
+            ]
             theirs = classification_report(gold, guess, mode="strict", scheme=IOB2, output_dict=True, zero_division=0)
             ours = score_tags(gold, guess)
             assert ours["f1"] == pytest.approx(theirs["micro avg"]["f1-score"])

@@ -34,7 +34,12 @@ def old(tmp_path_factory):
     parent = train(build(context(tmp, config)), tmp / "model")
     new = dataset(tmp / "data-new", "is", ("NAME", "AGE"))
     for path in new.iterdir():
-        path.write_text(path.read_text().replace("[[0, 3, \"NAME\"], ", "[").replace("[[0, 2, \"NAME\"], ", "[").replace("[[0, 4, \"NAME\"], ", "["))
+        path.write_text(
+            path.read_text()
+            .replace('[[0, 3, "NAME"], ', "[")
+            .replace('[[0, 2, "NAME"], ', "[")
+            .replace('[[0, 4, "NAME"], ', "[")
+        )
     data = NerData(strategy="new_only", old_dataset_path=str(tmp / "data-old"), new_dataset_path=str(new))
     return replace(config, data=data), parent
 
@@ -52,7 +57,12 @@ def test_rows_of_added_tags_are_fitted_before_training_and_nothing_else_is(old, 
     source = task.made.sources()
     assert task.made.added() == [i for i, tag in enumerate(task.tags) if "AGE" in tag]
     for name, was in before.items():
-        names = [n for n in now if n.replace("base_layer.", "").replace("modules_to_save.default.", "").endswith(name) and "original" not in n]
+        names = [
+            n
+            for n in now
+            if n.replace("base_layer.", "").replace("modules_to_save.default.", "").endswith(name)
+            and "original" not in n
+        ]
         for found in names:
             rows = [r for r, s in enumerate(source) if s is not None] if name.startswith("classifier") else slice(None)
             wanted = was[[s for s in source if s is not None]] if name.startswith("classifier") else was
@@ -73,8 +83,12 @@ def test_soft_targets_keep_labels_that_nobody_marked_in_the_new_text(old, tmp_pa
 
 def test_soft_targets_ask_nothing_of_a_model_that_still_says_what_the_old_one_said(old, tmp_path):
     config, parent = old
-    config = replace(config, data=replace(config.data, new_dataset_path=config.data.old_dataset_path), forgetting=NerForgetting(distill=1.0),
-                     training=TrainingConfig(trainer=TrainerConfig(precision="32-true")))
+    config = replace(
+        config,
+        data=replace(config.data, new_dataset_path=config.data.old_dataset_path),
+        forgetting=NerForgetting(distill=1.0),
+        training=TrainingConfig(trainer=TrainerConfig(precision="32-true")),
+    )
     task = build(context(tmp_path, config, parent))
     task.model.eval()
     assert all(float(task.losses(batch)["distill"]) == pytest.approx(0, abs=1e-4) for batch in task.batches(0))
@@ -96,7 +110,9 @@ def test_an_average_keeps_the_trained_rows_of_added_tags_and_is_what_is_publishe
     half = mixed(start, trained, 0.5, task.made)
     rows = {tag: i for i, tag in enumerate(task.tags)}
     head, kept, fresh = "classifier.weight", rows["B-NAME"], rows["B-AGE"]
-    assert torch.allclose(half[head][kept], (start[head][kept] + trained[head][kept]) / 2) and torch.equal(half[head][fresh], trained[head][fresh])
+    assert torch.allclose(half[head][kept], (start[head][kept] + trained[head][kept]) / 2) and torch.equal(
+        half[head][fresh], trained[head][fresh]
+    )
     found = task.validate()
     assert found["val/average"] in (0.5, 1.0)
     wanted = half if found["val/average"] == 0.5 else trained
@@ -127,7 +143,16 @@ def test_each_average_is_scored_by_its_own_weights_under_autocast_too(old, tmp_p
 def run(place: Path, config: NerConfig, parent: Path, stop_at: int = 0) -> Path:
     """Train a stage at `place`, from where it stands; its best checkpoint."""
     ranks = Ranks()
-    task = build(StageContext(config=config, data_dir=place.parent / "prepared", parent_dir=parent, work_dir=place, device=ranks.device, ranks=ranks))
+    task = build(
+        StageContext(
+            config=config,
+            data_dir=place.parent / "prepared",
+            parent_dir=parent,
+            work_dir=place,
+            device=ranks.device,
+            ranks=ranks,
+        )
+    )
     losses, steps = task.losses, []
 
     def counted(batch):
@@ -137,10 +162,26 @@ def run(place: Path, config: NerConfig, parent: Path, stop_at: int = 0) -> Path:
         return losses(batch)
 
     task.losses = counted
-    checkpoints = Checkpoints(str(place / "stage"), stage="stage", digest="d", config_text="", lineage={}, info={}, scratch_dir=place / "scratch")
+    checkpoints = Checkpoints(
+        str(place / "stage"),
+        stage="stage",
+        digest="d",
+        config_text="",
+        lineage={},
+        info={},
+        scratch_dir=place / "scratch",
+    )
     try:
         uri = checkpoints.resume_uri()
-        result = run_stage(task, config, checkpoints, ranks, tracker=NoTracker(), report=lambda event: None, resume_dir=Path(uri) if uri else None)
+        result = run_stage(
+            task,
+            config,
+            checkpoints,
+            ranks,
+            tracker=NoTracker(),
+            report=lambda event: None,
+            resume_dir=Path(uri) if uri else None,
+        )
     finally:
         checkpoints.close()
     return place / "stage" / result.best
@@ -149,8 +190,12 @@ def run(place: Path, config: NerConfig, parent: Path, stop_at: int = 0) -> Path:
 @pytest.mark.parametrize("stop_at", [4, 5])
 def test_a_stage_with_all_levers_that_was_stopped_goes_on_bit_for_bit(old, tmp_path, stop_at):
     config, parent = old
-    config = replace(config, forgetting=NerForgetting(distill=1.0, average=(0.3, 0.6)), data_loader=DataLoaderConfig(batch_size=2),
-                     training=TrainingConfig(learning_rate=1e-3, trainer=TrainerConfig(max_epochs=3)))
+    config = replace(
+        config,
+        forgetting=NerForgetting(distill=1.0, average=(0.3, 0.6)),
+        data_loader=DataLoaderConfig(batch_size=2),
+        training=TrainingConfig(learning_rate=1e-3, trainer=TrainerConfig(max_epochs=3)),
+    )
     prepare(config, tmp_path / "prepared")
     whole = run(tmp_path / "whole", config, parent)
     with pytest.raises(Interrupted):
@@ -164,9 +209,21 @@ def test_a_stage_with_all_levers_that_was_stopped_goes_on_bit_for_bit(old, tmp_p
 @pytest.mark.parametrize(("said", "batch", "peak"), [(None, 16, 4e-4), (None, 64, 8e-4), (1e-5, 64, 1e-5)])
 def test_a_rate_that_is_said_is_taken_and_one_that_is_not_goes_by_encoder_and_batch(old, tmp_path, said, batch, peak):
     config, parent = old
-    config = replace(config, data_loader=DataLoaderConfig(batch_size=batch), training=NerTraining(learning_rate=said, warmup_steps=0, trainer=TrainerConfig(max_epochs=1)))
+    config = replace(
+        config,
+        data_loader=DataLoaderConfig(batch_size=batch),
+        training=NerTraining(learning_rate=said, warmup_steps=0, trainer=TrainerConfig(max_epochs=1)),
+    )
     task = build(context(tmp_path, config, parent))
-    checkpoints = Checkpoints(str(tmp_path / "stage"), stage="stage", digest="d", config_text="", lineage={}, info={}, scratch_dir=tmp_path / "scratch")
+    checkpoints = Checkpoints(
+        str(tmp_path / "stage"),
+        stage="stage",
+        digest="d",
+        config_text="",
+        lineage={},
+        info={},
+        scratch_dir=tmp_path / "scratch",
+    )
     logged = []
 
     class Tracker(NoTracker):
@@ -186,8 +243,17 @@ def test_averages_are_tried_after_the_last_epoch_or_after_each_that_may_be_it(ol
     config, parent = old
     for early, epochs in ((False, [2]), (True, [0, 1, 2])):
         stopping = EarlyStoppingConfig(enabled=early)
-        task = build(context(tmp_path, replace(config, forgetting=NerForgetting(average=(0.5,)), training=NerTraining(
-            early_stopping=stopping, trainer=TrainerConfig(max_epochs=3))), parent))
+        task = build(
+            context(
+                tmp_path,
+                replace(
+                    config,
+                    forgetting=NerForgetting(average=(0.5,)),
+                    training=NerTraining(early_stopping=stopping, trainer=TrainerConfig(max_epochs=3)),
+                ),
+                parent,
+            )
+        )
         tried = []
         for epoch in range(3):
             task.batches(epoch)

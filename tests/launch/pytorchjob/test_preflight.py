@@ -44,7 +44,9 @@ def test_a_good_cluster_has_nothing_to_do():
 def test_every_fault_is_its_own_finding_with_what_to_do():
     assert not look(Api(served=("localqueues",)))["PyTorchJob API"].ok
     rights = look(Api(denied=[("delete", "pytorchjobs"), ("get", "pods/log")]))["rights"]
-    assert not rights.ok and "delete pytorchjobs, get pods/log" in rights.detail and "curricle-launcher" in rights.advice
+    assert (
+        not rights.ok and "delete pytorchjobs, get pods/log" in rights.detail and "curricle-launcher" in rights.advice
+    )
     assert "no LocalQueue" in look(Api(queue=False))["queue team"].detail
     assert "not installed" in look(Api(served=("pytorchjobs",)))["queue team"].detail
     assert not look(Api(gpus=0))["nvidia.com/gpu"].ok
@@ -63,5 +65,11 @@ def test_the_rights_are_those_of_the_launchers_role():
 
     documents = yaml.safe_load_all((Path(__file__).parents[3] / "manifests/base/launcher.yaml").read_text())
     rules = next(d for d in documents if d["kind"] == "Role")["rules"]
-    granted = {(verb, resource, group) for rule in rules for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]}
+    granted = {
+        (verb, resource, group)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
     assert set(RIGHTS) <= granted

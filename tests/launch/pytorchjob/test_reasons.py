@@ -18,7 +18,11 @@ def ended(name, code, *, seconds=0.0, reason="Error", message="", deleted=None, 
         meta |= {"deletionTimestamp": at(deleted + grace), "deletionGracePeriodSeconds": grace}
     state = {"terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": at(seconds)}}
     limits = {"resources": {"limits": {"memory": "2Gi"}}}
-    status = {"phase": "Failed" if code else "Succeeded", "containerStatuses": [{"name": "pytorch", "state": state}], **status}
+    status = {
+        "phase": "Failed" if code else "Succeeded",
+        "containerStatuses": [{"name": "pytorch", "state": state}],
+        **status,
+    }
     return {"metadata": meta, "spec": {"containers": [limits]}, "status": status}
 
 
@@ -39,13 +43,28 @@ def disrupted(why):
         (ended("w", 1, message="ValueError: boom on rank 1"), "error", 1, "boom on rank 1"),
         (ended("w", 2, message="no such stage"), "configuration", 2, "no such stage"),
         (ended("w", 143, message="saved step 20"), "interrupted", 143, "saved step 20"),
-        (ended("w", 128, reason="StartError", message="exec: python: not found"), "configuration", 128, "python: not found"),
+        (
+            ended("w", 128, reason="StartError", message="exec: python: not found"),
+            "configuration",
+            128,
+            "python: not found",
+        ),
         (ended("w", 137, **disrupted("EvictionByEvictionAPI")), "evicted", 137, "node drained"),
         (ended("w", 143, **disrupted("PreemptionByScheduler")), "preempted", 143, "node drained"),
         (ended("w", 137, deleted=-1), "lost", 137, "deleted while it ran"),
         (ended("w", 143, deleted=-1, grace=120), "interrupted", 143, "deleted while it ran"),
-        ({"metadata": {"name": "w"}, "status": {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}}, "evicted", 137, "low on memory"),
-        ({"metadata": {"name": "w"}, "status": {"phase": "Failed", "reason": "DeadlineExceeded"}}, "deadline", 143, "active_deadline_seconds"),
+        (
+            {"metadata": {"name": "w"}, "status": {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}},
+            "evicted",
+            137,
+            "low on memory",
+        ),
+        (
+            {"metadata": {"name": "w"}, "status": {"phase": "Failed", "reason": "DeadlineExceeded"}},
+            "deadline",
+            143,
+            "active_deadline_seconds",
+        ),
         ({"metadata": {"name": "w"}, "status": {"phase": "Failed", "reason": "OutOfcpu"}}, "error", 1, "OutOfcpu"),
     ],
 )
@@ -57,7 +76,12 @@ def test_each_end_of_a_pod_has_its_own_reason(pod, reason, code, words):
 
 def test_the_init_container_that_never_found_the_master_is_named():
     pod = ended("w", 0)
-    pod["status"] = {"phase": "Failed", "initContainerStatuses": [{"name": "init-pytorch", "state": {"terminated": {"exitCode": 1, "finishedAt": at(0)}}}]}
+    pod["status"] = {
+        "phase": "Failed",
+        "initContainerStatuses": [
+            {"name": "init-pytorch", "state": {"terminated": {"exitCode": 1, "finishedAt": at(0)}}}
+        ],
+    }
     assert "init container init-pytorch failed" in reasons.classify([pod], failed()).message
 
 
@@ -72,7 +96,11 @@ def test_a_memory_kill_goes_before_the_rank_that_lost_it_in_the_same_second():
 
 
 def test_a_survivor_that_was_cleaned_up_is_not_the_cause():
-    pods = [ended("m", 1, message="boom"), ended("w", 137, seconds=21, deleted=1, grace=20), ended("v", 143, seconds=2, deleted=0, grace=30)]
+    pods = [
+        ended("m", 1, message="boom"),
+        ended("w", 137, seconds=21, deleted=1, grace=20),
+        ended("v", 143, seconds=2, deleted=0, grace=30),
+    ]
     outcome = reasons.classify(pods, failed())
     assert (outcome.where, outcome.reason) == ("m", "error")
 
@@ -129,7 +157,15 @@ def test_a_container_that_cannot_start_says_why_and_for_how_long(pod, reason, fi
 
 
 def test_a_pod_that_fits_no_node_has_the_schedulers_words():
-    conditions = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes", "lastTransitionTime": at(-7)}]
+    conditions = [
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/1 nodes",
+            "lastTransitionTime": at(-7),
+        }
+    ]
     pod = {"metadata": {"name": "p"}, "status": {"phase": "Pending", "conditions": conditions}}
     assert reasons.stuck([pod], NOW) == reasons.Stuck("unschedulable", "p", "0/1 nodes", 7)
 

@@ -22,7 +22,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def wide(job):
-    return dataclasses.replace(job, nodes=2, processes_per_node=8, heartbeat="minio://mlpipeline/runs/r1/01_text/heartbeat")
+    return dataclasses.replace(
+        job, nodes=2, processes_per_node=8, heartbeat="minio://mlpipeline/runs/r1/01_text/heartbeat"
+    )
 
 
 def shapes(job, plain, full, elastic):

@@ -29,7 +29,10 @@ class Cluster:
         self.jobs.pop(name, None)
 
     def list_pods(self, name):
-        return [{"metadata": {"name": f"{name}-{which}"}, "status": {"phase": "Running"}} for which in ("worker-1", "worker-0", "master-0")]
+        return [
+            {"metadata": {"name": f"{name}-{which}"}, "status": {"phase": "Running"}}
+            for which in ("worker-1", "worker-0", "master-0")
+        ]
 
     def read_log(self, pod, *, since_seconds, follow):
         yield f"2026-01-01T00:00:00Z hello from {pod[-8:]}\n2026-01-01T00:00:01Z loss 1".encode()
@@ -88,7 +91,11 @@ def test_run_status_log_list_and_cancel(app, runner):
     job = next(iter(runner.clusters["team"].jobs.values()))
     job["status"] = {"conditions": [{"type": "Running", "status": "True"}]}
     status = runner.status(handle)
-    assert status.state == AppState.RUNNING and [r.hostname[-8:] for r in status.roles[0].replicas] == ["master-0", "worker-0", "worker-1"]
+    assert status.state == AppState.RUNNING and [r.hostname[-8:] for r in status.roles[0].replicas] == [
+        "master-0",
+        "worker-0",
+        "worker-1",
+    ]
     assert list(runner.log_lines(handle, "worker", k=1, regex="hello")) == ["hello from worker-0\n"]
     assert [a.state for a in runner.list("pytorchjob", {"namespace": "team"})] == [AppState.RUNNING]
     runner.cancel(handle)

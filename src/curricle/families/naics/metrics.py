@@ -28,7 +28,12 @@ def retrieval(scores: np.ndarray, target: np.ndarray, candidates: list[str]) -> 
     own = scores[np.arange(n), target]
     rank = (scores >= own[:, None]).sum(1)
     first = scores.argmax(1)
-    found = {"top1": (rank == 1).mean(), "hit@5": (rank <= 5).mean(), "hit@10": (rank <= 10).mean(), "mrr": (1 / rank).mean()}
+    found = {
+        "top1": (rank == 1).mean(),
+        "hit@5": (rank <= 5).mean(),
+        "hit@10": (rank <= 10).mean(),
+        "mrr": (1 / rank).mean(),
+    }
     codes = np.array(candidates)
     for digits in (2, 3, 4, 5):
         prefix = np.array([sector(c) if digits == 2 else c[:digits] for c in codes])
@@ -66,7 +71,11 @@ def _pairs(distances: np.ndarray, true: np.ndarray, sectors: np.ndarray) -> dict
     upper = np.triu(np.ones(true.shape, dtype=bool), 1)
     d, t = distances[upper], true[upper].astype(np.float64)
     ratio = d / t
-    found = {"pearson": _pearson(d, t), "distortion": np.abs(ratio / np.median(ratio) - 1).mean(), "spearman": _pearson(_ranks(d), _ranks(t))}
+    found = {
+        "pearson": _pearson(d, t),
+        "distortion": np.abs(ratio / np.median(ratio) - 1).mean(),
+        "spearman": _pearson(_ranks(d), _ranks(t)),
+    }
     within = []
     for s in np.unique(sectors):
         rows = np.flatnonzero(sectors == s)

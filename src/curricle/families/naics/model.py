@@ -135,7 +135,12 @@ class NaicsHead(nn.Module):
     def between(self) -> np.ndarray:
         """Distances [N, N] of all codes, float64; made a block of rows at a time, since a dozen such matrices would be the peak of a training."""
         radius, points = (tensor.double() for tensor in self.codes())
-        return np.concatenate([pairwise(r, u, radius, points).cpu().numpy() for r, u in zip(radius.split(256), points.split(256), strict=True)])
+        return np.concatenate(
+            [
+                pairwise(r, u, radius, points).cpu().numpy()
+                for r, u in zip(radius.split(256), points.split(256), strict=True)
+            ]
+        )
 
     @torch.no_grad()
     def start(self, features: Tensor, subtree: Tensor, shown: Tensor) -> None:

@@ -90,7 +90,14 @@ def prepare(config: NaicsConfig, out_dir: Path) -> dict[str, Any]:
     _write(out_dir / "texts.jsonl", [asdict(t) for t in texts])
     counts = Counter(f"{t.kind}_{t.split}" for t in texts)
     present = {f"with_{name}": sum(row[name] is not None for row in codes) for name in CHANNELS}
-    return {"source": config.data.source, "synthetic": sources.synthetic, "codes": len(codes), **present, **dict(sorted(counts.items())), **dropped}
+    return {
+        "source": config.data.source,
+        "synthetic": sources.synthetic,
+        "codes": len(codes),
+        **present,
+        **dict(sorted(counts.items())),
+        **dropped,
+    }
 
 
 def load(data_dir: Path) -> NaicsTable:
@@ -110,7 +117,9 @@ def load(data_dir: Path) -> NaicsTable:
     except (KeyError, TypeError) as error:
         raise DataError(f"{data_dir} is not prepared NAICS data of this version ({error}); prepare it again") from error
     if unknown is not None:
-        raise DataError(f"{data_dir / 'texts.jsonl'}: {unknown.text!r} belongs to {unknown.code}, which codes.jsonl lacks; prepare it again")
+        raise DataError(
+            f"{data_dir / 'texts.jsonl'}: {unknown.text!r} belongs to {unknown.code}, which codes.jsonl lacks; prepare it again"
+        )
     return NaicsTable(tree, channels, excluded, cold, texts)
 
 

@@ -23,7 +23,11 @@ def fingerprint(config: NaicsConfig) -> str:
     Raises:
         DataError: a source is missing.
     """
-    parts = [f"naics format {FORMAT}", f"split seed {config.data.split_seed}", f"hidden codes {config.data.hidden_codes}"]
+    parts = [
+        f"naics format {FORMAT}",
+        f"split seed {config.data.split_seed}",
+        f"hidden codes {config.data.hidden_codes}",
+    ]
     if config.data.source == "demo":
         titles = json.dumps(demo_titles(), ensure_ascii=False)
         parts.append(f"demo {hashlib.sha256(titles.encode()).hexdigest()}")
@@ -48,7 +52,9 @@ def local_folder(source: str) -> Iterator[Path]:
     missing = [book.file for book in WORKBOOKS if book.file not in held]
     if missing:
         expected = ", ".join(repr(book.file) for book in WORKBOOKS)
-        raise DataError(f"{source} lacks {', '.join(map(repr, missing))}; expected {expected}; it holds: {', '.join(sorted(held)) or 'nothing'}")
+        raise DataError(
+            f"{source} lacks {', '.join(map(repr, missing))}; expected {expected}; it holds: {', '.join(sorted(held)) or 'nothing'}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         for book in WORKBOOKS:
             store.get(book.file, Path(folder, book.file))

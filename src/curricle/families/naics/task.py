@@ -70,11 +70,21 @@ class NaicsModel(nn.Module):
             self.encoder.add_adapters()
         here = self.weights()
         missing, unknown = sorted(set(here) - set(weights)), sorted(set(weights) - set(here))
-        missing = [name for name in missing if not name.startswith("adapter.") or any(n.startswith("adapter.") for n in weights)]
-        wrong = [f"{n} is {list(weights[n].shape)}, not {list(here[n].shape)}" for n in here if n in weights and weights[n].shape != here[n].shape]
+        missing = [
+            name
+            for name in missing
+            if not name.startswith("adapter.") or any(n.startswith("adapter.") for n in weights)
+        ]
+        wrong = [
+            f"{n} is {list(weights[n].shape)}, not {list(here[n].shape)}"
+            for n in here
+            if n in weights and weights[n].shape != here[n].shape
+        ]
         if missing or unknown or wrong:
             what = wrong or [f"{n} is missing" for n in missing] or [f"{n} is not part of this model" for n in unknown]
-            raise CheckpointError(f"the checkpoint does not fit the configured model ({what[0]}); compare the `model` section with its config.yaml")
+            raise CheckpointError(
+                f"the checkpoint does not fit the configured model ({what[0]}); compare the `model` section with its config.yaml"
+            )
         for name, tensor in here.items():
             if name in weights:
                 tensor.copy_(weights[name])
@@ -84,13 +94,19 @@ def load_model(config: NaicsConfig, table: NaicsTable, device: torch.device) -> 
     """A fresh model for these codes, seeded by the configuration."""
     torch.manual_seed(config.seed)
     encoder = Encoder(config.model, device)
-    return NaicsModel(encoder, NaicsHead(config.model, encoder.width, torch.from_numpy(table.level).to(device)).to(device))
+    return NaicsModel(
+        encoder, NaicsHead(config.model, encoder.width, torch.from_numpy(table.level).to(device)).to(device)
+    )
 
 
 def distinct_texts(table: NaicsTable) -> list[str]:
     """Every text that may be asked for while training: training and validation texts, and channels; each once, in a fixed order."""
     channels = [text for name in CHANNELS for text in table.channels[name] if text]
-    return list(dict.fromkeys([*(t.text for t in table.split("train")), *(t.text for t in table.split("validation")), *channels]))
+    return list(
+        dict.fromkeys(
+            [*(t.text for t in table.split("train")), *(t.text for t in table.split("validation")), *channels]
+        )
+    )
 
 
 class _Task:
@@ -116,11 +132,15 @@ class _Task:
         self.texts = [t for t in self.table.split("train") if t.kind in config.curriculum.texts]
         self.distinct = distinct_texts(self.table)
         self.number = {text: i for i, text in enumerate(self.distinct)}
-        self.channels = np.array([[self.number.get(c, -1) if c else -1 for c in self.table.channels[name]] for name in CHANNELS]).T
+        self.channels = np.array(
+            [[self.number.get(c, -1) if c else -1 for c in self.table.channels[name]] for name in CHANNELS]
+        ).T
         self.features: Tensor | None = None
         self.tokens: list[list[int]] = []
         if self.live:
-            self.encoder.prepare_training(resolve_precision(config.training.trainer.precision, context.device).dtype, config.curriculum.dropout)
+            self.encoder.prepare_training(
+                resolve_precision(config.training.trainer.precision, context.device).dtype, config.curriculum.dropout
+            )
             self.tokens = self.encoder.tokenize(self.distinct, config.model.max_tokens)
         if config.training.trainer.compile:
             self.encoder.states = compiled(self.encoder.states)
@@ -129,14 +149,20 @@ class _Task:
         if context.parent_dir is None:
             rows = self._channel_features(np.arange(len(self.tree.codes)), cached=True)
             mean = nn.functional.normalize((rows[0] * rows[1].unsqueeze(-1)).sum(1), dim=-1)
-            self.head.start(mean, torch.from_numpy(self.tree.subtree).to(self.device), torch.from_numpy(~self.table.cold).to(self.device))
+            self.head.start(
+                mean,
+                torch.from_numpy(self.tree.subtree).to(self.device),
+                torch.from_numpy(~self.table.cold).to(self.device),
+            )
         self.validation_rows = np.array([self.number[t.text] for t in self.validation])
         column = {code: i for i, code in enumerate(self.tree.leaves)}
         self.validation_target = np.array([column[self.tree.index[t.code]] for t in self.validation])
         everyone = np.arange(len(self.tree.codes))
         self.hidden = torch.from_numpy(self.table.cold).to(self.device)
         """Codes that training must not see: no loss ranks them, and their distances below are 0, which the losses leave out."""
-        self.true = torch.from_numpy(self.tree.tree_distance(everyone[:, None], everyone[None, :])).to(self.device).float()
+        self.true = (
+            torch.from_numpy(self.tree.tree_distance(everyone[:, None], everyone[None, :])).to(self.device).float()
+        )
         self.true[self.hidden] = 0
         self.true[:, self.hidden] = 0
         self._freeze()
@@ -145,7 +171,11 @@ class _Task:
         precision = resolve_precision(self.config.training.trainer.precision, self.device)
         with precision.autocast():
             found = cached_features(
-                self.encoder, self.distinct, self.config.model.max_tokens, self.config.data_loader.token_budget, self.context.work_dir / precision.name
+                self.encoder,
+                self.distinct,
+                self.config.model.max_tokens,
+                self.config.data_loader.token_budget,
+                self.context.work_dir / precision.name,
             )
         return torch.from_numpy(found).to(self.device)
 
@@ -156,7 +186,9 @@ class _Task:
             "encoder": list(self.encoder.adapter_weights().values()) if self.live else [],
             "fusion": list(self.head.fusion.parameters()),
             "head": [*self.head.linear.parameters(), *self.head.residual.parameters()],
-            "table": [self.head.table], "temperature": [self.head.log_tau], "radius": [self.head.radius],
+            "table": [self.head.table],
+            "temperature": [self.head.log_tau],
+            "radius": [self.head.radius],
         }
         self.groups = {name: owned[name] for name in parts if owned[name]}
         for parameters in self.groups.values():
@@ -167,7 +199,8 @@ class _Task:
         """Table and temperature learn ten times as fast as the encoder, the rest twice."""
         scale = {"encoder": 1.0, "table": 10.0, "temperature": 10.0}
         return [
-            {"name": name, "params": parameters, "lr_scale": scale.get(name, 2.0)} | ({"weight_decay": 0.0} if name in ("table", "temperature", "radius") else {})
+            {"name": name, "params": parameters, "lr_scale": scale.get(name, 2.0)}
+            | ({"weight_decay": 0.0} if name in ("table", "temperature", "radius") else {})
             for name, parameters in self.groups.items()
         ]
 
@@ -176,7 +209,9 @@ class _Task:
         if self.features is not None and not self.live:
             return self.features[torch.from_numpy(rows)]
         unique, back = np.unique(rows, return_inverse=True)
-        return self.encoder.encode([self._thinned(self.tokens[i]) for i in unique], self.config.data_loader.token_budget)[torch.from_numpy(back).to(self.device)]
+        return self.encoder.encode(
+            [self._thinned(self.tokens[i]) for i in unique], self.config.data_loader.token_budget
+        )[torch.from_numpy(back).to(self.device)]
 
     def _thinned(self, tokens: list[int]) -> list[int]:
         """In training, a text without a random share of its tokens: one that is never seen twice alike is not learned by heart."""
@@ -234,10 +269,22 @@ class _Task:
             level = torch.full((len(direction),), 6, device=self.device)
             leaves = torch.from_numpy(self.tree.leaves).to(self.device)
             distances = self.head.to_codes(direction, level, leaves)
-            found = metrics.retrieval(-distances.double().cpu().numpy(), self.validation_target, [self.tree.codes[i] for i in self.tree.leaves])
+            found = metrics.retrieval(
+                -distances.double().cpu().numpy(),
+                self.validation_target,
+                [self.tree.codes[i] for i in self.tree.leaves],
+            )
             form = metrics.structure(self.head.between(), self.tree)
-        loss = 1 - found["mrr"] + sum(max(0.0, STRUCTURE_FLOOR - form[name]) for name in ("pearson", "ndcg@10", "edge_map"))
-        return {"val_loss": loss, **{f"val/{k}": v for k, v in found.items()}, **{f"structure/{k}": v for k, v in form.items()}}
+        loss = (
+            1
+            - found["mrr"]
+            + sum(max(0.0, STRUCTURE_FLOOR - form[name]) for name in ("pearson", "ndcg@10", "edge_map"))
+        )
+        return {
+            "val_loss": loss,
+            **{f"val/{k}": v for k, v in found.items()},
+            **{f"structure/{k}": v for k, v in form.items()},
+        }
 
     @torch.no_grad()
     def _place_hidden(self) -> None:
@@ -288,7 +335,9 @@ class RetrievalTask(_Task):
         self.code_items = codes
         self.ancestors = torch.from_numpy(self.tree.ancestors).to(self.device)
         if not len(self.target) and self.groups:
-            raise DataError(f"stage {config.curriculum.name}: no training text of the kinds {', '.join(config.curriculum.texts)}")
+            raise DataError(
+                f"stage {config.curriculum.name}: no training text of the kinds {', '.join(config.curriculum.texts)}"
+            )
         self.ranked = torch.where(self.hidden, 0, self.head.level)
         """Level of each code that may be ranked, 0 for the others."""
 
@@ -300,14 +349,25 @@ class RetrievalTask(_Task):
         if self.live:
             lengths = np.array([len(self.tokens[r]) for r in self.text_rows] + [0] * len(self.code_items))
             chunk = size * LENGTH_CHUNK
-            order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(chunk, len(order), chunk))])
+            order = np.concatenate(
+                [
+                    part[np.argsort(lengths[part], kind="stable")]
+                    for part in np.split(order, range(chunk, len(order), chunk))
+                ]
+            )
         parts = [order[i : i + size] for i in range(0, len(order), size)]
         parts = [part[: len(part) // world * world] for part in parts]
         made = []
         for k in rng.permutation(len(parts)):
             if len(parts[k]):
-                rows = rng.choice(len(self.tree.codes), STRESS_ROWS // world * world, replace=False) if len(self.tree.codes) > STRESS_ROWS else np.arange(len(self.tree.codes) // world * world)
-                made.append(TextBatch(parts[k][self.ranks.rank :: world], rows[self.ranks.rank :: world], len(parts[k])))
+                rows = (
+                    rng.choice(len(self.tree.codes), STRESS_ROWS // world * world, replace=False)
+                    if len(self.tree.codes) > STRESS_ROWS
+                    else np.arange(len(self.tree.codes) // world * world)
+                )
+                made.append(
+                    TextBatch(parts[k][self.ranks.rank :: world], rows[self.ranks.rank :: world], len(parts[k]))
+                )
         return made
 
     def losses(self, batch: TextBatch) -> dict[str, Tensor]:
@@ -315,7 +375,11 @@ class RetrievalTask(_Task):
         weights, head = self.config.curriculum.loss, self.head
         texts = batch.items[batch.items < len(self.text_rows)]
         codes = self.target_codes(batch.items)
-        features = self._text_features(self.text_rows[texts]).float() if len(texts) else torch.zeros((0, self.encoder.width), device=self.device)
+        features = (
+            self._text_features(self.text_rows[texts]).float()
+            if len(texts)
+            else torch.zeros((0, self.encoder.width), device=self.device)
+        )
         channels = self._channel_features(codes, drop=self.model.training) if len(codes) else None
         with torch.autocast(self.device.type, enabled=False):
             routing = head.fusion.no_routing().to(self.device)
@@ -327,16 +391,30 @@ class RetrievalTask(_Task):
             own = head.level[target]
             everyone = torch.arange(len(head.level), device=self.device)
             distances = head.to_codes(head.direction(features), own, everyone)
-            rank = losses.level_cross_entropy(head.logits(distances), self.ancestors[target], own, self.ranked, weights.leaf, weights.level,
-                                              weights.smoothing)
+            rank = losses.level_cross_entropy(
+                head.logits(distances),
+                self.ancestors[target],
+                own,
+                self.ranked,
+                weights.leaf,
+                weights.level,
+                weights.smoothing,
+            )
             rows = torch.from_numpy(batch.rows).to(self.device)
             radius, points = head.codes()
-            stress = losses.stress(geometry.pairwise(radius[rows], points[rows], radius, points), self.true[rows], head.scale, self._mean)
+            stress = losses.stress(
+                geometry.pairwise(radius[rows], points[rows], radius, points), self.true[rows], head.scale, self._mean
+            )
             found = {"ranking": rank, "stress": stress}
             total = rank + weights.stress * stress
-            if len(self.code_items):  # also where this rank's part has no code: another rank's may, and the means are common
+            if len(
+                self.code_items
+            ):  # also where this rank's part has no code: another rank's may, and the means are common
                 placed = self._placed(features[len(texts) :], codes)
-                found |= {"text_stress": losses.stress(placed, self.true[codes], head.scale, self._mean), "balance": losses.balance(routing, self._mean)}
+                found |= {
+                    "text_stress": losses.stress(placed, self.true[codes], head.scale, self._mean),
+                    "balance": losses.balance(routing, self._mean),
+                }
                 total = total + weights.stress * found["text_stress"] + weights.balance * found["balance"]
         self._count(batch.size, len(head.level) - 1, tuple(distances.shape), points.shape[1], hard=False)
         return {"loss": total} | found
@@ -356,7 +434,9 @@ class RetrievalTask(_Task):
     def _placed(self, fused: Tensor, codes: np.ndarray) -> Tensor:
         """Distances [n, N] from codes, placed by their fused channels, to all codes of the table."""
         everyone = torch.arange(len(self.head.level), device=self.device)
-        return self.head.to_codes(self.head.direction(fused), self.head.level[torch.from_numpy(codes).to(self.device)], everyone)
+        return self.head.to_codes(
+            self.head.direction(fused), self.head.level[torch.from_numpy(codes).to(self.device)], everyone
+        )
 
     def target_codes(self, items: np.ndarray) -> np.ndarray:
         """The codes among a batch's items."""
@@ -396,7 +476,9 @@ class ContrastiveTask(_Task):
             part = order[i : i + size]
             part = part[: len(part) // world * world][self.ranks.rank :: world]
             if len(part):
-                made.append(PairBatch(t.anchors[part], t.positives[part], None if t.negatives is None else t.negatives[part]))
+                made.append(
+                    PairBatch(t.anchors[part], t.positives[part], None if t.negatives is None else t.negatives[part])
+                )
         return made
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
@@ -417,7 +499,9 @@ class ContrastiveTask(_Task):
             p = len(batch.anchors)
             pool_code = gather(code, self.ranks)
             mine = torch.from_numpy(unique).to(self.device)
-            counted = (mine >= 0) & ~torch.isin(mine, pool_code[: self.ranks.rank * len(code)])  # each code of the batch on one rank
+            counted = (mine >= 0) & ~torch.isin(
+                mine, pool_code[: self.ranks.rank * len(code)]
+            )  # each code of the batch on one rank
             balance = losses.balance(routing[counted], self._mean)
             pool_radius, pool_direction = gather(radius[place], self.ranks), gather(direction[place], self.ranks)
             first = _first_of_each(pool_code)
@@ -430,7 +514,13 @@ class ContrastiveTask(_Task):
             allowed &= self.same[anchors][:, None] != self.same[pool_code][None, :]
             loss = losses.contrastive(head.logits(near), head.logits(far), allowed, self._mean)
             stress = losses.stress(far, self.true[anchors][:, pool_code], head.scale, self._mean)
-        self._count(p * self.ranks.world_size, float(allowed.sum(1).float().mean()), tuple(far.shape), direction.shape[1], hard=True)
+        self._count(
+            p * self.ranks.world_size,
+            float(allowed.sum(1).float().mean()),
+            tuple(far.shape),
+            direction.shape[1],
+            hard=True,
+        )
         total = loss + weights.stress * stress + weights.balance * balance
         return {"loss": total, "contrastive": loss, "stress": stress, "balance": balance}
 
@@ -447,5 +537,7 @@ class ContrastiveTask(_Task):
 def _first_of_each(codes: Tensor) -> Tensor:
     """Positions of the first occurrence of each code, paddings (-1) left out, in order of code."""
     unique, back = torch.unique(codes, return_inverse=True)
-    first = torch.full((len(unique),), len(codes), device=codes.device).scatter_reduce(0, back, torch.arange(len(codes), device=codes.device), "amin")
+    first = torch.full((len(unique),), len(codes), device=codes.device).scatter_reduce(
+        0, back, torch.arange(len(codes), device=codes.device), "amin"
+    )
     return first[unique >= 0]

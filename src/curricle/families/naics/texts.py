@@ -34,7 +34,9 @@ class LabelledText:
     source_code: str | None = None
 
 
-def labelled_texts(sources: Sources, *, split_seed: int, hidden_codes: int = 0) -> tuple[list[LabelledText], dict[str, int]]:
+def labelled_texts(
+    sources: Sources, *, split_seed: int, hidden_codes: int = 0
+) -> tuple[list[LabelledText], dict[str, int]]:
     """Every labelled text with its split, and how many were dropped for which reason.
 
     Index entries are split per code: 15 % test for codes with 4 or more, 5 % validation with 8 or more, the rest train. Then
@@ -47,14 +49,20 @@ def labelled_texts(sources: Sources, *, split_seed: int, hidden_codes: int = 0) 
     cold = cold_codes(sources, split_seed=split_seed, count=hidden_codes)
     entries = _split_entries(sources, split_seed, cold)
     titles = [LabelledText(t, c, "title", "cold" if c in cold else "train") for c, t in sources.titles.items()]
-    descriptions = [LabelledText(t, c, "description", "cold" if c in cold else "train") for c, t in sources.descriptions.items()]
+    descriptions = [
+        LabelledText(t, c, "description", "cold" if c in cold else "train") for c, t in sources.descriptions.items()
+    ]
     training = [t for t in entries if t.split == "train"]
     held_out = [t for t in entries if t.split != "train"]
     twin = NearDuplicates([*(t.text for t in training), *(t.text for t in titles)])
     kept = [t for t in held_out if twin.find(t.text) is None]
     phrases, multiple, containing = _phrases(sources, cold, [t.text for t in kept])
     keep = {id(t) for t in kept} | {id(t) for t in training}
-    dropped = {"dropped_entries": len(held_out) - len(kept), "dropped_cross_references": containing, "unnamed_cross_references": multiple}
+    dropped = {
+        "dropped_entries": len(held_out) - len(kept),
+        "dropped_cross_references": containing,
+        "unnamed_cross_references": multiple,
+    }
     return [*(t for t in entries if id(t) in keep), *phrases, *titles, *descriptions], dropped
 
 
@@ -68,7 +76,9 @@ def cold_codes(sources: Sources, *, split_seed: int, count: int) -> frozenset[st
             families[parent_of(code) or ""].append(code)
     eligible = [code for leaves in families.values() if len(leaves) >= 3 for code in leaves]
     if count > len(eligible):
-        raise ConfigError(f"data.hidden_codes is {count}, but only {len(eligible)} leaf codes have two siblings or more")
+        raise ConfigError(
+            f"data.hidden_codes is {count}, but only {len(eligible)} leaf codes have two siblings or more"
+        )
     order = np.random.default_rng([split_seed, 1]).permutation(len(eligible))[:count]
     return frozenset(eligible[i] for i in order)
 
@@ -86,7 +96,9 @@ def _split_entries(sources: Sources, split_seed: int, cold: frozenset[str]) -> l
         splits: list[Split] = ["train"] * len(own)
         for place, i in enumerate(rng.permutation(len(own))[: test + validation]):
             splits[i] = "test" if place < test else "validation"
-        texts += [LabelledText(t, code, "entry", "cold" if code in cold else s) for t, s in zip(own, splits, strict=True)]
+        texts += [
+            LabelledText(t, code, "entry", "cold" if code in cold else s) for t, s in zip(own, splits, strict=True)
+        ]
     return texts
 
 
@@ -101,7 +113,9 @@ def _phrases(sources: Sources, cold: frozenset[str], held_out: Sequence[str]) ->
             containing += 1
         else:
             target = row.targets[0]
-            texts.append(LabelledText(row.phrase, target, "cross_reference", "cold" if target in cold else "train", row.source))
+            texts.append(
+                LabelledText(row.phrase, target, "cross_reference", "cold" if target in cold else "train", row.source)
+            )
     return texts, unnamed, containing
 
 

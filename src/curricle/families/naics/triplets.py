@@ -53,7 +53,9 @@ RELATION_MARGIN, DISTANCE_MARGIN = margins()
 
 _BOOST = np.where(np.arange(16) == 0, 1.0, 0.0)
 DRAW_WEIGHT = np.where(
-    (RELATION_MARGIN > 0) & (DISTANCE_MARGIN > 0), 1 / np.maximum((RELATION_MARGIN + DISTANCE_MARGIN) / 2 + _BOOST, 1e-9), 0.0
+    (RELATION_MARGIN > 0) & (DISTANCE_MARGIN > 0),
+    1 / np.maximum((RELATION_MARGIN + DISTANCE_MARGIN) / 2 + _BOOST, 1e-9),
+    0.0,
 )
 """float64 [16, 16]: weight of a negative in the draw, 1 / mean of the margins, those of an exclusion raised by 1 first."""
 
@@ -111,7 +113,9 @@ def sample(table: NaicsTable, curriculum: Curriculum, seed: int) -> Triplets:
         first = np.searchsorted(anchors, anchors)  # anchors are sorted: position of each one's first pair
         keep = np.sort(order[np.arange(len(order)) - first < curriculum.n_positives])
         anchors, positives = anchors[keep], positives[keep]
-    negatives = None if curriculum.n_negatives == "all" else _draw(rules, anchors, positives, curriculum.n_negatives, rng)
+    negatives = (
+        None if curriculum.n_negatives == "all" else _draw(rules, anchors, positives, curriculum.n_negatives, rng)
+    )
     return Triplets(anchors, positives, negatives, rules)
 
 
@@ -124,7 +128,9 @@ def explain(table: NaicsTable, curriculum: Curriculum) -> list[Survivors]:
     return _apply(table, curriculum)[1]
 
 
-def _draw(rules: _Rules, anchors: np.ndarray, positives: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _draw(
+    rules: _Rules, anchors: np.ndarray, positives: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
     """int64 [P, count]: weighted draws without replacement (the smallest of exponential variables with the weights as rates)."""
     width = min(count, rules.kind.shape[1])
     drawn = np.full((len(anchors), width), -1, dtype=np.int64)
@@ -205,7 +211,9 @@ def _apply(table: NaicsTable, curriculum: Curriculum) -> tuple[_Rules, list[Surv
             rules.allowed &= _member(RELATION_MARGIN if name == "relation_margin" else DISTANCE_MARGIN, wanted)
         left.append(_survivors(name, rules))
         if not left[-1].pairs:
-            earlier = ", ".join(f"{s.filter} {list(getattr(curriculum, s.filter))}" for s in left[1:-1]) or "no other filter"
+            earlier = (
+                ", ".join(f"{s.filter} {list(getattr(curriculum, s.filter))}" for s in left[1:-1]) or "no other filter"
+            )
             raise ConfigError(
                 f"curriculum {curriculum.name!r}: {name} {list(wanted)} leaves no triplet of {left[-2].rows} "
                 f"({left[-2].pairs} pairs of {left[-2].anchors} anchors) that were left after {earlier}; "
@@ -230,4 +238,6 @@ def _survivors(name: str, rules: _Rules) -> Survivors:
 
 
 def _member(values: np.ndarray, wanted: Sequence[float]) -> np.ndarray:
-    return (np.abs(np.asarray(values, dtype=np.float64)[..., None] - np.asarray(wanted, dtype=np.float64)) < TOLERANCE).any(-1)
+    return (
+        np.abs(np.asarray(values, dtype=np.float64)[..., None] - np.asarray(wanted, dtype=np.float64)) < TOLERANCE
+    ).any(-1)

@@ -62,7 +62,9 @@ def open_checkpoint(folder: Path, data_dir: Path) -> tuple[NaicsConfig, NaicsTab
 
     for name in ("config.yaml", "model.safetensors"):
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is no NAICS checkpoint: {name} is missing; it holds {', '.join(sorted(p.name for p in folder.iterdir()))}")
+            raise CheckpointError(
+                f"{folder} is no NAICS checkpoint: {name} is missing; it holds {', '.join(sorted(p.name for p in folder.iterdir()))}"
+            )
     config = from_tree(NaicsConfig, read_yaml(folder / "config.yaml").tree)
     table = load(data_dir)
     model = load_model(config, table, torch.device("cpu"))
@@ -110,7 +112,9 @@ class Scorer:
         with torch.inference_mode():
             channels = torch.from_numpy(np.where((rows >= 0)[..., None], features[rows], 0))
             self.by_text = model.head.table.clone()
-            self.by_text[torch.from_numpy(self.leaves)] = model.head.by_text(channels, torch.from_numpy(rows >= 0), torch.full((len(rows),), 6))
+            self.by_text[torch.from_numpy(self.leaves)] = model.head.by_text(
+                channels, torch.from_numpy(rows >= 0), torch.full((len(rows),), 6)
+            )
         self.ngrams = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, dtype=np.float32)
         self.grams = self.ngrams.fit_transform(self.memory).T.tocsr()
         self.weights, self.lift, self.temperature = self._tuned()
@@ -128,13 +132,21 @@ class Scorer:
     def _features(self, texts: list[str]) -> np.ndarray:
         precision = self._precision()
         with precision.autocast():
-            return cached_features(self.model.encoder, texts, self.config.model.max_tokens, self.config.data_loader.token_budget, self.cache / precision.name)
+            return cached_features(
+                self.model.encoder,
+                texts,
+                self.config.model.max_tokens,
+                self.config.data_loader.token_budget,
+                self.cache / precision.name,
+            )
 
     @torch.inference_mode()
     def _encode(self, texts: list[str]) -> np.ndarray:
         encoder = self.model.encoder
         with self._precision().autocast():
-            return encoder.encode(encoder.tokenize(texts, self.config.model.max_tokens), self.config.data_loader.token_budget).numpy()
+            return encoder.encode(
+                encoder.tokenize(texts, self.config.model.max_tokens), self.config.data_loader.token_budget
+            ).numpy()
 
     @torch.inference_mode()
     def _directions(self, features: np.ndarray) -> np.ndarray:
@@ -149,7 +161,11 @@ class Scorer:
         features = self._encode(texts)
         direction = self._directions(features)
         found = np.full((4, len(texts), len(self.leaves)), -1.0, dtype=np.float32)
-        near = (features @ self.features.T, direction @ self.directions.T, (self.ngrams.transform(texts) @ self.grams).toarray())
+        near = (
+            features @ self.features.T,
+            direction @ self.directions.T,
+            (self.ngrams.transform(texts) @ self.grams).toarray(),
+        )
         for k, similarity in enumerate(near, start=1):
             self.everything.nearest(similarity, found[k])
             if unseen is not None:
@@ -160,14 +176,18 @@ class Scorer:
             level = torch.full((len(texts),), 6)
             logits = head.logits(head.to_codes(torch.from_numpy(direction), level, torch.from_numpy(self.leaves)))
             if unseen is not None:
-                placed = head.logits(head.to_codes(torch.from_numpy(direction), level, torch.from_numpy(self.leaves), self.by_text))
+                placed = head.logits(
+                    head.to_codes(torch.from_numpy(direction), level, torch.from_numpy(self.leaves), self.by_text)
+                )
                 logits = torch.where(torch.from_numpy(unseen), placed, logits)
             found[0] = logits.log_softmax(-1).numpy()
         return found
 
     def scores(self, texts: list[str]) -> np.ndarray:
         """[n, leaves] summed opinions; higher is better."""
-        parts = [np.tensordot(self.weights, self.opinions(texts[i : i + CHUNK]), 1) for i in range(0, len(texts), CHUNK)]
+        parts = [
+            np.tensordot(self.weights, self.opinions(texts[i : i + CHUNK]), 1) for i in range(0, len(texts), CHUNK)
+        ]
         return np.concatenate(parts) + self.lift * self.bare
 
     def search(self, texts: list[str], top: int) -> list[list[Hit]]:
@@ -183,7 +203,9 @@ class Scorer:
         found = []
         for row, shares in zip(scores, probability, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
-            found.append([Hit(self.codes[i], titles[self.leaves[i]] or "", float(row[i]), float(shares[i])) for i in best])
+            found.append(
+                [Hit(self.codes[i], titles[self.leaves[i]] or "", float(row[i]), float(shares[i])) for i in best]
+            )
         return found
 
     def _tuned(self) -> tuple[np.ndarray, float, float]:
@@ -224,7 +246,9 @@ class Scorer:
         return weights, lift, float(min(spread, key=lambda t: _nll(scores / t, target)))
 
     def _all_opinions(self, texts: list[str], unseen: np.ndarray | None = None) -> np.ndarray:
-        return np.concatenate([self.opinions(texts[i : i + CHUNK], unseen) for i in range(0, len(texts), CHUNK)], axis=1)
+        return np.concatenate(
+            [self.opinions(texts[i : i + CHUNK], unseen) for i in range(0, len(texts), CHUNK)], axis=1
+        )
 
     def _lift(self, texts: list[str], target: np.ndarray, opinions: np.ndarray, weights: np.ndarray) -> float:
         """What a code without examples gets on top, so that it is found as well as it can be without burying the others.
@@ -310,8 +334,11 @@ def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
         radius, direction = model.head.codes()
         points = exp0(radius.double().unsqueeze(-1) * direction.double(), 1.0)
         columns = {
-            "code": np.array(table.codes), "level": table.level, "title": np.array([t or "" for t in table.channels["title"]]),
-            "radius": polar(radius.double().unsqueeze(-1) * direction.double())[0].numpy(), "time": time(points, 1.0).numpy(),
+            "code": np.array(table.codes),
+            "level": table.level,
+            "title": np.array([t or "" for t in table.channels["title"]]),
+            "radius": polar(radius.double().unsqueeze(-1) * direction.double())[0].numpy(),
+            "time": time(points, 1.0).numpy(),
         }
     if kind == "npz":
         with output.open("xb") as out:
@@ -332,14 +359,19 @@ def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: Naics
     encoder = model.encoder
     adapted = encoder.adapted
     if adapted:
-        encoder.model.peft_config["default"].base_model_name_or_path = config.model.encoder  # not where the base lies on this machine
+        encoder.model.peft_config[
+            "default"
+        ].base_model_name_or_path = config.model.encoder  # not where the base lies on this machine
         encoder.model.save_pretrained(output / "adapter")
         (output / "adapter" / "README.md").unlink(missing_ok=True)  # peft's is a form to be filled in
     merged = encoder.model.merge_and_unload() if adapted else encoder.model
     merged.save_pretrained(output)
     encoder.tokenizer.model_max_length = config.model.max_tokens
     encoder.tokenizer.save_pretrained(output)
-    save_file({f"head.{name}": tensor.contiguous() for name, tensor in model.head.state_dict().items()}, output / "head.safetensors")
+    save_file(
+        {f"head.{name}": tensor.contiguous() for name, tensor in model.head.state_dict().items()},
+        output / "head.safetensors",
+    )
     (output / "codes.json").write_text(json.dumps(list(table.codes)) + "\n", encoding="utf-8")
     shutil.copyfile(folder / "config.yaml", output / "curricle.yaml")
     manifest = read_manifest(open_store(str(folder)), "")

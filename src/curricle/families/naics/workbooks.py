@@ -31,10 +31,14 @@ class Workbook:
     columns: tuple[str, ...]
 
 
-CODES = Workbook("2-6 digit_2022_Codes.xlsx", "tbl_2022_title_description_coun", ("2022 NAICS US Code", "2022 NAICS US Title"))
+CODES = Workbook(
+    "2-6 digit_2022_Codes.xlsx", "tbl_2022_title_description_coun", ("2022 NAICS US Code", "2022 NAICS US Title")
+)
 DESCRIPTIONS = Workbook("2022_NAICS_Descriptions.xlsx", "2022_NAICS_Descriptions", ("Code", "Description"))
 INDEX = Workbook("2022_NAICS_Index_File.xlsx", "2022NAICS", ("NAICS22", "INDEX ITEM DESCRIPTION"))
-CROSS_REFERENCES = Workbook("2022_NAICS_Cross_References.xlsx", "2022_NAICS_Cross_References", ("Code", "Cross-Reference"))
+CROSS_REFERENCES = Workbook(
+    "2022_NAICS_Cross_References.xlsx", "2022_NAICS_Cross_References", ("Code", "Cross-Reference")
+)
 WORKBOOKS = (CODES, DESCRIPTIONS, INDEX, CROSS_REFERENCES)
 
 
@@ -109,7 +113,14 @@ def read_demo() -> Sources:
         DataError: the package is not installed, or it is not NAICS 2022.
     """
     titles = demo_titles()
-    return Sources(titles=titles, descriptions={}, illustrative={}, entries=tuple(_title_phrases(titles)), cross_references=(), synthetic=True)
+    return Sources(
+        titles=titles,
+        descriptions={},
+        illustrative={},
+        entries=tuple(_title_phrases(titles)),
+        cross_references=(),
+        synthetic=True,
+    )
 
 
 def demo_titles() -> dict[str, str]:
@@ -133,7 +144,9 @@ def demo_titles() -> dict[str, str]:
 def require_workbooks(folder: Path) -> None:
     """Raise a DataError that names what is missing, unless the folder holds all four workbooks."""
     if not folder.is_dir():
-        raise DataError(f"no NAICS data: {folder} is not a folder; give a folder with the four Census workbooks ({_names()}), or 'demo'")
+        raise DataError(
+            f"no NAICS data: {folder} is not a folder; give a folder with the four Census workbooks ({_names()}), or 'demo'"
+        )
     missing = [w.file for w in WORKBOOKS if not (folder / w.file).is_file()]
     if missing:
         held = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
@@ -160,25 +173,44 @@ def _rows(folder: Path, book: Workbook) -> Iterator[tuple[str, tuple[str, ...]]]
     with opened:  # openpyxl leaves a damaged file open
         try:
             workbook = openpyxl.load_workbook(opened, read_only=True, data_only=True)
-        except (zipfile.BadZipFile, InvalidFileException, KeyError, EOFError, SyntaxError, ValueError, OSError) as error:
-            raise DataError(f"{path}: cannot be read as an Excel workbook ({error or type(error).__name__}); download it again") from error
+        except (
+            zipfile.BadZipFile,
+            InvalidFileException,
+            KeyError,
+            EOFError,
+            SyntaxError,
+            ValueError,
+            OSError,
+        ) as error:
+            raise DataError(
+                f"{path}: cannot be read as an Excel workbook ({error or type(error).__name__}); download it again"
+            ) from error
         if book.sheet not in workbook.sheetnames:
-            raise DataError(f"{path}: expected a sheet {book.sheet!r}; it has {', '.join(repr(s) for s in workbook.sheetnames)}")
+            raise DataError(
+                f"{path}: expected a sheet {book.sheet!r}; it has {', '.join(repr(s) for s in workbook.sheetnames)}"
+            )
         try:
             table = list(workbook[book.sheet].iter_rows(values_only=True))
         except (zipfile.BadZipFile, EOFError, SyntaxError, ValueError, OSError, zlib.error) as error:
-            raise DataError(f"{path}, sheet {book.sheet!r}: is damaged ({error or type(error).__name__}); download it again") from error
+            raise DataError(
+                f"{path}, sheet {book.sheet!r}: is damaged ({error or type(error).__name__}); download it again"
+            ) from error
     header = [_one_line(cell) for cell in table[0]] if table else []
     absent = [c for c in book.columns if c not in header]
     if absent:
         found = ", ".join(repr(h) for h in header if h) or "an empty row"
-        raise DataError(f"{path}, sheet {book.sheet!r}, row 1: expected the columns {', '.join(map(repr, book.columns))}; found {found}")
+        raise DataError(
+            f"{path}, sheet {book.sheet!r}, row 1: expected the columns {', '.join(map(repr, book.columns))}; found {found}"
+        )
     places = [header.index(c) for c in book.columns]
     if len(table) < 2:
         raise DataError(f"{path}, sheet {book.sheet!r}: has a header but no rows")
     for number, row in enumerate(table[1:], start=2):
         if any(cell is not None for cell in row):
-            yield f"{path}, sheet {book.sheet!r}, row {number}", tuple(_text(row[p] if p < len(row) else None) for p in places)
+            yield (
+                f"{path}, sheet {book.sheet!r}, row {number}",
+                tuple(_text(row[p] if p < len(row) else None) for p in places),
+            )
 
 
 def _text(cell: object) -> str:
@@ -231,7 +263,9 @@ def _read_descriptions(folder: Path, titles: dict[str, str]) -> dict[str, str]:
         raw[code] = text
     missing = [code for code in titles if code not in raw]
     if missing:
-        raise DataError(f"{folder / DESCRIPTIONS.file}, sheet {DESCRIPTIONS.sheet!r}: {len(missing)} codes have no row, the first is {missing[0]}")
+        raise DataError(
+            f"{folder / DESCRIPTIONS.file}, sheet {DESCRIPTIONS.sheet!r}: {len(missing)} codes have no row, the first is {missing[0]}"
+        )
     return raw
 
 
@@ -253,7 +287,9 @@ def _inherit(bodies: dict[str, str], titles: dict[str, str]) -> dict[str, str]:
         see = re.fullmatch(r"See industry description for (\d{6})\.", body)
         if see:
             if not see[1].startswith(code) or see[1] not in bodies:
-                raise DataError(f"{DESCRIPTIONS.file}: the description of {code} points to {see[1]}, which is not a code below it")
+                raise DataError(
+                    f"{DESCRIPTIONS.file}: the description of {code} points to {see[1]}, which is not a code below it"
+                )
             return resolve(see[1])
         if body in ("", "NULL"):
             below = children.get(code, [])

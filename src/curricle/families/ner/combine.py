@@ -97,8 +97,10 @@ class _File:
             name = piece.record.get("id")
             groups.append(-1 if name is None else seen.setdefault(str(name), len(seen)))
             self.labels.update([label for _, _, label in spans])
-        self.starts, self.ends, self.groups = (np.frombuffer(a, dtype=t) if len(a) else np.empty(0, t) for a, t in
-                                               ((starts, np.uint64), (ends, np.uint64), (groups, np.int64)))
+        self.starts, self.ends, self.groups = (
+            np.frombuffer(a, dtype=t) if len(a) else np.empty(0, t)
+            for a, t in ((starts, np.uint64), (ends, np.uint64), (groups, np.int64))
+        )
         self.keys = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
         self._handle = -1
 
@@ -169,7 +171,11 @@ class Records(Sequence):
         return (self[i] for i in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+        return (
+            isinstance(other, Sequence)
+            and len(self) == len(other)
+            and all(a == b for a, b in zip(self, other, strict=True))
+        )
 
     def origin(self, place: int) -> str:
         """`old` or `new`."""
@@ -209,8 +215,14 @@ class CombinedDataset(Mapping):
 
 
 def combine_datasets(
-    old_dataset_path: Path | str | None, new_dataset_path: Path | str | None, strategy: str = "combined",
-    validation_ratio: float = 0.1, random_seed: int = 42, *, create_new_validation: bool = True, replay: float | None = None,
+    old_dataset_path: Path | str | None,
+    new_dataset_path: Path | str | None,
+    strategy: str = "combined",
+    validation_ratio: float = 0.1,
+    random_seed: int = 42,
+    *,
+    create_new_validation: bool = True,
+    replay: float | None = None,
     output_dir: Path | str | None = None,
 ) -> CombinedDataset:
     """Combine datasets by the rules above; with `output_dir`, write ``train.jsonl``, ``validation.jsonl`` and ``report.json`` there.
@@ -237,8 +249,13 @@ def combine_datasets(
     plan.drop_leaks()
     plan.drop_duplicates()
     made = plan.result(strategy, shuffled=strategy == "combined")
-    made.report.update(strategy=strategy, validation_ratio=validation_ratio, random_seed=random_seed, replay=replay,
-                       create_new_validation=create_new_validation)
+    made.report.update(
+        strategy=strategy,
+        validation_ratio=validation_ratio,
+        random_seed=random_seed,
+        replay=replay,
+        create_new_validation=create_new_validation,
+    )
     if not len(made.train):
         raise DataError(f"nothing is left to train on: {json.dumps(made.report['dropped'])} of {made.report['read']}")
     if output_dir is not None:
@@ -277,11 +294,18 @@ class _Plan:
         _, self.text = np.unique(self.keys.view("V16").ravel(), return_inverse=True)
         self.rank = _mixed(self.keys, seed, b"order")
         self.draw = _mixed(self.keys, seed, b"split")
-        split = np.array([("train", "validation", "test").index(f.split) for f in files])[self.which] if len(self.which) else self.which
+        split = (
+            np.array([("train", "validation", "test").index(f.split) for f in files])[self.which]
+            if len(self.which)
+            else self.which
+        )
         self.train, self.validation, self.test = split == 0, split == 1, split == 2
         self.old = np.array([f.source == "old" for f in files])[self.which] if len(self.which) else split.astype(bool)
         self.dropped: dict[str, int] = {"blank text": sum(len(f.blanks) for f in files)}
-        named = {"blank text": [f.place(n) for f in files for n in f.blanks[:5]], "overlapping annotations": [f.place(n) for f in files for n in f.tangled[:5]]}
+        named = {
+            "blank text": [f.place(n) for f in files for n in f.blanks[:5]],
+            "overlapping annotations": [f.place(n) for f in files for n in f.tangled[:5]],
+        }
         self.examples: dict[str, list[str]] = {why: places[:5] for why, places in named.items() if places}
         self.notes: list[str] = []
 
@@ -393,16 +417,28 @@ class _Plan:
                 members = members[np.lexsort((self.old[members], self.rank[members]))]
             parts[name] = Records(self.files, self.which[members], self.rows[members])
         sources = list(dict.fromkeys(f.source for f in self.files))
-        kept = {name: {s: int((mask & (self.old == (s == "old"))).sum()) for s in sources}
-                for name, mask in (("train", self.train), ("validation", self.validation))}
+        kept = {
+            name: {s: int((mask & (self.old == (s == "old"))).sum()) for s in sources}
+            for name, mask in (("train", self.train), ("validation", self.validation))
+        }
         for source in sources:
             if not kept["validation"][source]:
                 self.notes.append(f"the {source} domain is not validated: no validation record comes from it")
-        labels = {s: dict(sorted(sum((f.labels for f in self.files if f.source == s), Counter()).items())) for s in sources}
+        labels = {
+            s: dict(sorted(sum((f.labels for f in self.files if f.source == s), Counter()).items())) for s in sources
+        }
         read = {s: {f.split: len(f) + len(f.blanks) for f in self.files if f.source == s} for s in sources}
-        report = {"read": read, "kept": kept, "dropped": self.dropped, "examples": self.examples, "near_duplicates_kept": self.near,
-                  "duplicates_with_other_annotations": self.conflicts, "annotations": labels,
-                  "overlapping_annotations": {s: sum(f.overlapping for f in self.files if f.source == s) for s in sources}, "notes": self.notes}
+        report = {
+            "read": read,
+            "kept": kept,
+            "dropped": self.dropped,
+            "examples": self.examples,
+            "near_duplicates_kept": self.near,
+            "duplicates_with_other_annotations": self.conflicts,
+            "annotations": labels,
+            "overlapping_annotations": {s: sum(f.overlapping for f in self.files if f.source == s) for s in sources},
+            "notes": self.notes,
+        }
         return CombinedDataset(parts["train"], parts["validation"], report)
 
 
@@ -421,14 +457,18 @@ def _write(made: CombinedDataset, folder: Path) -> None:
     """Write both parts and the report into a fresh folder beside the wanted one, then take its place: all or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / "report.json").is_file():
-        raise DataError(f"output folder {folder} holds something that is no combined dataset; give an empty or new folder")
+        raise DataError(
+            f"output folder {folder} holds something that is no combined dataset; give an empty or new folder"
+        )
     fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for name, part in made.items():
             if len(part):
                 with (fresh / f"{name}.jsonl").open("wb") as out:
                     _stream(part.lines(), out)
-        (fresh / "report.json").write_text(json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        (fresh / "report.json").write_text(
+            json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         if folder.exists():
             shutil.rmtree(folder)
         os.chmod(fresh, 0o755)

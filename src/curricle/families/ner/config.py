@@ -34,9 +34,14 @@ class NerData:
     """Labels of the head; null takes those of the training data and of the old dataset. A label of the data that is not here is an error."""
 
     def __post_init__(self) -> None:
-        require(0 < self.validation_ratio < 1, f"validation_ratio must lie between 0 and 1, not {self.validation_ratio}")
+        require(
+            0 < self.validation_ratio < 1, f"validation_ratio must lie between 0 and 1, not {self.validation_ratio}"
+        )
         require(bool(self.new_dataset_path), "new_dataset_path must name a folder")
-        require(self.strategy == "new_only" or bool(self.old_dataset_path), f"strategy {self.strategy} needs old_dataset_path")
+        require(
+            self.strategy == "new_only" or bool(self.old_dataset_path),
+            f"strategy {self.strategy} needs old_dataset_path",
+        )
         require(self.replay is None or 0 < self.replay <= 1, f"replay must lie in (0, 1], not {self.replay}")
 
 
@@ -92,7 +97,10 @@ class NerModel:
         require(self.max_tokens >= 8, f"max_tokens must be 8 or more, not {self.max_tokens}")
         require(0 <= self.stride < self.max_tokens - 2, f"stride must lie in [0, max_tokens - 2), not {self.stride}")
         require(0 < self.layer_decay <= 1, f"layer_decay must lie in (0, 1], not {self.layer_decay}")
-        require(self.head_lr_scale is None or self.head_lr_scale > 0, f"head_lr_scale must be above 0, not {self.head_lr_scale}")
+        require(
+            self.head_lr_scale is None or self.head_lr_scale > 0,
+            f"head_lr_scale must be above 0, not {self.head_lr_scale}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +128,10 @@ class NerForgetting:
 
     def __post_init__(self) -> None:
         require(self.distill >= 0, f"distill must be 0 or more, not {self.distill}")
-        require(all(0 < share < 1 for share in self.average), f"the shares of average must lie between 0 and 1, not {self.average}")
+        require(
+            all(0 < share < 1 for share in self.average),
+            f"the shares of average must lie between 0 and 1, not {self.average}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,9 @@ def evaluate(checkpoint_dir: Path, data_dir: Path) -> dict[str, float]:
     data_dir = Path(data_dir)
     split = next((s for s in ("test", "validation") if split_file(data_dir, s)), None)
     if split is None:
-        raise DataError(f"{data_dir} holds neither test nor validation records (test.json, validation.json, or .jsonl, .conll)")
+        raise DataError(
+            f"{data_dir} holds neither test nor validation records (test.json, validation.json, or .jsonl, .conll)"
+        )
     tagger = load_tagger(checkpoint_dir)
     scores, loss = ScoredSet(split_file(data_dir, split), tagger).score(tagger)
     prefix = "test" if split == "test" else "val"

@@ -39,7 +39,9 @@ class NewData:
     """Or a data file that names it."""
 
     def __post_init__(self) -> None:
-        require(not (self.local_path and self.config_path), "local_path and config_path both name the new data; keep one")
+        require(
+            not (self.local_path and self.config_path), "local_path and config_path both name the new data; keep one"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,10 @@ class Dimension:
         if self.type == "choice":
             require(bool(self.values), "values must name at least one value of a choice")
         else:
-            require(self.min is not None and self.max is not None and self.min < self.max, f"min and max must be given, min below max, for {self.type}")
+            require(
+                self.min is not None and self.max is not None and self.min < self.max,
+                f"min and max must be given, min below max, for {self.type}",
+            )
             require(self.type == "uniform" or (self.min or 0) > 0, "min must be above 0 for loguniform")
 
 
@@ -236,21 +241,45 @@ class Composed:
 
 
 TRAINING = {
-    "training.epochs": "training.trainer.max_epochs", "training.batch_size": "data_loader.batch_size", "training.dropout": "model.dropout",
-    "training.max_grad_norm": "training.trainer.gradient_clip_val", "training.random_seed": "seed",
+    "training.epochs": "training.trainer.max_epochs",
+    "training.batch_size": "data_loader.batch_size",
+    "training.dropout": "model.dropout",
+    "training.max_grad_norm": "training.trainer.gradient_clip_val",
+    "training.random_seed": "seed",
     "training.gradient_accumulation_steps": "training.trainer.accumulate_grad_batches",
 }
 """The guide's words for settings of `NerConfig`; every other key of a training file is a key of `NerConfig` itself."""
 SECTIONS = ("checkpoint.", "data.", "training.", "forgetting.", "model.", "data_loader.", "seed")
-MODEL = {"backbone": "model.encoder", "preprocessing.max_length": "model.max_tokens", "preprocessing.sequence_length": "model.max_tokens",
-         "preprocessing.stride": "model.stride"} | {name: f"model.{name}" for name in NerModel.__dataclass_fields__}
+MODEL = {
+    "backbone": "model.encoder",
+    "preprocessing.max_length": "model.max_tokens",
+    "preprocessing.sequence_length": "model.max_tokens",
+    "preprocessing.stride": "model.stride",
+} | {name: f"model.{name}" for name in NerModel.__dataclass_fields__}
 DATA = {"local_path": "data.local_path"}
 UNUSED = {
     "data file": ("name", "version", "description", "seed", "splitting", "schema"),
-    "model file": ("tokenizer", "preprocessing.tokenization", "preprocessing.replace_rare_with_unk", "preprocessing.unk_frequency_threshold",
-                   "preprocessing.keep_stopwords", "decoding", "loss"),
-    "training file": ("training.val_split_divisor", "training.deberta_max_batch_size", "training.warmup_steps_divisor", "training.metric",
-                      "training.metric_mode", "training.use_all_data", "logging", "distributed", "output", "mlflow"),
+    "model file": (
+        "tokenizer",
+        "preprocessing.tokenization",
+        "preprocessing.replace_rare_with_unk",
+        "preprocessing.unk_frequency_threshold",
+        "preprocessing.keep_stopwords",
+        "decoding",
+        "loss",
+    ),
+    "training file": (
+        "training.val_split_divisor",
+        "training.deberta_max_batch_size",
+        "training.warmup_steps_divisor",
+        "training.metric",
+        "training.metric_mode",
+        "training.use_all_data",
+        "logging",
+        "distributed",
+        "output",
+        "mlflow",
+    ),
     "search file": ("selection", "k_fold", "checkpoint", "mlflow", "refit", "objective.direction"),
     "benchmark file": ("benchmarking.device", "benchmarking.test_data", "output.save_summary"),
 }
@@ -303,7 +332,9 @@ def load_benchmark(experiment: Experiment, config_dir: Path) -> Benchmark:
     return build(Benchmark, layer).config
 
 
-def compose_backbone(experiment: Experiment, path: Path, backbone: str, overrides: list[str], above: Layer | None = None) -> Composed:
+def compose_backbone(
+    experiment: Experiment, path: Path, backbone: str, overrides: list[str], above: Layer | None = None
+) -> Composed:
     """The stage that an experiment trains for a backbone.
 
     Args:
@@ -349,7 +380,9 @@ def _data(experiment: Experiment, path: Path, train: Layer, data: Layer) -> tupl
     place = data.tree.get("data", {}).get("local_path")
     origin = data.origins.get("data.local_path", "")
     if not place:
-        raise ConfigError(f"{config_dir_of(path) / experiment.data_config} names no local_path: the folder of the dataset")
+        raise ConfigError(
+            f"{config_dir_of(path) / experiment.data_config} names no local_path: the folder of the dataset"
+        )
     continued = experiment.continued_training
     if continued is None:
         wanted = {} if given.get("new_dataset_path") else {"new_dataset_path": (place, origin)}
@@ -364,7 +397,9 @@ def _data(experiment: Experiment, path: Path, train: Layer, data: Layer) -> tupl
     if new:
         wanted["new_dataset_path"] = (new, at)
         if given.get("new_dataset_path", new) != new:
-            notes.append(f"data.new_dataset_path is {new} ({at}); {train.origins['data.new_dataset_path']} says {given['new_dataset_path']}")
+            notes.append(
+                f"data.new_dataset_path is {new} ({at}); {train.origins['data.new_dataset_path']} says {given['new_dataset_path']}"
+            )
     if not given.get("old_dataset_path"):
         if (config_dir_of(path) / place).is_dir():
             wanted["old_dataset_path"] = (place, origin)
@@ -376,7 +411,9 @@ def _data(experiment: Experiment, path: Path, train: Layer, data: Layer) -> tupl
 
 
 def _layer(wanted: dict[str, tuple[str, str]]) -> Layer:
-    return compose([Layer(nest(f"data.{name}", value), {f"data.{name}": place}) for name, (value, place) in wanted.items()])
+    return compose(
+        [Layer(nest(f"data.{name}", value), {f"data.{name}": place}) for name, (value, place) in wanted.items()]
+    )
 
 
 def _absolute(layer: Layer, folder: Path) -> Layer:
@@ -385,17 +422,24 @@ def _absolute(layer: Layer, folder: Path) -> Layer:
     data = tree["data"] = dict(tree.get("data") or {})
     for name in ("old_dataset_path", "new_dataset_path"):
         value = data.get(name)
-        if isinstance(value, str) and value and "://" not in value and layer.origins.get(f"data.{name}") != "command line":
+        if (
+            isinstance(value, str)
+            and value
+            and "://" not in value
+            and layer.origins.get(f"data.{name}") != "command line"
+        ):
             data[name] = os.path.normpath(folder / value)
     return Layer(tree, layer.origins)
 
 
-def _translated(path: Path, what: str, words: dict[str, str], sections: tuple[str, ...] = ()) -> tuple[Layer, list[str]]:
+def _translated(
+    path: Path, what: str, words: dict[str, str], sections: tuple[str, ...] = ()
+) -> tuple[Layer, list[str]]:
     layer, notes = _used(read_yaml(path, what=what), what)
     made, problems = [], []
     for key, value in leaves(layer.tree).items():
         head = next((word for word in words if key == word or key.startswith(f"{word}.")), None)
-        target = words[head] + key[len(head):] if head else key if key.startswith(sections) and sections else ""
+        target = words[head] + key[len(head) :] if head else key if key.startswith(sections) and sections else ""
         place = layer.origins.get(key, str(path))
         if not target:
             near = difflib.get_close_matches(key, words, 1, 0.5)

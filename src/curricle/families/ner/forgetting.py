@@ -39,7 +39,9 @@ class Verdict:
     reason: str
 
 
-def judge(before: Mapping[str, float], after: Mapping[str, float], *, min_gain: float = 0.0, max_drop: float = MAX_DROP) -> Verdict:
+def judge(
+    before: Mapping[str, float], after: Mapping[str, float], *, min_gain: float = 0.0, max_drop: float = MAX_DROP
+) -> Verdict:
     """Promote if the new domain's F1 rises by at least `min_gain` and the old one's falls by at most `max_drop`.
 
     Args:
@@ -48,13 +50,20 @@ def judge(before: Mapping[str, float], after: Mapping[str, float], *, min_gain: 
     Raises:
         DataError: a domain was not measured; names it.
     """
-    missing = [f"{domain} {when}" for when, scores in (("before", before), ("after", after)) for domain in ("old", "new") if domain not in scores]
+    missing = [
+        f"{domain} {when}"
+        for when, scores in (("before", before), ("after", after))
+        for domain in ("old", "new")
+        if domain not in scores
+    ]
     if missing:
         raise DataError(f"the gate needs the F1 of both domains before and after; not measured: {', '.join(missing)}")
     gain, drop = after["new"] - before["new"], before["old"] - after["old"]
     rises, keeps = gain >= min_gain - 1e-12, drop <= max_drop + 1e-12
-    reason = (f"new {before['new']:.4f} → {after['new']:.4f} ({gain:+.4f}, {'at least' if rises else 'less than'} {min_gain:+.4f}); "
-              f"old {before['old']:.4f} → {after['old']:.4f} ({-drop:+.4f}, {'within' if keeps else 'beyond'} the drop of {max_drop:.4f} allowed)")
+    reason = (
+        f"new {before['new']:.4f} → {after['new']:.4f} ({gain:+.4f}, {'at least' if rises else 'less than'} {min_gain:+.4f}); "
+        f"old {before['old']:.4f} → {after['old']:.4f} ({-drop:+.4f}, {'within' if keeps else 'beyond'} the drop of {max_drop:.4f} allowed)"
+    )
     return Verdict("promote" if rises and keeps else "hold", reason)
 
 

@@ -51,7 +51,9 @@ def split_file(folder: Path, split: str) -> Path | None:
     """
     found = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
     if len(found) > 1:
-        raise DataError(f"{folder} holds {' and '.join(p.name for p in found)}: which one is the {split} data? Keep one")
+        raise DataError(
+            f"{folder} holds {' and '.join(p.name for p in found)}: which one is the {split} data? Keep one"
+        )
     return found[0] if found else None
 
 
@@ -63,11 +65,15 @@ def dataset_files(folder: Path | str, what: str = "dataset") -> dict[str, Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{what} path not found: {folder} is {'a file, not a folder' if folder.exists() else 'not there'}")
+        raise DataError(
+            f"{what} path not found: {folder} is {'a file, not a folder' if folder.exists() else 'not there'}"
+        )
     files = {split: path for split in SPLITS if (path := split_file(folder, split))}
     if "train" not in files:
         here = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
-        raise DataError(f"{what}: {folder}/train.json is not there (nor train.jsonl, train.conll); the folder holds {here}")
+        raise DataError(
+            f"{what}: {folder}/train.json is not there (nor train.jsonl, train.conll); the folder holds {here}"
+        )
     return files
 
 
@@ -141,10 +147,17 @@ def _array(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dic
                 raise _fail(path, number, at + error.start, "not UTF-8 text") from None
             except json.JSONDecodeError as error:
                 cut = " (the file seems to be cut off)" if end >= size else ""
-                raise _fail(path, number, at + len(error.doc[: error.pos].encode()), f"not JSON: {error.msg}{cut}") from None
+                raise _fail(
+                    path, number, at + len(error.doc[: error.pos].encode()), f"not JSON: {error.msg}{cut}"
+                ) from None
             found = re.compile(rb"\s*([,\]])\s*").match(data, end)
             if not found:
-                raise _fail(path, number, end, "a comma or the closing ] was expected after this record; the file seems to be cut off")
+                raise _fail(
+                    path,
+                    number,
+                    end,
+                    "a comma or the closing ] was expected after this record; the file seems to be cut off",
+                )
         yield at, end, record
         if found[1] == b"]":
             _nothing_after(path, data, found.end(), number)
@@ -187,8 +200,12 @@ def _lines(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dic
             except UnicodeDecodeError as error:
                 raise _fail(path, number, at + error.start, "not UTF-8 text") from None
             except json.JSONDecodeError as error:
-                raise _fail(path, number, at + len(error.doc[: error.pos].encode()),
-                            f"not JSON: {error.msg}; a JSON array of records or one record a line was expected") from None
+                raise _fail(
+                    path,
+                    number,
+                    at + len(error.doc[: error.pos].encode()),
+                    f"not JSON: {error.msg}; a JSON array of records or one record a line was expected",
+                ) from None
             yield at, end, record
         at = end + 1
 
@@ -242,6 +259,7 @@ def check_record(record: Any, path: Path | str, number: int) -> None:
         DataError: names file, record and what is wrong: no object, text missing or no string or with half a character,
             annotations missing or no list, a span that is not ``[start, end, label]``, is empty, negative or ends behind the text.
     """
+
     def wrong(problem: str) -> DataError:
         return DataError(f"{path}, record {number}: {problem}")
 
@@ -259,7 +277,10 @@ def check_record(record: Any, path: Path | str, number: int) -> None:
     if type(spans) is not list:
         if "annotations" in record:
             raise wrong(f"annotations must be a list of [start, end, label], not {_kind(spans)}")
-        raise wrong("annotations is missing" + ("; there is `entities`: rename it to annotations" if "entities" in record else ""))
+        raise wrong(
+            "annotations is missing"
+            + ("; there is `entities`: rename it to annotations" if "entities" in record else "")
+        )
     size = len(text)
     for span in spans:
         if type(span) is list and len(span) == 3:
@@ -276,12 +297,18 @@ def _span_problem(span: Any, size: int) -> str:
     start, end, label = span
     if type(start) is not int or type(end) is not int or type(label) is not str or not label:
         return f"must be [number, number, label], not {json.dumps(span, ensure_ascii=False)[:80]}"
-    return (f"[{start}, {end}, {label!r}] does not lie inside the text of {size} characters "
-            "(start from 0, end exclusive and larger than start)")
+    return (
+        f"[{start}, {end}, {label!r}] does not lie inside the text of {size} characters "
+        "(start from 0, end exclusive and larger than start)"
+    )
 
 
 def _kind(value: Any) -> str:
-    return "null" if value is None else {dict: "an object", list: "a list", str: "a string", bool: "a truth value"}.get(type(value), "a number")
+    return (
+        "null"
+        if value is None
+        else {dict: "an object", list: "a list", str: "a string", bool: "a truth value"}.get(type(value), "a number")
+    )
 
 
 def overlapping(spans: list[list[Any]]) -> int:

@@ -20,7 +20,9 @@ def tags_of(labels: Iterable[str]) -> tuple[str, ...]:
     labels = sorted(set(labels))
     for label in labels:
         if not label or label == "O" or label[:2] in ("B-", "I-"):
-            raise ConfigError(f"label {label!r} looks like a tag; labels are plain names (SKILL), the tags B-SKILL and I-SKILL are made of them")
+            raise ConfigError(
+                f"label {label!r} looks like a tag; labels are plain names (SKILL), the tags B-SKILL and I-SKILL are made of them"
+            )
     return ("O", *(f"{prefix}-{label}" for label in labels for prefix in "BI"))
 
 
@@ -37,8 +39,10 @@ def check_labels(found: Iterable[str], allowed: Sequence[str], where: str) -> No
     """
     unknown = sorted(set(found) - set(allowed))
     if unknown:
-        raise DataError(f"{where} holds labels {', '.join(unknown)}, which data.labels does not name ({', '.join(sorted(allowed))}); "
-                        "add them there or take them out of the data")
+        raise DataError(
+            f"{where} holds labels {', '.join(unknown)}, which data.labels does not name ({', '.join(sorted(allowed))}); "
+            "add them there or take them out of the data"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,10 @@ class Reconciliation:
 
     def counts(self) -> dict[str, int]:
         """How many rows have each status."""
-        return {status: sum(r.status == status for r in self.rows) for status in ("kept", "permuted", "split", "added", "dropped")}
+        return {
+            status: sum(r.status == status for r in self.rows)
+            for status in ("kept", "permuted", "split", "added", "dropped")
+        }
 
     def table(self) -> str:
         """The rows as a table for people."""

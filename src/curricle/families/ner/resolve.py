@@ -53,16 +53,25 @@ class Resolution:
 
 
 def resolve_checkpoint_path(
-    config: Mapping[str, Any], previous_cache_path: Path | str | None = None, backbone: str | None = None, run_id: str | None = None,
-    *, environ: Mapping[str, str] | None = None,
+    config: Mapping[str, Any],
+    previous_cache_path: Path | str | None = None,
+    backbone: str | None = None,
+    run_id: str | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
 ) -> Path | None:
     """The checkpoint to continue from, or None for scratch. See `explain_checkpoint`."""
     return explain_checkpoint(config, previous_cache_path, backbone, run_id, environ=environ).path
 
 
 def explain_checkpoint(
-    config: Mapping[str, Any], previous_cache_path: Path | str | None = None, backbone: str | None = None, run_id: str | None = None,
-    *, environ: Mapping[str, str] | None = None, named: Callable[[str], Path] | None = None,
+    config: Mapping[str, Any],
+    previous_cache_path: Path | str | None = None,
+    backbone: str | None = None,
+    run_id: str | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    named: Callable[[str], Path] | None = None,
 ) -> Resolution:
     """Resolve the checkpoint and say why.
 
@@ -81,9 +90,11 @@ def explain_checkpoint(
     block = _block(config)
     validate = block.get("validate", True)
     reasons: list[str] = []
-    for source, find in (("environment", lambda: _from_environment(config, environ, named)),
-                         ("config", lambda: _from_config(config, block, backbone, run_id, named)),
-                         ("cache", lambda: _from_cache(previous_cache_path))):
+    for source, find in (
+        ("environment", lambda: _from_environment(config, environ, named)),
+        ("config", lambda: _from_config(config, block, backbone, run_id, named)),
+        ("cache", lambda: _from_cache(previous_cache_path)),
+    ):
         found, why = find()
         if found is None:
             reasons.append(f"{source}: {why}")
@@ -97,8 +108,12 @@ def explain_checkpoint(
         reasons += [f"{other}: not looked at, {source} goes before it" for other in later]
         return Resolution(facts.path, source, tuple(reasons), facts)
     if block and not block.get("allow_scratch", False):
-        raise CheckpointError("no checkpoint to continue from (" + "; ".join(reasons) + f"). Set {ENVIRONMENT} or checkpoint.source_path, "
-                              "give a cache file, or set checkpoint.allow_scratch to true to start from the base encoder")
+        raise CheckpointError(
+            "no checkpoint to continue from ("
+            + "; ".join(reasons)
+            + f"). Set {ENVIRONMENT} or checkpoint.source_path, "
+            "give a cache file, or set checkpoint.allow_scratch to true to start from the base encoder"
+        )
     return Resolution(None, "scratch", (*reasons, "scratch: no source is set"))
 
 
@@ -113,11 +128,15 @@ def _block(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _existing(path: Path) -> Path:
     if not path.is_dir():
-        raise CheckpointError(f"Checkpoint path {path} {'is a file, not a folder' if path.exists() else 'does not exist'}")
+        raise CheckpointError(
+            f"Checkpoint path {path} {'is a file, not a folder' if path.exists() else 'does not exist'}"
+        )
     return path
 
 
-def _from_environment(config: Mapping[str, Any], environ: Mapping[str, str], named: Callable[[str], Path] | None) -> tuple[Path | None, str]:
+def _from_environment(
+    config: Mapping[str, Any], environ: Mapping[str, str], named: Callable[[str], Path] | None
+) -> tuple[Path | None, str]:
     value = environ.get(ENVIRONMENT, "")
     if not value.strip():
         return None, f"{ENVIRONMENT} is not set"
@@ -141,8 +160,13 @@ def _local(place: str, config: Mapping[str, Any], why: str) -> Path:
         raise CheckpointError(f"{why}: {error}") from None
 
 
-def _from_config(config: Mapping[str, Any], block: Mapping[str, Any], backbone: str | None, run_id: str | None,
-                 named: Callable[[str], Path] | None) -> tuple[Path | None, str]:
+def _from_config(
+    config: Mapping[str, Any],
+    block: Mapping[str, Any],
+    backbone: str | None,
+    run_id: str | None,
+    named: Callable[[str], Path] | None,
+) -> tuple[Path | None, str]:
     pattern = block.get("source_path")
     if not pattern:
         return None, "checkpoint.source_path is not set"
@@ -167,17 +191,24 @@ def fill_pattern(pattern: str, values: Mapping[str, str | None]) -> str:
     Raises:
         CheckpointError: a placeholder is unknown or has no value, or a value is more than one plain folder name.
     """
+
     def value(found: re.Match[str]) -> str:
         name = found[1]
         if name not in values:
-            raise CheckpointError(f"checkpoint.source_path {pattern!r} holds {{{name}}}; known are "
-                                  + ", ".join(f"{{{known}}}" for known in values))
+            raise CheckpointError(
+                f"checkpoint.source_path {pattern!r} holds {{{name}}}; known are "
+                + ", ".join(f"{{{known}}}" for known in values)
+            )
         filling = values[name]
         if not filling:
-            raise CheckpointError(f"checkpoint.source_path {pattern!r} needs {name}, and none was given (--{name.replace('_', '-')})")
+            raise CheckpointError(
+                f"checkpoint.source_path {pattern!r} needs {name}, and none was given (--{name.replace('_', '-')})"
+            )
         if not _NAME.fullmatch(filling) or ".." in filling:
-            raise CheckpointError(f"{name} {filling!r} is not a plain name (letters, digits, . _ @ + -): a path in it could leave the "
-                                  f"folder of {pattern!r}; of a name like org/model give the part behind the slash")
+            raise CheckpointError(
+                f"{name} {filling!r} is not a plain name (letters, digits, . _ @ + -): a path in it could leave the "
+                f"folder of {pattern!r}; of a name like org/model give the part behind the slash"
+            )
         return filling
 
     return _PLACEHOLDER.sub(value, pattern)
@@ -198,7 +229,9 @@ def _from_cache(cache: Path | str | None) -> tuple[Path | None, str]:
         raise CheckpointError(f"{why} must hold an object with output_dir, not a {type(content).__name__}")
     folder = content.get("output_dir")
     if not isinstance(folder, str) or not folder:
-        raise CheckpointError(f"{why} has no output_dir (its keys: {', '.join(content) or 'none'}); a final training writes it")
+        raise CheckpointError(
+            f"{why} has no output_dir (its keys: {', '.join(content) or 'none'}); a final training writes it"
+        )
     if re.match(r"[A-Za-z]:[\\/]|\\\\", folder):
         raise CheckpointError(f"{why}: output_dir {folder} is a Windows path; it was written on another machine")
     path = Path(folder)
@@ -217,7 +250,9 @@ def check_checkpoint(folder: Path | str) -> CheckpointFacts:
     """
     folder = _existing(Path(folder))
     if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
-        children = {int(m[1]): p for p in folder.iterdir() if p.is_dir() and (m := re.fullmatch(r"checkpoint-(\d+)", p.name))}
+        children = {
+            int(m[1]): p for p in folder.iterdir() if p.is_dir() and (m := re.fullmatch(r"checkpoint-(\d+)", p.name))
+        }
         if children:
             folder = children[max(children)]
         else:
@@ -227,7 +262,9 @@ def check_checkpoint(folder: Path | str) -> CheckpointFacts:
         _weights(folder, ("adapter_model.safetensors", "adapter_model.bin"))
         base = adapter.get("base_model_name_or_path") or ""
         if not base:
-            raise CheckpointError(f"{folder}/adapter_config.json names no base_model_name_or_path; the adapter cannot be used without it")
+            raise CheckpointError(
+                f"{folder}/adapter_config.json names no base_model_name_or_path; the adapter cannot be used without it"
+            )
         labels = _json(folder / "labels.json").get("labels", ()) if (folder / "labels.json").is_file() else ()
         return CheckpointFacts(folder, "adapter", base, tuple(labels))
     if not (folder / "config.json").is_file():
@@ -247,7 +284,9 @@ def _labels(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
     try:
         labels = [named[str(i)] for i in range(len(named))]
     except KeyError as error:
-        raise CheckpointError(f"{folder}/config.json: id2label has no entry {error} although it has {len(named)}") from None
+        raise CheckpointError(
+            f"{folder}/config.json: id2label has no entry {error} although it has {len(named)}"
+        ) from None
     if len(set(labels)) < len(labels):
         raise CheckpointError(f"{folder}/config.json: id2label names a label twice")
     return tuple(labels)
@@ -298,4 +337,6 @@ def _weight_file(path: Path) -> None:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise CheckpointError(f"{path} has a damaged header") from None
     if 8 + length + max(ends, default=0) != size:
-        raise CheckpointError(f"{path} is cut off: {size} bytes, its header tells of {8 + length + max(ends, default=0)}")
+        raise CheckpointError(
+            f"{path} is cut off: {size} bytes, its header tells of {8 + length + max(ends, default=0)}"
+        )

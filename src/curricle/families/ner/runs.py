@@ -1,10 +1,10 @@
 """Final trainings as folders: where the guide's patterns look for them, how one is chosen, and the cache files that lead to them.
 
-    <outputs_dir>/final_training/<backbone>_<run_id>/
-      checkpoint/      the trained model: config.json, weights, tokenizer, labels
-      run.json         experiment, backbone, run id, metrics, where the model came from
-    notebooks/final_training_cache.json          output_dir of the newest one
-    notebooks/best_configuration_cache.json      the best configuration known, with the output_dir of its training once there is one
+<outputs_dir>/final_training/<backbone>_<run_id>/
+  checkpoint/      the trained model: config.json, weights, tokenizer, labels
+  run.json         experiment, backbone, run id, metrics, where the model came from
+notebooks/final_training_cache.json          output_dir of the newest one
+notebooks/best_configuration_cache.json      the best configuration known, with the output_dir of its training once there is one
 """
 
 from __future__ import annotations
@@ -45,8 +45,14 @@ def write_final(checkpoint: Path, target: Path, record: Mapping[str, Any]) -> Pa
             work.rename(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    output = {"output_dir": str(target.resolve()), "backbone": record["backbone"], "run_id": record["run_id"], "experiment": record["experiment"],
-              "config": record["config"], "metrics": record["metrics"]}
+    output = {
+        "output_dir": str(target.resolve()),
+        "backbone": record["backbone"],
+        "run_id": record["run_id"],
+        "experiment": record["experiment"],
+        "config": record["config"],
+        "metrics": record["metrics"],
+    }
     _write(FINAL_CACHE, output)
     best = read_cache(BEST_CACHE)
     if (best.get("experiment"), best.get("backbone")) != (record["experiment"], record["backbone"]):
@@ -71,7 +77,9 @@ def read_cache(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def select_run(pattern: str, backbone: str, selection: str, experiment: str, roots: tuple[Path, ...]) -> tuple[str, str]:
+def select_run(
+    pattern: str, backbone: str, selection: str, experiment: str, roots: tuple[Path, ...]
+) -> tuple[str, str]:
     """The run id that fills ``{run_id}`` of a source path, and why.
 
     Args:
@@ -86,14 +94,20 @@ def select_run(pattern: str, backbone: str, selection: str, experiment: str, roo
     if selection not in ("latest", "best"):
         return selection, f"checkpoint_selection {selection}"
     filled = pattern.replace("{backbone}", backbone)
-    wild = re.compile(re.escape(filled).replace(re.escape("{run_id}"), r"(?P<run>[^/]+)", 1).replace(re.escape("{run_id}"), "(?P=run)"))
+    wild = re.compile(
+        re.escape(filled)
+        .replace(re.escape("{run_id}"), r"(?P<run>[^/]+)", 1)
+        .replace(re.escape("{run_id}"), "(?P=run)")
+    )
     found: dict[str, dict[str, Any]] = {}
     others: set[str] = set()
     for root in roots:
         glob = filled.replace("{run_id}", "*")
         base = Path(glob).anchor or root
         for folder in sorted(Path(base).glob(glob.lstrip("/"))):
-            match = wild.fullmatch(folder.as_posix() if Path(glob).is_absolute() else folder.relative_to(root).as_posix())
+            match = wild.fullmatch(
+                folder.as_posix() if Path(glob).is_absolute() else folder.relative_to(root).as_posix()
+            )
             if match is None or not folder.is_dir():
                 continue
             record = read_cache(folder.parent / "run.json")
@@ -103,13 +117,19 @@ def select_run(pattern: str, backbone: str, selection: str, experiment: str, roo
                 found.setdefault(match["run"], record)
     if not found:
         beside = f" (there are trainings of {', '.join(sorted(others))})" if others else ""
-        raise CheckpointError(f"checkpoint_selection {selection}: no final training of {experiment} with backbone {backbone} matches "
-                              f"{pattern}{beside}; run `curricle train --experiment config/experiment/{experiment}.yaml` first, set "
-                              "CHECKPOINT_PATH, or name a run id")
+        raise CheckpointError(
+            f"checkpoint_selection {selection}: no final training of {experiment} with backbone {backbone} matches "
+            f"{pattern}{beside}; run `curricle train --experiment config/experiment/{experiment}.yaml` first, set "
+            "CHECKPOINT_PATH, or name a run id"
+        )
     if selection == "best":
-        scored = {run: record["metrics"]["val/f1"] for run, record in found.items() if "val/f1" in record.get("metrics", {})}
+        scored = {
+            run: record["metrics"]["val/f1"] for run, record in found.items() if "val/f1" in record.get("metrics", {})
+        }
         if not scored:
-            raise CheckpointError(f"checkpoint_selection best: none of {', '.join(sorted(found))} has a run.json with val/f1; take latest, or a run id")
+            raise CheckpointError(
+                f"checkpoint_selection best: none of {', '.join(sorted(found))} has a run.json with val/f1; take latest, or a run id"
+            )
         run = max(scored, key=lambda r: (scored[r], r))
         return run, f"best of {len(scored)} final trainings of {experiment} (val/f1 {scored[run]:.4f})"
     run = max(found, key=lambda r: (found[r].get("created", ""), r))

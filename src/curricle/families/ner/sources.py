@@ -21,9 +21,13 @@ def local_datasets(data: NerData) -> Iterator[NerData]:
         DataError: a store's prefix holds no training file.
         StoreError: the store refuses.
     """
-    remote = {name: value for name in ("old_dataset_path", "new_dataset_path") if "://" in (value := getattr(data, name))}
+    remote = {
+        name: value for name in ("old_dataset_path", "new_dataset_path") if "://" in (value := getattr(data, name))
+    }
     with tempfile.TemporaryDirectory(prefix="curricle-ner-") as place:
-        yield replace(data, **{name: str(_fetched(uri, Path(place, name), f"data.{name}")) for name, uri in remote.items()})
+        yield replace(
+            data, **{name: str(_fetched(uri, Path(place, name), f"data.{name}")) for name, uri in remote.items()}
+        )
 
 
 def _fetched(uri: str, folder: Path, what: str) -> Path:
@@ -34,7 +38,9 @@ def _fetched(uri: str, folder: Path, what: str) -> Path:
     wanted = [f"{split}{suffix}" for split in SPLITS for suffix in SUFFIXES]
     found = [key for key in held if key in wanted]
     if not any(key.startswith("train.") for key in found):
-        raise DataError(f"{what}: {uri}/train.json is not there (nor train.jsonl, train.conll); it holds {', '.join(held[:10]) or 'nothing'}")
+        raise DataError(
+            f"{what}: {uri}/train.json is not there (nor train.jsonl, train.conll); it holds {', '.join(held[:10]) or 'nothing'}"
+        )
     folder.mkdir()
     for key in found:
         store.get(key, folder / key)

@@ -33,8 +33,17 @@ def collate(windows: Sequence[Window], pad: int, device: torch.device) -> dict[s
 class Tagger:
     """A model with its tokenizer and tags."""
 
-    def __init__(self, model: torch.nn.Module, tokenizer: Any, tags: Sequence[str], device: torch.device, *, max_tokens: int, stride: int,
-                 token_budget: int = 4096):
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        tags: Sequence[str],
+        device: torch.device,
+        *,
+        max_tokens: int,
+        stride: int,
+        token_budget: int = 4096,
+    ):
         self.model, self.tokenizer, self.tags, self.device = model, tokenizer, tuple(tags), device
         self.tag_ids = {tag: i for i, tag in enumerate(self.tags)}
         self.pad = tokenizer.pad_token_id or 0
@@ -45,7 +54,9 @@ class Tagger:
         return encode(texts, spans, self.tokenizer, self.tag_ids, max_tokens=self.max_tokens, stride=self.stride)
 
     @torch.no_grad()
-    def tag(self, data: Encoded, records: Sequence[int], banned: Sequence[int] = ()) -> tuple[dict[int, list[Span]], float, int]:
+    def tag(
+        self, data: Encoded, records: Sequence[int], banned: Sequence[int] = ()
+    ) -> tuple[dict[int, list[Span]], float, int]:
         """Spans of the given records, the summed cross-entropy of their gold tags, and the number of scored words.
 
         `banned` tag ids are never predicted. Batches hold windows of like length, at most `token_budget` padded tokens.
@@ -64,7 +75,11 @@ class Tagger:
             tensors = collate(batch, self.pad, self.device)
             labels = tensors.pop("labels")
             logits = self.model(**tensors).logits.float()
-            loss += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"))
+            loss += float(
+                torch.nn.functional.cross_entropy(
+                    logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
+                )
+            )
             words += int((labels != IGNORE).sum())
             if len(banned):
                 logits[..., list(banned)] = -torch.inf
@@ -91,7 +106,9 @@ class ScoredSet:
             gold += [s for s in spans_of(record) if s[2] not in known]
         self.labels = sorted({s[2] for gold in self.data.gold for s in gold} | (known - {""}))
 
-    def score(self, tagger: Tagger, ranks: Any = None, banned: Sequence[int] = ()) -> tuple[dict[str, dict[str, float]], float]:
+    def score(
+        self, tagger: Tagger, ranks: Any = None, banned: Sequence[int] = ()
+    ) -> tuple[dict[str, dict[str, float]], float]:
         """Scores by domain (and ``all``), and the mean cross-entropy of a word. Ranks share the records; each counts once."""
         rank, world = (ranks.rank, ranks.world_size) if ranks is not None else (0, 1)
         mine = range(rank, len(self.origins), world)
@@ -100,13 +117,18 @@ class ScoredSet:
         counts = {domain: SpanCounts() for domain in domains}
         for record in mine:
             counts[self.origins[record]].add(self.data.gold[record], spans[record])
-        flat = {f"{domain}/{k}": v for domain in domains for k, v in counts[domain].flat(self.labels).items()} | {"loss": loss, "words": float(words)}
+        flat = {f"{domain}/{k}": v for domain in domains for k, v in counts[domain].flat(self.labels).items()} | {
+            "loss": loss,
+            "words": float(words),
+        }
         if ranks is not None and world > 1:
             flat = {name: value * world for name, value in ranks.mean(flat).items()}
         total = SpanCounts()
         scores = {}
         for domain in domains:
-            found = SpanCounts.from_flat({k.removeprefix(f"{domain}/"): v for k, v in flat.items() if k.startswith(f"{domain}/")})
+            found = SpanCounts.from_flat(
+                {k.removeprefix(f"{domain}/"): v for k, v in flat.items() if k.startswith(f"{domain}/")}
+            )
             scores[domain] = found.scores()
             for kind in ("right", "predicted", "true"):
                 getattr(total, kind).update(getattr(found, kind))

@@ -50,13 +50,26 @@ class NerTask:
         parent = context.parent_dir
         if parent is not None and (parent / WHOLE).is_dir():
             parent = parent / WHOLE
-        model, tokenizer, self.made = build_model(config.model.encoder, self.tags, parent, dropout=config.model.dropout, seed=config.seed)
-        self.learning_rate = 4e-4 * (384 / model.config.hidden_size) ** 3 * math.sqrt(config.data_loader.batch_size / 16)
-        if context.device.type == "cpu":  # beside dropout the fused attention is the slower one: by 3 % at 24 tokens, by 30 % at 100
+        model, tokenizer, self.made = build_model(
+            config.model.encoder, self.tags, parent, dropout=config.model.dropout, seed=config.seed
+        )
+        self.learning_rate = (
+            4e-4 * (384 / model.config.hidden_size) ** 3 * math.sqrt(config.data_loader.batch_size / 16)
+        )
+        if (
+            context.device.type == "cpu"
+        ):  # beside dropout the fused attention is the slower one: by 3 % at 24 tokens, by 30 % at 100
             model.set_attn_implementation("eager")
         model.get_input_embeddings().requires_grad_(config.model.train_embeddings)
-        self.tagger = Tagger(model.to(context.device), tokenizer, self.tags, context.device, max_tokens=config.model.max_tokens,
-                             stride=config.model.stride, token_budget=config.data_loader.token_budget)
+        self.tagger = Tagger(
+            model.to(context.device),
+            tokenizer,
+            self.tags,
+            context.device,
+            max_tokens=config.model.max_tokens,
+            stride=config.model.stride,
+            token_budget=config.data_loader.token_budget,
+        )
         records = load_records(context.data_dir / "train.jsonl")
         self.data = self.tagger.encode([r["text"] for r in records], [spans_of(r) for r in records])
         windows = self.data.windows
@@ -71,14 +84,21 @@ class NerTask:
         self.model = self.tagger.model = self._with_lora(model).to(context.device)
         if config.training.trainer.compile:
             compile_forward(self.model)
-        self.sets = [ScoredSet(path, self.tagger) for name in ("validation", "watch_old") if (path := context.data_dir / f"{name}.jsonl").is_file()]
+        self.sets = [
+            ScoredSet(path, self.tagger)
+            for name in ("validation", "watch_old")
+            if (path := context.data_dir / f"{name}.jsonl").is_file()
+        ]
         self.before: dict[str, float] = {}
         self.soft: SoftTargets | None = None
         self.start: dict[str, torch.Tensor] = {}
         self.published: dict[str, torch.Tensor] = {}
         levers = config.forgetting
         if parent is not None and not continued and (levers.distill or levers.average):
-            _log.warning("%s is a plain encoder: forgetting.distill and forgetting.average have no old model to keep", context.parent_dir)
+            _log.warning(
+                "%s is a plain encoder: forgetting.distill and forgetting.average have no old model to keep",
+                context.parent_dir,
+            )
         replayed = old & (continued and config.data.replay is not None and config.data.replay_draw == "each_epoch")
         self.fresh = np.flatnonzero(~replayed)
         self.ring = np.random.default_rng(config.seed).permutation(np.flatnonzero(replayed))
@@ -98,8 +118,14 @@ class NerTask:
             return model
         from peft import LoraConfig, TaskType, get_peft_model
 
-        section = LoraConfig(task_type=TaskType.TOKEN_CLS, r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear",
-                             exclude_modules=["classifier", "score"])
+        section = LoraConfig(
+            task_type=TaskType.TOKEN_CLS,
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules="all-linear",
+            exclude_modules=["classifier", "score"],
+        )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             return get_peft_model(model, section)
@@ -120,7 +146,9 @@ class NerTask:
             else:
                 part, scale = "embeddings", section.layer_decay**depth
             plain = parameter.ndim < 2
-            group = groups.setdefault((part, plain), {"params": [], "name": f"{part}{'/plain' * plain}", "lr_scale": scale})
+            group = groups.setdefault(
+                (part, plain), {"params": [], "name": f"{part}{'/plain' * plain}", "lr_scale": scale}
+            )
             if plain:
                 group["weight_decay"] = 0.0
             group["params"].append(parameter)
@@ -131,7 +159,9 @@ class NerTask:
         draw = np.random.default_rng([self.config.seed, epoch])
         windows, size = self.data.windows, self.config.data_loader.batch_size
         self.epoch = epoch
-        rows = np.concatenate([self.fresh, self.ring.take(range(epoch * self.drawn, (epoch + 1) * self.drawn), mode="wrap")])
+        rows = np.concatenate(
+            [self.fresh, self.ring.take(range(epoch * self.drawn, (epoch + 1) * self.drawn), mode="wrap")]
+        )
         order = rows[draw.permutation(len(rows))]
         lengths = np.array([len(w.ids) for w in windows])
         chunks: list[np.ndarray] = []
@@ -140,7 +170,10 @@ class NerTask:
             bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
             chunks += [bucket[i : i + size] for i in range(0, len(bucket), size)]
         chunks = [chunks[i] for i in draw.permutation(len(chunks))]
-        return [(chunk[self.ranks.rank :: self.ranks.world_size], int(sum(len(windows[i].tags) for i in chunk))) for chunk in chunks]
+        return [
+            (chunk[self.ranks.rank :: self.ranks.world_size], int(sum(len(windows[i].tags) for i in chunk)))
+            for chunk in chunks
+        ]
 
     def losses(self, batch: tuple[np.ndarray, int]) -> dict[str, torch.Tensor]:
         """Mean cross-entropy over the scored words of the whole batch, and with distillation its weighted divergence from the old model."""
@@ -152,12 +185,17 @@ class NerTask:
         tensors = collate([self.data.windows[i] for i in rows], self.tagger.pad, self.device)
         labels = tensors.pop("labels")
         logits = self.model(**tensors).logits.float()
-        summed = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
+        summed = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
+        )
         share = self.ranks.world_size / max(1, words)
         if self.soft is None:
             return {"loss": summed * share}
         divergence = self.soft.divergence(logits, labels, rows)
-        return {"loss": (summed + self.config.forgetting.distill * divergence) * share, "distill": divergence.detach() * share}
+        return {
+            "loss": (summed + self.config.forgetting.distill * divergence) * share,
+            "distill": divergence.detach() * share,
+        }
 
     def scalars(self) -> dict[str, float]:
         """Nothing further."""
@@ -216,8 +254,10 @@ class NerTask:
         """Take `weights` back, strictly."""
         own = self._trained()
         if own.keys() != weights.keys():
-            raise DataError(f"the saved weights do not fit this model: missing {sorted(own.keys() - weights.keys())[:3]}, "
-                            f"unknown {sorted(weights.keys() - own.keys())[:3]}")
+            raise DataError(
+                f"the saved weights do not fit this model: missing {sorted(own.keys() - weights.keys())[:3]}, "
+                f"unknown {sorted(weights.keys() - own.keys())[:3]}"
+            )
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(weights[name])

@@ -64,15 +64,24 @@ def without_overlaps(spans: Sequence[Span]) -> tuple[list[Span], int]:
 def special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
     """The tokens that the tokenizer puts before and behind a text."""
     if not tokenizer.is_fast:
-        raise ConfigError(f"{type(tokenizer).__name__} is a slow tokenizer: it gives no offsets, so spans cannot be placed; "
-                          "use a model with a tokenizer.json")
+        raise ConfigError(
+            f"{type(tokenizer).__name__} is a slow tokenizer: it gives no offsets, so spans cannot be placed; "
+            "use a model with a tokenizer.json"
+        )
     mask = tokenizer("a", return_special_tokens_mask=True)
     inner = [i for i, special in enumerate(mask["special_tokens_mask"]) if not special]
     return mask["input_ids"][: inner[0]], mask["input_ids"][inner[-1] + 1 :]
 
 
-def encode(texts: Sequence[str], spans: Sequence[Sequence[Span]] | None, tokenizer: Any, tag_ids: dict[str, int], *, max_tokens: int,
-           stride: int) -> Encoded:
+def encode(
+    texts: Sequence[str],
+    spans: Sequence[Sequence[Span]] | None,
+    tokenizer: Any,
+    tag_ids: dict[str, int],
+    *,
+    max_tokens: int,
+    stride: int,
+) -> Encoded:
     """Texts, with gold spans or without, as windows of at most `max_tokens` tokens (special ones included).
 
     Raises:
@@ -81,10 +90,14 @@ def encode(texts: Sequence[str], spans: Sequence[Sequence[Span]] | None, tokeniz
     prefix, suffix = special_ids(tokenizer)
     room = max_tokens - len(prefix) - len(suffix)
     if stride >= room:
-        raise ConfigError(f"model.stride {stride} must be smaller than the {room} tokens that model.max_tokens {max_tokens} leaves for text")
+        raise ConfigError(
+            f"model.stride {stride} must be smaller than the {room} tokens that model.max_tokens {max_tokens} leaves for text"
+        )
     out = Encoded()
     for begin in range(0, len(texts), 1000):
-        batch = tokenizer(list(texts[begin : begin + 1000]), add_special_tokens=False, return_attention_mask=False, verbose=False)
+        batch = tokenizer(
+            list(texts[begin : begin + 1000]), add_special_tokens=False, return_attention_mask=False, verbose=False
+        )
         for i, encoding in enumerate(batch.encodings):
             record = begin + i
             firsts, bounds = _words(encoding.offsets, encoding.word_ids, texts[record])
@@ -136,8 +149,17 @@ def _tag(gold: list[Span], bounds: np.ndarray, tag_ids: dict[str, int], counts: 
     return tags
 
 
-def _cut(out: Encoded, record: int, ids: np.ndarray, firsts: np.ndarray, tags: np.ndarray, prefix: list[int], suffix: list[int],
-         room: int, stride: int) -> None:
+def _cut(
+    out: Encoded,
+    record: int,
+    ids: np.ndarray,
+    firsts: np.ndarray,
+    tags: np.ndarray,
+    prefix: list[int],
+    suffix: list[int],
+    room: int,
+    stride: int,
+) -> None:
     starts = [0]
     while starts[-1] + room < len(ids):
         starts.append(starts[-1] + room - stride)
@@ -148,7 +170,9 @@ def _cut(out: Encoded, record: int, ids: np.ndarray, firsts: np.ndarray, tags: n
         if not len(words):
             continue
         piece = np.concatenate([prefix, ids[start : start + room], suffix]).astype(np.int64)
-        out.windows.append(Window(record, piece, firsts[words] - start + len(prefix), words, tags[words] if len(tags) else tags))
+        out.windows.append(
+            Window(record, piece, firsts[words] - start + len(prefix), words, tags[words] if len(tags) else tags)
+        )
 
 
 def decode(tags: Sequence[str], bounds: np.ndarray) -> list[Span]:

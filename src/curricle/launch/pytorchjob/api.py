@@ -89,15 +89,28 @@ class KubernetesApi:
             else:
                 config.load_kube_config(kubeconfig, context, client_configuration=settings)
         except config.ConfigException as error:
-            raise JobError(f"no cluster: neither a pod's service account nor a kubeconfig ({error})", reason="configuration", exit_code=2) from error
-        if not settings.verify_ssl:  # somebody wrote that into the kubeconfig; a warning at every request tells nobody anything
+            raise JobError(
+                f"no cluster: neither a pod's service account nor a kubeconfig ({error})",
+                reason="configuration",
+                exit_code=2,
+            ) from error
+        if (
+            not settings.verify_ssl
+        ):  # somebody wrote that into the kubeconfig; a warning at every request tells nobody anything
             warnings.filterwarnings("ignore", category=InsecureRequestWarning)
         settings.retries = False
         self.namespace = namespace
         self._client = client.ApiClient(settings)
         self._jobs, self._core = client.CustomObjectsApi(self._client), client.CoreV1Api(self._client)
 
-    def _call(self, what: str, call: Callable[..., Any], *args: Any, timeout: float | tuple[float, float] = (5.0, 30.0), **kwargs: Any) -> Any:
+    def _call(
+        self,
+        what: str,
+        call: Callable[..., Any],
+        *args: Any,
+        timeout: float | tuple[float, float] = (5.0, 30.0),
+        **kwargs: Any,
+    ) -> Any:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -110,7 +123,11 @@ class KubernetesApi:
                 raise Conflict(what) from error
             if error.status == 404:
                 raise Missing(what) from error
-            if error.status == 429 or error.status >= 500 or (error.status == 400 and "waiting to start" in str(error.body)):
+            if (
+                error.status == 429
+                or error.status >= 500
+                or (error.status == 400 and "waiting to start" in str(error.body))
+            ):
                 raise Unreachable(f"{what}: {error.status} {error.reason}") from error
             raise JobError(f"{what}: {_said(error)}", reason="refused", exit_code=2) from error
 
@@ -132,7 +149,15 @@ class KubernetesApi:
     def get_job(self, name: str) -> dict[str, Any] | None:
         """The job, or None."""
         try:
-            return self._call(f"get PyTorchJob {name!r}", self._jobs.get_namespaced_custom_object, GROUP, VERSION, self.namespace, PLURAL, name)
+            return self._call(
+                f"get PyTorchJob {name!r}",
+                self._jobs.get_namespaced_custom_object,
+                GROUP,
+                VERSION,
+                self.namespace,
+                PLURAL,
+                name,
+            )
         except Missing:
             return None
 
@@ -143,12 +168,25 @@ class KubernetesApi:
                 f"list PyTorchJobs in namespace {self.namespace!r}", self._jobs.list_namespaced_custom_object,
                 GROUP, VERSION, self.namespace, PLURAL, label_selector=selector)  # fmt: skip
         except Missing as error:
-            raise JobError(f"the cluster knows no {PLURAL}.{GROUP}. Install the Kubeflow training operator (v1)", reason="no_operator", exit_code=2) from error
+            raise JobError(
+                f"the cluster knows no {PLURAL}.{GROUP}. Install the Kubeflow training operator (v1)",
+                reason="no_operator",
+                exit_code=2,
+            ) from error
         return found["items"]
 
     def patch_job(self, name: str, body: dict[str, Any]) -> None:
         """Merge `body` into the job."""
-        self._call(f"patch PyTorchJob {name!r}", self._jobs.patch_namespaced_custom_object, GROUP, VERSION, self.namespace, PLURAL, name, body)
+        self._call(
+            f"patch PyTorchJob {name!r}",
+            self._jobs.patch_namespaced_custom_object,
+            GROUP,
+            VERSION,
+            self.namespace,
+            PLURAL,
+            name,
+            body,
+        )
 
     def delete_job(self, name: str, *, timeout: float | None = None) -> None:
         """Delete the job; its pods follow."""
@@ -166,14 +204,28 @@ class KubernetesApi:
         """A watch of the job's pods; `seconds` are rounded up to whole ones."""
         what, whole = f"watch pods of {name!r}", max(1, math.ceil(seconds))
         version = {} if since is None else {"resource_version": since}
-        response = self._pods_of(name, what, watch=True, timeout_seconds=whole, _preload_content=False, timeout=(5.0, whole + 10.0), **version)
+        response = self._pods_of(
+            name,
+            what,
+            watch=True,
+            timeout_seconds=whole,
+            _preload_content=False,
+            timeout=(5.0, whole + 10.0),
+            **version,
+        )
         rest = b""
         for chunk in _body(what, response):
             *lines, rest = (rest + chunk).split(b"\n")
             yield from map(_pod_event, lines)
 
     def _pods_of(self, name: str, what: str, **kwargs: Any) -> Any:
-        return self._call(what, self._core.list_namespaced_pod, self.namespace, label_selector=f"training.kubeflow.org/job-name={name}", **kwargs)
+        return self._call(
+            what,
+            self._core.list_namespaced_pod,
+            self.namespace,
+            label_selector=f"training.kubeflow.org/job-name={name}",
+            **kwargs,
+        )
 
     def job_warnings(self, name: str) -> list[str]:
         """Messages of the job's events of type Warning, newest last; empty where they may not be read."""
@@ -190,9 +242,17 @@ class KubernetesApi:
         from kubernetes import client
 
         name, _, sub = resource.partition("/")
-        attributes = client.V1ResourceAttributes(namespace=self.namespace, verb=verb, resource=name, subresource=sub or None, group=group)
-        review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
-        return bool(self._call("review of rights", client.AuthorizationV1Api(self._client).create_self_subject_access_review, review).status.allowed)
+        attributes = client.V1ResourceAttributes(
+            namespace=self.namespace, verb=verb, resource=name, subresource=sub or None, group=group
+        )
+        review = client.V1SelfSubjectAccessReview(
+            spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
+        )
+        return bool(
+            self._call(
+                "review of rights", client.AuthorizationV1Api(self._client).create_self_subject_access_review, review
+            ).status.allowed
+        )
 
     def serves(self, group: str, version: str, resource: str) -> bool:
         """Whether the API server knows a resource; every account may ask."""
@@ -205,7 +265,15 @@ class KubernetesApi:
     def get_object(self, group: str, version: str, resource: str, name: str) -> dict[str, Any] | None:
         """A custom object of the namespace, or None; raises `JobError` where it may not be read."""
         try:
-            return self._call(f"get {resource} {name!r}", self._jobs.get_namespaced_custom_object, group, version, self.namespace, resource, name)
+            return self._call(
+                f"get {resource} {name!r}",
+                self._jobs.get_namespaced_custom_object,
+                group,
+                version,
+                self.namespace,
+                resource,
+                name,
+            )
         except Missing:
             return None
 

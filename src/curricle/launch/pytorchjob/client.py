@@ -134,7 +134,10 @@ class PyTorchJobLauncher:
         """
         attempts = sorted(self.api.list_jobs(f"{JOB}={job_name}"), key=_attempt)
         if not attempts:
-            raise JobError(f"no PyTorchJob of job {job_name!r} in namespace {self.options.namespace!r} ({JOB}={job_name})", reason="lost")
+            raise JobError(
+                f"no PyTorchJob of job {job_name!r} in namespace {self.options.namespace!r} ({JOB}={job_name})",
+                reason="lost",
+            )
         return self._adopt(attempts[-1])
 
     def delete_by_run(self, run_id: str) -> list[str]:
@@ -180,7 +183,9 @@ class PyTorchJobLauncher:
             try:
                 self._emergency.delete_job(name, timeout=0.7)
             except (OSError, JobError) as error:
-                raise Interrupted(f"stopped on request, but job {handle} could not be deleted: {error}", signal=number) from error
+                raise Interrupted(
+                    f"stopped on request, but job {handle} could not be deleted: {error}", signal=number
+                ) from error
             raise Interrupted(f"stopped on request; job {handle} is deleted", signal=number)
 
         before = signal.signal(signal.SIGTERM, on_signal)
@@ -263,11 +268,17 @@ class _Wait:
         """The job as it was accepted: show it that a launcher is there, and say when nobody has read its queue label."""
         self.met = True
         if uri := (job["metadata"].get("annotations") or {}).get(HEARTBEAT):
-            self.heart = Heartbeat(uri, lambda why: self.notice(f"the job may take its launcher for gone and stop: {why}"))
+            self.heart = Heartbeat(
+                uri, lambda why: self.notice(f"the job may take its launcher for gone and stop: {why}")
+            )
         queue = (job["metadata"].get("labels") or {}).get(KUEUE_QUEUE)
-        if queue and "suspend" not in job["spec"].get("runPolicy", {}):  # Kueue's webhook sets it before the job is stored
-            self.on_log(f"[launcher] warning: the job carries queue {queue!r}, but Kueue has not suspended it: its PyTorchJob integration "
-                        "(kubeflow.org/pytorchjob) is off or Kueue is not installed, so no quota holds")
+        if queue and "suspend" not in job["spec"].get(
+            "runPolicy", {}
+        ):  # Kueue's webhook sets it before the job is stored
+            self.on_log(
+                f"[launcher] warning: the job carries queue {queue!r}, but Kueue has not suspended it: its PyTorchJob integration "
+                "(kubeflow.org/pytorchjob) is off or Kueue is not installed, so no quota holds"
+            )
 
     def watch(self, seconds: float) -> None:
         """Follow what happens to the pods. Only the order of events tells a pod that was deleted, whereupon the others broke down, from one
@@ -286,7 +297,11 @@ class _Wait:
         """Remember the pods as they are now; a pod that is gone stays as it was last seen."""
         for pod in pods:
             name = pod["metadata"]["name"]
-            if (before := self.pods.get(name)) and before["metadata"].get("uid") != pod["metadata"].get("uid") and name in self.logs:
+            if (
+                (before := self.pods.get(name))
+                and before["metadata"].get("uid") != pod["metadata"].get("uid")
+                and name in self.logs
+            ):
                 self.logs.pop(name).end()
             self.pods[name] = pod
             states = [c.get("state") or {} for c in (pod.get("status") or {}).get("containerStatuses") or []]
@@ -308,7 +323,9 @@ class _Wait:
         if not reasons.picked_up(job):
             created = reasons.moment(job["metadata"].get("creationTimestamp"))
             age = min((datetime.now(UTC) - created).total_seconds() if created else elapsed, elapsed)
-            if age > waits.no_pod and (outcome := self.refused_pods(age)):  # the operator marks a job only after its first pod
+            if age > waits.no_pod and (
+                outcome := self.refused_pods(age)
+            ):  # the operator marks a job only after its first pod
                 return self.give_up(outcome)
             if age > waits.no_operator:
                 return self.give_up(self.refused_pods(age) or Outcome(
@@ -331,7 +348,9 @@ class _Wait:
         if found.final:
             limit = waits.broken
         if limit and found.seconds > limit:
-            return self.give_up(Outcome("failed", found.reason, 1, f"{found.message} (for {found.seconds:.0f} s)", found.pod))
+            return self.give_up(
+                Outcome("failed", found.reason, 1, f"{found.message} (for {found.seconds:.0f} s)", found.pod)
+            )
         self.notice(f"{found.pod} waits ({found.reason}): {found.message}")
         return None
 
@@ -363,7 +382,9 @@ class _Wait:
         for log in self.logs.values():
             log.join(max(0.0, until - time.monotonic()))
         if outcome.state == "failed" and outcome.where in self.logs:
-            self.on_log(f"[launcher] {outcome.where} failed first ({outcome.reason}, exit code {outcome.exit_code}); its last lines:")
+            self.on_log(
+                f"[launcher] {outcome.where} failed first ({outcome.reason}, exit code {outcome.exit_code}); its last lines:"
+            )
             for text in list(self.logs[outcome.where].tail)[-20:]:
                 self.on_log(tail_of(text, outcome.where, self.name))
         if outcome.state == "failed" and outcome.where in self.logs and outcome.message.endswith("no message"):
@@ -386,7 +407,9 @@ def run_with_retries(
         handle = launcher.submit(job)
         try:
             outcome = launcher.wait(handle, on_log)
-        except JobError:  # said already, SIGTERM (`Interrupted`) too: the job is deleted, or goes on and can be attached to
+        except (
+            JobError
+        ):  # said already, SIGTERM (`Interrupted`) too: the job is deleted, or goes on and can be attached to
             raise
         except BaseException:
             launcher.cancel(handle)
@@ -395,9 +418,13 @@ def run_with_retries(
             return outcome
         idle = 0 if advanced() else idle + 1
         if idle == 2:
-            return replace(outcome, message=f"{outcome.message} (given up: two attempts in a row saved no further step)")
+            return replace(
+                outcome, message=f"{outcome.message} (given up: two attempts in a row saved no further step)"
+            )
         if attempt < max_attempts:
-            on_log(f"[launcher] attempt {attempt} of {max_attempts} ended: {outcome.reason} ({outcome.where}); starting again from the last checkpoint")
+            on_log(
+                f"[launcher] attempt {attempt} of {max_attempts} ended: {outcome.reason} ({outcome.where}); starting again from the last checkpoint"
+            )
     return replace(outcome, message=f"{outcome.message} (given up after {max_attempts} attempts)")
 
 
@@ -409,7 +436,9 @@ def _name(handle: str) -> str:
     return handle.rpartition(":")[2]
 
 
-def launcher(options: ClusterOptions, *, kubeconfig: str | None = None, context: str | None = None, **settings: Any) -> PyTorchJobLauncher:
+def launcher(
+    options: ClusterOptions, *, kubeconfig: str | None = None, context: str | None = None, **settings: Any
+) -> PyTorchJobLauncher:
     """A launcher on the cluster of the pod's service account or of the kubeconfig; `settings` as of `PyTorchJobLauncher`."""
     api = KubernetesApi(options.namespace, kubeconfig=kubeconfig, context=context)
     emergency = KubernetesApi(options.namespace, kubeconfig=kubeconfig, context=context)

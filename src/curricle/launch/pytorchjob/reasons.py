@@ -21,7 +21,16 @@ RETRYABLE: frozenset[Reason] = frozenset({"evicted", "preempted", "interrupted",
 _PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable"}
 _BROKEN = {"InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _PREEMPTED = {"PreemptionByScheduler", "PreemptionByKueueScheduler"}
-_EVICTED = {"Evicted", "NodeLost", "NodeShutdown", "Terminated", "Shutdown", "Preempting", "UnexpectedAdmissionError", "NodeAffinity"}
+_EVICTED = {
+    "Evicted",
+    "NodeLost",
+    "NodeShutdown",
+    "Terminated",
+    "Shutdown",
+    "Preempting",
+    "UnexpectedAdmissionError",
+    "NodeAffinity",
+}
 _DEADLINE = "active longer than specified deadline"
 
 
@@ -108,7 +117,11 @@ def _stuck(pod: Mapping[str, Any], now: datetime) -> Stuck | None:
     if status.get("phase") not in (None, "Pending", "Running") or meta.get("deletionTimestamp"):
         return None
     for c in status.get("conditions") or []:
-        if c["type"] == "PodScheduled" and c["status"] == "False" and c.get("reason") in ("Unschedulable", "SchedulerError"):
+        if (
+            c["type"] == "PodScheduled"
+            and c["status"] == "False"
+            and c.get("reason") in ("Unschedulable", "SchedulerError")
+        ):
             return Stuck("unschedulable", meta["name"], c.get("message", ""), _age(c.get("lastTransitionTime"), now))
     scheduled = conditions(pod).get("PodScheduled", {}).get("lastTransitionTime") or meta.get("creationTimestamp")
     for c in containers(pod):
@@ -119,7 +132,13 @@ def _stuck(pod: Mapping[str, Any], now: datetime) -> Stuck | None:
             return Stuck("image_pull", meta["name"], message, _age(scheduled, now))
         if why in _BROKEN:
             message = f"container {c['name']}: {why}: {waiting.get('message', '')}".rstrip(": ")
-            return Stuck("configuration" if why != "InvalidImageName" else "image_pull", meta["name"], message, _age(scheduled, now), final=True)
+            return Stuck(
+                "configuration" if why != "InvalidImageName" else "image_pull",
+                meta["name"],
+                message,
+                _age(scheduled, now),
+                final=True,
+            )
     return None
 
 
@@ -155,11 +174,19 @@ def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> F
     if requested and code >= 128 and last.get("reason") != "OOMKilled":
         if not all(other > requested for other in others_failed):
             return Failure(name, "interrupted", code, "removed after another pod had failed", at)
-        return Failure(name, "interrupted" if code == 143 else "lost", code, message or "the pod was deleted while it ran", at)
+        return Failure(
+            name, "interrupted" if code == 143 else "lost", code, message or "the pod was deleted while it ran", at
+        )
     if last.get("reason") == "OOMKilled" or code == 137:
         limit = _memory_limit(pod)
         words = message if last.get("reason") != "OOMKilled" else ""
-        return Failure(name, "oom_killed", code, words or f"killed for memory (limit {limit}); ask for more memory or use smaller batches", at)
+        return Failure(
+            name,
+            "oom_killed",
+            code,
+            words or f"killed for memory (limit {limit}); ask for more memory or use smaller batches",
+            at,
+        )
     if last.get("reason") in ("ContainerCannotRun", "StartError"):
         return Failure(name, "configuration", code, message or last["reason"], at)
     if code == 143:
@@ -220,7 +247,9 @@ def failures(pods: Sequence[Mapping[str, Any]]) -> list[Failure]:
     return sorted(found, key=order)
 
 
-def classify(pods: Sequence[Mapping[str, Any]], job: Mapping[str, Any] | None, removals: Sequence[Removal] = ()) -> Outcome:
+def classify(
+    pods: Sequence[Mapping[str, Any]], job: Mapping[str, Any] | None, removals: Sequence[Removal] = ()
+) -> Outcome:
     """How a job ended, from its last state, the last seen of its pods and those that were taken away. `job` is None when it was deleted."""
     if job is None:
         return Outcome("cancelled", "cancelled", 143, "the PyTorchJob was deleted while it was waited for")
@@ -229,10 +258,14 @@ def classify(pods: Sequence[Mapping[str, Any]], job: Mapping[str, Any] | None, r
     said = conditions(job).get("Failed", {}).get("message", "")
     if _DEADLINE in said:
         seconds = ((job.get("spec") or {}).get("runPolicy") or {}).get("activeDeadlineSeconds")
-        return Outcome("failed", "deadline", 143, f"it ran longer than its deadline of {seconds} s (active_deadline_seconds)")
+        return Outcome(
+            "failed", "deadline", 143, f"it ran longer than its deadline of {seconds} s (active_deadline_seconds)"
+        )
     found = failures(pods)
     if not found:
-        return Outcome("failed", "lost", 1, f"the operator says: {said or 'failed'}; none of its pods is left to say why")
+        return Outcome(
+            "failed", "lost", 1, f"the operator says: {said or 'failed'}; none of its pods is left to say why"
+        )
     cause = found[0]
     if cause.reason == "error":
         uid = next(p["metadata"].get("uid") for p in pods if p["metadata"]["name"] == cause.pod)

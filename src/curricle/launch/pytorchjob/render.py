@@ -217,7 +217,9 @@ def render(job: Job, options: ClusterOptions, *, attempt: int = 1) -> dict[str, 
     }  # fmt: skip
     if options.owner:
         metadata["ownerReferences"] = [options.owner.reference()]
-    return json.loads(json.dumps({"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": metadata, "spec": spec}))
+    return json.loads(
+        json.dumps({"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": metadata, "spec": spec})
+    )
 
 
 def command(job: Job, options: ClusterOptions, name: str) -> list[str]:
@@ -226,7 +228,11 @@ def command(job: Job, options: ClusterOptions, name: str) -> list[str]:
     if options.elastic:
         elastic = ["--max-restarts", str(options.elastic.max_restarts)]
         nodes, host = f"{options.elastic.min_nodes}:{options.elastic.max_nodes}", f"{name}-worker-0"
-    beats = ["--heartbeat", job.heartbeat, "--heartbeat-seconds", str(options.heartbeat_seconds)] if job.heartbeat and options.heartbeat_seconds else []
+    beats = (
+        ["--heartbeat", job.heartbeat, "--heartbeat-seconds", str(options.heartbeat_seconds)]
+        if job.heartbeat and options.heartbeat_seconds
+        else []
+    )
     return [
         "python", "-m", "curricle.launch.agent", "--nnodes", nodes, "--nproc-per-node", str(job.processes_per_node),
         "--rdzv-endpoint", f"{host}:{PORT}", *elastic, *beats, "--", *job.argv,
@@ -234,7 +240,11 @@ def command(job: Job, options: ClusterOptions, name: str) -> list[str]:
 
 
 def _pod_template(job: Job, options: ClusterOptions, name: str, labels: Mapping[str, str]) -> dict[str, Any]:
-    mounts = [{"name": "dshm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": "/tmp"}, {"name": "cache", "mountPath": "/cache"}]
+    mounts = [
+        {"name": "dshm", "mountPath": "/dev/shm"},
+        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "cache", "mountPath": "/cache"},
+    ]
     scratch = {"sizeLimit": options.scratch_size} if options.scratch_size else {}
     volumes = [
         {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": options.shm_size}},
@@ -258,7 +268,13 @@ def _pod_template(job: Job, options: ClusterOptions, name: str, labels: Mapping[
     user = options.run_as_user
     security = {"seccompProfile": {"type": "RuntimeDefault"}}
     if user is not None:
-        security |= {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user, "fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"}
+        security |= {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
+            "fsGroupChangePolicy": "OnRootMismatch",
+        }
     spec: dict[str, Any] = {
         "containers": [container],
         "volumes": [*volumes, *options.volumes],
@@ -310,7 +326,11 @@ def _resources(options: ClusterOptions) -> dict[str, dict[str, str]]:
     devices = dict(options.extra_resources) | ({options.gpu_resource: str(options.gpus)} if options.gpus else {})
     return {
         "requests": {"cpu": options.cpu, "memory": options.memory, **devices},
-        "limits": {"cpu": options.cpu_limit or options.cpu, "memory": options.memory_limit or options.memory, **devices},
+        "limits": {
+            "cpu": options.cpu_limit or options.cpu,
+            "memory": options.memory_limit or options.memory,
+            **devices,
+        },
     }
 
 
@@ -322,23 +342,45 @@ def check(job: Job, options: ClusterOptions) -> list[str]:
         if not condition:
             problems.append(problem)
 
-    need(bool(_DNS_1035.fullmatch(job.name)), "its name must start with a letter and hold only a-z, 0-9 and '-' (DNS-1035)")
-    need(len(job.name) <= NAME_LIMIT, f"its name has {len(job.name)} characters, at most {NAME_LIMIT} leave room for '-worker-<i>'")
+    need(
+        bool(_DNS_1035.fullmatch(job.name)),
+        "its name must start with a letter and hold only a-z, 0-9 and '-' (DNS-1035)",
+    )
+    need(
+        len(job.name) <= NAME_LIMIT,
+        f"its name has {len(job.name)} characters, at most {NAME_LIMIT} leave room for '-worker-<i>'",
+    )
     need(bool(job.digest), "it has no digest, so a second launcher could not tell whether it may adopt it")
     need(bool(job.argv), "it has no argv")
     need(bool(options.image) and not any(c.isspace() for c in options.image), f"image {options.image!r} is no image")
     need(job.nodes >= 1 and job.processes_per_node >= 1, "nodes and processes per node must be 1 or more")
-    need(not any("${" in a for a in job.argv), "its argv holds a '${...}' macro; a PyTorchJob has one template for all pods")
+    need(
+        not any("${" in a for a in job.argv),
+        "its argv holds a '${...}' macro; a PyTorchJob has one template for all pods",
+    )
     need(options.gpus in (0,) or options.gpus >= job.processes_per_node,
          f"{job.processes_per_node} processes per node need as many GPUs, the options ask for {options.gpus}")  # fmt: skip
     need(options.grace_seconds >= 20, "grace_seconds must be 20 or more: 15 of them are the agent's own")
-    need(options.heartbeat_seconds == 0 or options.heartbeat_seconds >= 30, "heartbeat_seconds must be 0 (off), or 30 or more: a beat comes every 10")
-    need(options.active_deadline_seconds >= 1 and options.ttl_seconds >= 0, "active_deadline_seconds must be positive, ttl_seconds not negative")
+    need(
+        options.heartbeat_seconds == 0 or options.heartbeat_seconds >= 30,
+        "heartbeat_seconds must be 0 (off), or 30 or more: a beat comes every 10",
+    )
+    need(
+        options.active_deadline_seconds >= 1 and options.ttl_seconds >= 0,
+        "active_deadline_seconds must be positive, ttl_seconds not negative",
+    )
     for key, value in {**options.labels, **job.labels}.items():
-        need(len(value) <= 63 and bool(_LABEL_VALUE.fullmatch(value)), f"label {key}={value!r} is no label value (63 of A-Z a-z 0-9 - _ .)")
+        need(
+            len(value) <= 63 and bool(_LABEL_VALUE.fullmatch(value)),
+            f"label {key}={value!r} is no label value (63 of A-Z a-z 0-9 - _ .)",
+        )
     quantities = {"cpu": options.cpu, "memory": options.memory, "shm_size": options.shm_size} | {
         k: v
-        for k, v in {"cpu_limit": options.cpu_limit, "memory_limit": options.memory_limit, "scratch_size": options.scratch_size}.items()
+        for k, v in {
+            "cpu_limit": options.cpu_limit,
+            "memory_limit": options.memory_limit,
+            "scratch_size": options.scratch_size,
+        }.items()
         if v
     }
     sizes: dict[str, float] = {}
@@ -349,17 +391,35 @@ def check(job: Job, options: ClusterOptions) -> list[str]:
             problems.append(f"{key}: {error}")
     if sizes.keys() >= {"shm_size", "memory"}:
         limit = sizes.get("memory_limit", sizes["memory"])
-        need(sizes["shm_size"] < limit, f"shm_size {options.shm_size} counts against the memory limit and must be less than it")
+        need(
+            sizes["shm_size"] < limit,
+            f"shm_size {options.shm_size} counts against the memory limit and must be less than it",
+        )
     for what in ("cpu", "memory"):
         if f"{what}_limit" in sizes and what in sizes:
-            need(sizes[what] <= sizes[f"{what}_limit"], f"{what} request {quantities[what]} is more than its limit {quantities[what + '_limit']}")
+            need(
+                sizes[what] <= sizes[f"{what}_limit"],
+                f"{what} request {quantities[what]} is more than its limit {quantities[what + '_limit']}",
+            )
     if options.elastic:
         low, high = options.elastic.min_nodes, options.elastic.max_nodes
-        need(1 <= low <= job.nodes <= high, f"elastic needs 1 <= min_nodes <= nodes <= max_nodes, not {low}, {job.nodes}, {high}")
+        need(
+            1 <= low <= job.nodes <= high,
+            f"elastic needs 1 <= min_nodes <= nodes <= max_nodes, not {low}, {job.nodes}, {high}",
+        )
     need(not options.queue_priority or bool(options.queue), "queue_priority is set without a queue")
     names = [v.get("name") for v in options.volumes]
-    need(len(set(names)) == len(names) and not {"dshm", "tmp", "cache"} & set(names), "volume names must differ from each other and from dshm, tmp, cache")
+    need(
+        len(set(names)) == len(names) and not {"dshm", "tmp", "cache"} & set(names),
+        "volume names must differ from each other and from dshm, tmp, cache",
+    )
     for mount in options.volume_mounts:
-        need(mount.get("name") in names, f"volume mount {mount.get('name')!r} names no volume of {sorted(map(str, names))}")
-        need(mount.get("mountPath") not in ("/tmp", "/cache", "/dev/shm"), f"volume mount {mount.get('name')!r} hides {mount.get('mountPath')}")
+        need(
+            mount.get("name") in names,
+            f"volume mount {mount.get('name')!r} names no volume of {sorted(map(str, names))}",
+        )
+        need(
+            mount.get("mountPath") not in ("/tmp", "/cache", "/dev/shm"),
+            f"volume mount {mount.get('name')!r} hides {mount.get('mountPath')}",
+        )
     return problems

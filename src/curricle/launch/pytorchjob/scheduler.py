@@ -72,7 +72,10 @@ class PyTorchJobScheduler(Scheduler[Opts]):
         return Opts.as_runopts()
 
     def _submit_dryrun(self, app: AppDef, cfg: Opts) -> AppDryRunInfo[dict[str, Any], Opts]:
-        return AppDryRunInfo(manifest(app, cfg if isinstance(cfg, Opts) else Opts.from_cfg(cfg)), lambda body: yaml.safe_dump(body, sort_keys=False))
+        return AppDryRunInfo(
+            manifest(app, cfg if isinstance(cfg, Opts) else Opts.from_cfg(cfg)),
+            lambda body: yaml.safe_dump(body, sort_keys=False),
+        )
 
     def schedule(self, dryrun_info: AppDryRunInfo[dict[str, Any], Opts]) -> str:
         """Create the job; its app id."""
@@ -107,7 +110,14 @@ class PyTorchJobScheduler(Scheduler[Opts]):
         """Our jobs of the configured namespace."""
         namespace = (cfg or {}).get("namespace") or "kubeflow"
         jobs = self.api(namespace).list_jobs(JOB)
-        return [ListAppResponse(app_id=f"{namespace}:{j['metadata']['name']}", state=STATES[reasons.phase(j)], name=j["metadata"]["name"]) for j in jobs]
+        return [
+            ListAppResponse(
+                app_id=f"{namespace}:{j['metadata']['name']}",
+                state=STATES[reasons.phase(j)],
+                name=j["metadata"]["name"],
+            )
+            for j in jobs
+        ]
 
     def _cancel_existing(self, app_id: str) -> None:
         namespace, name = app_id.split(":", 1)
@@ -136,7 +146,9 @@ class PyTorchJobScheduler(Scheduler[Opts]):
             raise ValueError(f"job {app_id} has {len(pods)} pods, so none with number {k}")
         seconds = None if since is None else max(1, int(datetime.now(UTC).timestamp() - since.timestamp()))
         lines, wanted = Lines(), re.compile(regex or "")
-        for chunk in self.api(namespace).read_log(pods[k]["metadata"]["name"], since_seconds=seconds, follow=should_tail):
+        for chunk in self.api(namespace).read_log(
+            pods[k]["metadata"]["name"], since_seconds=seconds, follow=should_tail
+        ):
             yield from (f"{text}\n" for text in lines.feed(chunk) if wanted.search(text))
         yield from (f"{text}\n" for text in lines.finish() if wanted.search(text))
 
@@ -155,7 +167,11 @@ def manifest(app: AppDef, opts: Opts) -> dict[str, Any]:
     if role.mounts:
         raise ConfigError(f"app {app.name!r} has mounts; give volumes as role.metadata['pytorchjob'] instead")
     ours = {k: v for k, v in role.env.items() if not k.startswith("TORCHX_")}
-    written = json.dumps([app.name, role.image, role.entrypoint, role.args, ours, role.num_replicas, vars(role.resource)], default=str, sort_keys=True)
+    written = json.dumps(
+        [app.name, role.image, role.entrypoint, role.args, ours, role.num_replicas, vars(role.resource)],
+        default=str,
+        sort_keys=True,
+    )
     digest = hashlib.sha256(written.encode()).hexdigest()
     name = f"{re.sub('[^a-z0-9-]+', '-', app.name.lower()).strip('-')[:43].rstrip('-')}-{digest[:8]}"
     role = macros.Values(img_root="", app_id=name, replica_id="", rank0_env="MASTER_ADDR").apply(role)
@@ -175,7 +191,14 @@ def manifest(app: AppDef, opts: Opts) -> dict[str, Any]:
         active_deadline_seconds=opts.active_deadline_seconds,
     )
     options = replace(options, **(role.metadata.get("pytorchjob") or {}))
-    job = Job(name=name, argv=tuple(role.args) or ("",), nodes=role.num_replicas, processes_per_node=1, env=dict(role.env), digest=digest)
+    job = Job(
+        name=name,
+        argv=tuple(role.args) or ("",),
+        nodes=role.num_replicas,
+        processes_per_node=1,
+        env=dict(role.env),
+        digest=digest,
+    )
     body = render(job, options)
     for replica in body["spec"]["pytorchReplicaSpecs"].values():
         replica["template"]["spec"]["containers"][0]["command"] = [role.entrypoint, *role.args]
@@ -194,8 +217,15 @@ def _ordered(pods: Iterable[dict[str, Any]], job: str) -> list[dict[str, Any]]:
 
 def _replica(number: int, pod: dict[str, Any]) -> ReplicaStatus:
     phase = (pod.get("status") or {}).get("phase", "Pending")
-    state = {"Pending": AppState.PENDING, "Running": AppState.RUNNING, "Succeeded": AppState.SUCCEEDED, "Failed": AppState.FAILED}
-    return ReplicaStatus(id=number, state=state.get(phase, AppState.UNKNOWN), role="worker", hostname=pod["metadata"]["name"])
+    state = {
+        "Pending": AppState.PENDING,
+        "Running": AppState.RUNNING,
+        "Succeeded": AppState.SUCCEEDED,
+        "Failed": AppState.FAILED,
+    }
+    return ReplicaStatus(
+        id=number, state=state.get(phase, AppState.UNKNOWN), role="worker", hostname=pod["metadata"]["name"]
+    )
 
 
 def _role(job: dict[str, Any]) -> Role:

@@ -27,7 +27,9 @@ IMAGE = "CURRICLE_TRAINER_IMAGE"
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
-def from_environment(environment: Mapping[str, str], task_config: Any = None, *, namespace_file: Path = POD_NAMESPACE) -> ClusterOptions:
+def from_environment(
+    environment: Mapping[str, str], task_config: Any = None, *, namespace_file: Path = POD_NAMESPACE
+) -> ClusterOptions:
     """The options of a launcher that runs in a pod: settings file, image, namespace and owner, then the task's.
 
     Raises:
@@ -38,7 +40,9 @@ def from_environment(environment: Mapping[str, str], task_config: Any = None, *,
     if image := environment.get(IMAGE):
         raw["image"] = image
     if "image" not in raw:
-        raise ConfigError(f"no worker image: set {IMAGE}, or `image` in the settings file that {SETTINGS} names ({path or 'not set'})")
+        raise ConfigError(
+            f"no worker image: set {IMAGE}, or `image` in the settings file that {SETTINGS} names ({path or 'not set'})"
+        )
     if "namespace" not in raw and namespace_file.is_file():
         raw["namespace"] = namespace_file.read_text().strip()
     options = from_mapping(raw)
@@ -84,7 +88,9 @@ def from_mapping(raw: Mapping[str, Any]) -> ClusterOptions:
     for key in raw:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
-            problems.append(f"cluster settings: unknown field {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+            problems.append(
+                f"cluster settings: unknown field {key!r}" + (f", did you mean {near[0]!r}?" if near else "")
+            )
     values: dict[str, Any] = {}
     for key, value in raw.items():
         kind = str(known[key].type) if key in known else ""

@@ -8,19 +8,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from curricle.config.chain import list_chains, load_chain
+from curricle.config.chain import list_chains, load_chain, load_stage
 from curricle.errors import PipelineError
+from curricle.registry import family
 from kfp_pipelines import CONTROL_IMAGE, TRAINER_IMAGE
 
 
 def compile_all(
     out_dir: Path, *, config_dir: Path = Path("config"), image: str = CONTROL_IMAGE, trainer_image: str = TRAINER_IMAGE
 ) -> list[Path]:
-    """Compile a pipeline for every ``chain_*.yaml`` of the configuration, and the continued training of NER; the written files, sorted.
+    """Compile a pipeline for every ``chain_*.yaml`` of the configuration, and continued training; the written files, sorted.
 
     Args:
         out_dir: where the YAML goes; made when missing.
-        config_dir: holds `text_curriculum/`.
+        config_dir: holds `config.yaml` with `text_curriculum/` beside it; folders in it may hold further ones.
         image: the components' image.
         trainer_image: the image of the training jobs and of the evaluation.
 
@@ -31,13 +32,21 @@ def compile_all(
     from kfp_pipelines.continued_training import continued_training
     from kfp_pipelines.curriculum import build
 
-    chains = list_chains(config_dir)
-    if not chains:
+    pipelines: dict[str, Callable[..., Any]] = {"continued_training": continued_training}
+    bases = [base for base in (config_dir / "config.yaml", *sorted(config_dir.glob("*/config.yaml"))) if base.is_file()]
+    for base in bases:
+        for name, path in list_chains(base.parent):
+            if name in pipelines:
+                raise PipelineError(
+                    f"{path}: there is another chain {name}; a pipeline is called as its chain, so give it another name"
+                )
+            chain = load_chain(name, base.parent).chain
+            stages = [stage.name for stage in chain.stages]
+            entry = family(load_stage(base, stages[0], []).config.family)
+            config = base.relative_to(config_dir).as_posix()
+            pipelines[name] = build(name, stages, config=config, data=entry.data_parameter, gate_rule=chain.gate)
+    if len(pipelines) == 1:
         raise PipelineError(f"nothing to compile: {config_dir}/text_curriculum holds no chain_*.yaml")
-    names = {name: [stage.name for stage in load_chain(name, config_dir).chain.stages] for name, _ in chains}
-    pipelines = {name: build(name, stages) for name, stages in names.items()} | {
-        "continued_training": continued_training
-    }
     out_dir.mkdir(parents=True, exist_ok=True)
     return [
         write(pipeline, out_dir / f"{name}.yaml", image=image, trainer_image=trainer_image)

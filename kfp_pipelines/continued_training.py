@@ -1,4 +1,4 @@
-"""Continued training of a NER model as a pipeline: combine and resolve side by side, one stage, both domains measured, gate, publish."""
+"""Continued training as a pipeline: combine and resolve side by side, one stage, both domains measured, gate, publish."""
 
 from kfp import dsl
 
@@ -17,7 +17,7 @@ from kfp_pipelines.curriculum import in_cluster, stage_branches, uncached, with_
 
 @dsl.pipeline(
     name="continued-training",
-    description="Trains a NER model further on new data, measures what it gained and what it forgot, and publishes it if both are within bounds.",
+    description="Trains a model further on new data, measures what it gained and what it forgot, and publishes it if both are within bounds.",
 )
 def continued_training(
     new_dataset_path: str,
@@ -36,7 +36,7 @@ def continued_training(
     preflight: bool = True,
     run_id: str = "",
 ):
-    """Trains a NER model further.
+    """Trains a model further.
 
     Args:
         new_dataset_path: New data: a folder, or the URI of one in the store, with train.json and if possible validation.json and test.json.
@@ -46,8 +46,8 @@ def continued_training(
         backbone: One of the experiment's backbones. Empty takes the first.
         strategy: combined, new_only or append. Empty takes the experiment's.
         overrides: Further settings, separated by spaces, for example data.replay=0.25 training.learning_rate=1e-4
-        min_gain: Promote only if the new domain's F1 rises by at least this (0 to 1).
-        max_drop: Promote only if the old domain's F1 falls by at most this (0 to 1).
+        min_gain: Promote only if the new domain's score (F1 for entities) rises by at least this (0 to 1).
+        max_drop: Promote only if the old domain's score falls by at most this (0 to 1).
         allow_scratch: Start from the plain encoder where there is no model to continue.
         store_uri: Where data, runs and models are kept: minio://bucket/prefix, s3://bucket/prefix or a folder.
         launcher: Where training runs: pytorchjob (a training job on the cluster) or local (in the component itself).

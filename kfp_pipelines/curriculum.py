@@ -10,6 +10,7 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from curricle.errors import PipelineError
+from curricle.registry import DataParameter
 from kfp_pipelines import TRAINER_IMAGE
 from kfp_pipelines.artifacts import MAX_STAGES
 from kfp_pipelines.components.finish import cleanup, evaluate_model, gate
@@ -18,12 +19,22 @@ from kfp_pipelines.components.start import plan_chain, prepare_data, resolve_sta
 from kfp_pipelines.components.start import preflight as check_first
 
 
-def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
+def build(
+    chain_name: str,
+    stage_names: list[str],
+    *,
+    config: str = "config.yaml",
+    data: DataParameter | None = None,
+    gate_rule: str = "",
+) -> Callable[..., Any]:
     """The pipeline of a chain, for the compiler.
 
     Args:
         chain_name: stem of the chain's file, for example ``chain_default``; the pipeline is called ``chain-default``.
         stage_names: the chain's stages, in order.
+        config: its base file, below the configuration's folder.
+        data: the data setting of the chain's family that a person fills in; None for none.
+        gate_rule: the chain's own rule of promotion.
 
     Raises:
         PipelineError: no stage, or more than `MAX_STAGES`.
@@ -34,13 +45,9 @@ def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
             "Cut the chain in two and start the second from the first one's last stage (from_checkpoint)."
         )
 
-    @dsl.pipeline(
-        name=chain_name.replace("_", "-"),
-        description=f"Trains the stages {', '.join(stage_names)} one after the other, each from the best checkpoint of the one before.",
-    )
     def chain(
         store_uri: str = "minio://mlpipeline/curricle",
-        data_source: str = "demo",
+        data_source: str = data.default if data else "",
         stages: str = "all",
         start_mode: str = "auto",
         from_checkpoint: str = "",
@@ -48,14 +55,14 @@ def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
         launcher: str = "pytorchjob",
         resume: bool = True,
         preflight: bool = True,
-        gate_rule: str = "",
+        gate_rule: str = gate_rule,
         run_id: str = "",
     ):
         """Trains a chain of stages.
 
         Args:
             store_uri: Where runs and checkpoints are kept: minio://bucket/prefix, s3://bucket/prefix or a folder.
-            data_source: Raw data: demo (the official titles, in the image), or a folder or store URI with the four Census workbooks.
+            data_source: DATA_SOURCE
             stages: all, or the names of the stages to run, separated by commas.
             start_mode: How the first stage starts: auto, scratch or continued (needs from_checkpoint or a complete run of the stage before).
             from_checkpoint: Checkpoint to start from: a stage's name, or the path or URI of a checkpoint. Empty for none.
@@ -63,7 +70,7 @@ def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
             launcher: Where training runs: pytorchjob (a training job on the cluster) or local (in the component itself).
             resume: Reuse stages that are complete and go on with interrupted ones; false trains everything anew.
             preflight: Try store, rights, operator, queue and image before anything is trained.
-            gate_rule: Condition for promoting the result, for example test/top1 >= 0.6. Empty promotes always.
+            gate_rule: Condition for promoting the result, for example val_loss <= 0.6. Empty promotes always.
             run_id: Name of the run's folder in the store. Empty takes Kubeflow's own id of the run.
         """
         job_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
@@ -73,27 +80,41 @@ def build(chain_name: str, stage_names: list[str]) -> Callable[..., Any]:
         with dsl.ExitHandler(exit_task=last, name="chain"):
             which = {"store_uri": store_uri, "run_id": run_id, "job_id": job_id}
             ready = check_first(**which, enabled=preflight, launcher=launcher)
-            data = prepare_data(**which, family="naics", data_source=data_source, overrides=overrides)
+            given = {
+                "config": config,
+                "chain": chain_name,
+                "data_key": data.key if data else "",
+                "data_source": data_source,
+            }
+            prepared = prepare_data(**which, **given, overrides=overrides)
             start = resolve_start(**which, from_checkpoint=from_checkpoint, stage=stage_names[0])
             plan = plan_chain(
-                **which, chain=chain_name, stages=stages, data_source=data_source, overrides=overrides, data_uri=data.output,
+                **which, **given, stages=stages, overrides=overrides, data_uri=prepared.output,
                 start_uri=start.output, start_mode=start_mode, resume=resume, launcher=launcher,
             )  # fmt: skip
             plan.after(ready)
-            in_cluster(last, ready, data, start, plan)
+            in_cluster(last, ready, prepared, start, plan)
             with_workers(ready)
-            for task, title in ((ready, "preflight"), (data, "prepare data"), (start, "resolve start"), (plan, "plan")):
+            for task, title in (
+                (ready, "preflight"),
+                (prepared, "prepare data"),
+                (start, "resolve start"),
+                (plan, "plan"),
+            ):
                 task.set_display_name(title)
-            uncached(ready, data, start, plan)
+            uncached(ready, prepared, start, plan)
             uri = start.output
             for index, name in enumerate(stage_names):
                 uri = stage_branches(plan, index, name, uri, launcher)
-            measured = evaluate_model(uri=uri, data_uri=data.output).set_display_name("evaluate")
-            verdict = gate(metrics_json=measured.outputs["Output"], rule=gate_rule).set_display_name("gate")
+            measured = evaluate_model(uri=uri).set_display_name("evaluate")
+            verdict = gate(**which, metrics_json=measured.outputs["Output"], rule=gate_rule, uri=uri)
+            verdict.set_display_name("gate")
             uncached(measured, verdict)
-            in_cluster(measured)
+            in_cluster(measured, verdict)
 
-    return chain
+    chain.__doc__ = str(chain.__doc__).replace("DATA_SOURCE", data.description if data else "Not used by this chain.")
+    order = f"Trains the stages {', '.join(stage_names)} one after the other, each from the best checkpoint of the one before."
+    return dsl.pipeline(chain, name=chain_name.replace("_", "-"), description=order)
 
 
 def stage_branches(plan: dsl.PipelineTask, index: int, name: str, parent_uri: Any, launcher: Any) -> Any:

@@ -37,9 +37,9 @@ def combine_data(
     Returns:
         URI of the combination.
     """
-    from curricle.steps.component_continued import Setting
-    from curricle.steps.component_continued import combine_data as step
     from kfp_pipelines.artifacts import write_text
+    from kfp_pipelines.doors_continued import Setting
+    from kfp_pipelines.doors_continued import combine_data as step
     from kfp_pipelines.failures import readable
 
     with readable("combine data", store_uri, run_id or job_id):
@@ -74,7 +74,7 @@ def resolve_checkpoint(
     Returns:
         URI of the checkpoint; empty for scratch.
     """
-    from curricle.steps.component_continued import Setting, resolve_start
+    from kfp_pipelines.doors_continued import Setting, resolve_start
     from kfp_pipelines.failures import readable
 
     with readable("resolve checkpoint", store_uri, run_id or job_id):
@@ -123,8 +123,8 @@ def plan_continued(
     Returns:
         URI of the plan, and scratch, continued or reuse.
     """
-    from curricle.steps.component_continued import Setting, plan_training
     from kfp_pipelines.artifacts import write_text
+    from kfp_pipelines.doors_continued import Setting, plan_training
     from kfp_pipelines.failures import readable
 
     with readable("plan", store_uri, run_id or job_id):
@@ -146,15 +146,15 @@ def compare_models(
         start_uri: The checkpoint that was continued; empty for scratch.
         uri: The trained model.
         data_uri: The combination, with the test records of both domains.
-        metrics: F1 by domain, before and after.
+        metrics: Scores by domain, before and after.
         report: Their page.
 
     Returns:
         The scores as JSON.
     """
-    from curricle.steps.component_continued import compare_models as step
-    from curricle.steps.component_continued import scores_json
     from kfp_pipelines.artifacts import log_metrics, write_text
+    from kfp_pipelines.doors_continued import compare_models as step
+    from kfp_pipelines.doors_continued import scores_json
     from kfp_pipelines.failures import readable
 
     with readable():
@@ -171,14 +171,14 @@ def judge_forgetting(scores_json: str, min_gain: float, max_drop: float) -> Name
     """Promote if the new domain gained enough and the old one lost little enough.
 
     Args:
-        scores_json: F1 by domain before and after, as JSON.
-        min_gain: The new domain's F1 rises by at least this (0 to 1).
-        max_drop: The old domain's F1 falls by at most this (0 to 1).
+        scores_json: Scores by domain before and after, as JSON.
+        min_gain: The new domain's score rises by at least this (0 to 1).
+        max_drop: The old domain's score falls by at most this (0 to 1).
 
     Returns:
         promote or hold, and why.
     """
-    from curricle.steps.component_continued import judge
+    from kfp_pipelines.doors_continued import judge
     from kfp_pipelines.failures import readable
 
     with readable():
@@ -211,7 +211,7 @@ def publish_model(
         uri: The trained model.
         run_id: Name of the run; empty takes job_id.
         job_id: Kubeflow's id of this run.
-        scores_json: F1 by domain before and after, as JSON.
+        scores_json: Scores by domain before and after, as JSON.
         model: Where the model is, with its scores.
 
     Returns:
@@ -219,9 +219,9 @@ def publish_model(
     """
     import json
 
-    from curricle.steps.component_continued import Setting
-    from curricle.steps.component_continued import publish_model as step
     from kfp_pipelines.artifacts import write_text
+    from kfp_pipelines.doors_continued import Setting
+    from kfp_pipelines.doors_continued import publish_model as step
     from kfp_pipelines.failures import readable
 
     with readable("publish", store_uri, run_id or job_id):

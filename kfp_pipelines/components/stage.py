@@ -42,8 +42,8 @@ def train_stage(
     Returns:
         URI of the stage's result.
     """
-    from curricle.steps.component import train_stage as step
     from kfp_pipelines.artifacts import publish_stage, task_settings
+    from kfp_pipelines.doors import train_stage as step
     from kfp_pipelines.failures import readable
 
     with readable():
@@ -73,8 +73,8 @@ def reuse_stage(
     Returns:
         URI of the stage's result.
     """
-    from curricle.steps.component import reuse_stage as step
     from kfp_pipelines.artifacts import publish_stage
+    from kfp_pipelines.doors import reuse_stage as step
     from kfp_pipelines.failures import readable
 
     with readable():

@@ -8,27 +8,29 @@ from kfp_pipelines import CONTROL_IMAGE
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
-def prepare_data(family: str, data_source: str, overrides: str, store_uri: str, run_id: str, job_id: str) -> str:
+def prepare_data(
+    config: str, chain: str, data_key: str, data_source: str, overrides: str, store_uri: str, run_id: str, job_id: str
+) -> str:
     """Read the raw data, check it and store it in its prepared form, once per content.
 
     Args:
-        family: Family of the encoder, for example naics.
-        data_source: demo, or a folder or store URI with the raw data.
+        config: Base file of the configuration.
+        chain: Name of the chain that this pipeline was compiled from.
+        data_key: Setting that data_source is the value of.
+        data_source: The raw data; empty takes what the configuration names.
         overrides: Dotted overrides of the configuration, separated by spaces.
         store_uri: Store that keeps the prepared data.
         run_id: Name of the run; empty takes job_id.
         job_id: Kubeflow's id of this run.
 
     Returns:
-        URI of the prepared data.
+        URI of the prepared data; one a stage, separated by spaces, where the stages differ.
     """
-    import shlex
-
-    from curricle.steps.component import prepare_data as step
+    from kfp_pipelines.doors import prepare_data as step
     from kfp_pipelines.failures import readable
 
     with readable("prepare data", store_uri, run_id or job_id):
-        return step(family, "", f"data.source={shlex.quote(data_source)} {overrides}".strip(), store_uri)
+        return step(config, chain, data_key, data_source, overrides, store_uri)
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
@@ -48,8 +50,8 @@ def preflight(
     Returns:
         ready, or skipped.
     """
-    from curricle.steps.component import preflight as step
     from kfp_pipelines.artifacts import write_text
+    from kfp_pipelines.doors import preflight as step
     from kfp_pipelines.failures import readable
 
     with readable("preflight", store_uri, run_id or job_id):
@@ -74,7 +76,7 @@ def resolve_start(from_checkpoint: str, store_uri: str, stage: str, run_id: str,
     Returns:
         URI of the checkpoint; empty when none was asked for.
     """
-    from curricle.steps.component import resolve_start as step
+    from kfp_pipelines.doors import resolve_start as step
     from kfp_pipelines.failures import readable
 
     with readable("resolve start", store_uri, run_id or job_id):
@@ -85,8 +87,10 @@ def resolve_start(from_checkpoint: str, store_uri: str, stage: str, run_id: str,
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
 def plan_chain(
+    config: str,
     chain: str,
     stages: str,
+    data_key: str,
     data_source: str,
     overrides: str,
     store_uri: str,
@@ -106,12 +110,14 @@ def plan_chain(
     """Decide everything before anything runs: each stage's place, digest and start mode, with the reason.
 
     Args:
+        config: Base file of the configuration.
         chain: Name of the chain that this pipeline was compiled from.
         stages: all, or the names of the stages to run, separated by commas.
-        data_source: demo, or a folder or store URI with the raw data.
+        data_key: Setting that data_source is the value of.
+        data_source: The raw data; empty takes what the configuration names.
         overrides: Dotted overrides of the configuration, separated by spaces.
         store_uri: Store that keeps runs and checkpoints.
-        data_uri: Prepared data.
+        data_uri: Prepared data; one a stage, separated by spaces, where the stages differ.
         start_uri: Checkpoint that the first stage starts from; empty for none.
         start_mode: auto, scratch or continued.
         resume: Whether complete stages are reused and interrupted ones resumed.
@@ -123,16 +129,15 @@ def plan_chain(
     Returns:
         URI of the plan, and per stage scratch, continued, reuse or skip.
     """
-    import shlex
-
-    from curricle.steps.component import plan_run
     from kfp_pipelines.artifacts import modes_by_place, write_text
+    from kfp_pipelines.doors import plan_run
     from kfp_pipelines.failures import readable
 
     with readable("plan", store_uri, run_id or job_id):
         planned = plan_run(
-            chain=chain, stages=stages, overrides=f"data.source={shlex.quote(data_source)} {overrides}".strip(), store_uri=store_uri,
-            data_uri=data_uri, start_uri=start_uri, start_mode=start_mode, resume=resume, run_id=run_id or job_id, launcher=launcher,
+            config=config, chain=chain, stages=stages, data_key=data_key, data_source=data_source, overrides=overrides,
+            store_uri=store_uri, data_uri=data_uri, start_uri=start_uri, start_mode=start_mode, resume=resume,
+            run_id=run_id or job_id, launcher=launcher,
         )  # fmt: skip
         write_text(table, planned.table)
         return (planned.plan_uri, *modes_by_place(planned.modes))

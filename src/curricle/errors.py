@@ -1,9 +1,11 @@
 """Every error that a user may meet, in one tree.
 
     CurricleError                exit 2: a retry cannot cure it
-    ├── ConfigError              a configuration file, an override or a chain is wrong
-    ├── DataError                an input file is missing, damaged or contradicts itself
+    ├── ConfigError              a configuration file, an override or a chain is wrong (a ValueError too)
+    ├── DataError                an input file is damaged or contradicts itself
+    │   └── MissingDataError     an input file or folder is not there (a FileNotFoundError too)
     ├── CheckpointError          a checkpoint that was asked for is not there, or not whole
+    │   └── MissingCheckpointError   its folder does not exist (a FileNotFoundError too)
     ├── StoreError               a store refuses, or holds something else than its manifest says
     ├── PipelineError            a pipeline cannot be compiled, submitted or run
     └── JobError                 a training job failed; carries the job's own exit code and reason
@@ -23,7 +25,7 @@ class CurricleError(Exception):
     exit_code = 2
 
 
-class ConfigError(CurricleError):
+class ConfigError(CurricleError, ValueError):
     """The configuration is wrong. `problems` holds all that were found, not only the first."""
 
     def __init__(self, problems: str | list[str]):
@@ -39,8 +41,16 @@ class DataError(CurricleError):
     """An input file is missing, damaged or contradicts itself."""
 
 
+class MissingDataError(DataError, FileNotFoundError):
+    """An input file or folder is not there."""
+
+
 class CheckpointError(CurricleError):
     """A checkpoint that was asked for is missing, incomplete or does not fit."""
+
+
+class MissingCheckpointError(CheckpointError, FileNotFoundError):
+    """The folder of a checkpoint does not exist."""
 
 
 class StoreError(CurricleError):

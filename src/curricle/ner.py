@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from curricle.families.ner.combine import CombinedDataset, combine_datasets
-from curricle.families.ner.resolve import Resolution, explain_checkpoint, resolve_checkpoint_path
+from curricle.steps.start import explain_checkpoint, resolve_checkpoint_path
 
 if TYPE_CHECKING:
     from curricle.families.ner.model import create_model_and_tokenizer
 
 __all__ = [
     "CombinedDataset",
-    "Resolution",
     "combine_datasets",
     "create_model_and_tokenizer",
     "explain_checkpoint",

@@ -1,7 +1,7 @@
 """The plan of a chain: pure data, made before anything runs.
 
 A stage's digest follows from its configuration, its data's digest and its parent's digest, so places and start modes of the
-whole chain are known at once. Nothing here reads a store or a file: what the store holds comes in as `Holdings`.
+whole chain are known at once. Nothing here looks at what a store holds: that comes in as `Holdings`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from typing import Any, Literal
 from curricle.config.load import Loaded, leaves, to_tree
 from curricle.config.schema import NOT_IN_DIGEST, StageConfig
 from curricle.errors import ConfigError
-from curricle.store import join_uri, layout
+from curricle.store import join_uri, layout, references
 
-FORMAT = 1
+FORMAT = 2
+"""Of a stored plan."""
+DIGEST_FORMAT = 1
+"""Part of every stage's digest: raising it makes all trained stages strangers."""
 Start = Literal["scratch", "continued", "reuse", "skip"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint that a chain starts from, as `steps.resolve` found it."""
+    """A checkpoint that a chain starts from, as `steps.source` resolved it."""
 
     uri: str
     digest: str
@@ -69,7 +72,6 @@ class StagePlan:
     data_uri: str
     data_digest: str
     job_name: str
-    argv: tuple[str, ...]
     config: dict[str, Any]
     origins: dict[str, str]
     tracking: dict[str, Any] = field(default_factory=dict)
@@ -78,6 +80,18 @@ class StagePlan:
     def family(self) -> str:
         """The stage's family."""
         return self.config["family"]
+
+    @property
+    def trains(self) -> bool:
+        """Whether a job is started for the stage."""
+        return self.start in ("scratch", "continued")
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """What each rank of the stage's job runs, after ``python``: it follows from place and digest and is never stored."""
+        if not self.trains:
+            return ()
+        return ("-m", "curricle.train.worker", "--stage-uri", self.uri, "--digest", self.digest)
 
 
 @dataclass(frozen=True)
@@ -89,19 +103,63 @@ class ChainPlan:
     store_uri: str
     resume: bool
     stages: tuple[StagePlan, ...]
+    gate: str = ""
+    """Rule that decides whether the result is promoted; empty promotes nothing."""
 
     def to_json(self) -> str:
-        """Canonical JSON."""
-        return json.dumps({"format": FORMAT} | asdict(self), indent=1, sort_keys=True)
+        """The plan for a program that reads it, with each stage's argv."""
+        tree = {"format": FORMAT} | asdict(self)
+        tree["stages"] = [asdict(stage) | {"argv": stage.argv} for stage in self.stages]
+        return json.dumps(tree, indent=1, sort_keys=True)
+
+    def to_stored(self) -> str:
+        """The plan as it is kept in its run's place: references are relative, what follows from the place is left out."""
+        place = join_uri(self.store_uri, self.run_id)
+        stages = []
+        for stage in self.stages:
+            tree = asdict(stage)
+            for name in REFERENCES:
+                tree[name] = references.refer(tree[name], place, self.store_uri)
+            stages.append(tree)
+        kept = {
+            "format": FORMAT,
+            "chain_name": self.chain_name,
+            "run_id": self.run_id,
+            "resume": self.resume,
+            "gate": self.gate,
+        }
+        return json.dumps(kept | {"stages": stages}, indent=1, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> ChainPlan:
-        """The plan that `to_json` wrote."""
-        tree = json.loads(text)
-        if tree.pop("format", None) != FORMAT:
-            raise ConfigError(f"this plan is not of format {FORMAT}; make it again with this version of curricle")
-        stages = tuple(StagePlan(**(s | {"argv": tuple(s["argv"])})) for s in tree.pop("stages"))
-        return cls(stages=stages, **tree)
+    def from_stored(cls, text: str | bytes, run_uri: str) -> ChainPlan:
+        """The plan that `to_stored` wrote, found at a run's place.
+
+        Raises:
+            ConfigError: it is damaged, or of another format.
+        """
+        where = join_uri(run_uri, layout.PLAN)
+        again = "make the plan again with this version of curricle"
+        try:
+            tree = json.loads(text)
+            made_by = tree.pop("format", None)
+            if made_by not in (1, FORMAT):
+                raise ConfigError(f"{where} is of format {made_by}, this version reads {FORMAT}; {again}")
+            store_uri = run_uri.rstrip("/").rpartition("/")[0]
+            stages = []
+            for stage in tree.pop("stages"):
+                stage.pop("argv", None)
+                for name in REFERENCES:
+                    stage[name] = references.resolve(stage[name], run_uri)
+                stages.append(StagePlan(**stage))
+            return cls(**(tree | {"store_uri": store_uri, "stages": tuple(stages)}))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"{where} is damaged ({error}); {again}") from None
+
+
+REFERENCES = ("uri", "parent_uri", "data_uri")
+"""Fields of a stage's plan that name another place."""
 
 
 def stage_digest(config: StageConfig, data_digest: str, parent_digest: str) -> str:
@@ -116,7 +174,9 @@ def stage_digest(config: StageConfig, data_digest: str, parent_digest: str) -> s
         if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in NOT_IN_DIGEST)
         and not key.startswith("data.")
     }
-    text = json.dumps({"format": FORMAT, "config": kept, "data": data_digest, "parent": parent_digest}, sort_keys=True)
+    text = json.dumps(
+        {"format": DIGEST_FORMAT, "config": kept, "data": data_digest, "parent": parent_digest}, sort_keys=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -131,6 +191,7 @@ def plan_chain(
     run_id: str = "",
     selected: set[str] | None = None,
     start_mode: Literal["auto", "scratch", "continued"] = "auto",
+    gate: str = "",
 ) -> ChainPlan:
     """Plan a chain.
 
@@ -142,6 +203,7 @@ def plan_chain(
         run_id: empty takes ``sequential_01-02-03`` from the selected stages.
         selected: stages to run; None means all. Others are skipped: the next one starts from the last that ran.
         start_mode: ``scratch`` and ``continued`` insist; ``auto`` takes what `start` says.
+        gate: rule over the last stage's test metrics.
 
     Raises:
         ConfigError: a selected stage is not in the chain, or `start_mode` contradicts `start`.
@@ -165,7 +227,7 @@ def plan_chain(
         plan = _plan_stage(stage, run_id, store_uri, parent, holdings, resume)
         planned.append(plan)
         parent = Source(plan.uri, plan.digest, f"best checkpoint of {stage.name}")
-    return ChainPlan(chain_name, run_id, store_uri, resume, tuple(planned))
+    return ChainPlan(chain_name, run_id, store_uri, resume, tuple(planned), gate)
 
 
 def _plan_stage(
@@ -198,7 +260,6 @@ def _plan_stage(
         data_uri=stage.data_uri,
         data_digest=stage.data_digest,
         job_name=job_name(run_id, stage.name, digest),
-        argv=("-m", "curricle.train.worker", "--stage-uri", place),
         config=to_tree(stage.loaded.config),
         origins=stage.loaded.origins,
         tracking=stage.tracking,
@@ -217,7 +278,6 @@ def _skipped(stage: StageInput, parent: Source | None) -> StagePlan:
         data_uri=stage.data_uri,
         data_digest=stage.data_digest,
         job_name="",
-        argv=(),
         config=to_tree(stage.loaded.config),
         origins=stage.loaded.origins,
     )

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
 from curricle.cli.look import Progress, console, plan_table, runs_table
-from curricle.config.chain import list_chains, list_curricula, load_stage
+from curricle.config.chain import list_chains, list_curricula, load_chain, load_stage
 from curricle.config.load import read_yaml
 from curricle.errors import ConfigError, CurricleError
 from curricle.launch import open_launcher
 from curricle.plan import ChainPlan
-from curricle.steps.chain import ChainRequest, make_plan, run_chain
+from curricle.steps.chain import ChainRequest, judge_chain, make_plan, run_chain
 from curricle.steps.prepare import prepare_data
 from curricle.steps.render import render_jobs
 from curricle.steps.show import describe_run, list_runs
@@ -45,18 +46,19 @@ RESUME = click.option(
 LAUNCHER = click.option(
     "--launcher", type=click.Choice(["local", "pytorchjob"]), default="local", show_default=True, help="Where jobs run."
 )
+EXPERIMENT = click.option(
+    "--experiment",
+    "-e",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Experiment file: data, model, training and search files that belong together.",
+)
 RUN_ID = click.option("--run-id", default="", help="Name of the run; default sequential_<stages>.")
 
 
 @click.command()
 @click.option("--curriculum", "-c", default="", help="Stage to train, e.g. 01_stage.")
-@click.option(
-    "--experiment",
-    "-e",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="Experiment file: data, model, training and search files that belong together (NER).",
-)
+@EXPERIMENT
 @click.option(
     "--stage",
     type=click.Choice(["all", "smoke", "hpo", "training", "benchmark"]),
@@ -96,16 +98,29 @@ def train(
     _run(config, overrides, curricula=(curriculum,), **options)
 
 
-@click.command()
-@click.option(
+CURRICULA = click.option(
     "--curricula", "-c", default="", metavar="A,B,C", help="Comma-separated stages; default 01_stage to 05_stage."
 )
-@click.option(
-    "--chain", default="", help="Chain file: a name under config/text_curriculum, or a path. Goes before --curricula."
+CHAIN = click.option(
+    "--chain",
+    default="",
+    help="Chain file: a name under text_curriculum/ beside the base file, or a path. Goes before --curricula.",
 )
+GATE = click.option(
+    "--gate",
+    default=None,
+    metavar="RULE",
+    help="Promote the result where this holds of its test metrics, e.g. 'test/top1 >= 0.7'; default the chain file's own.",
+)
+
+
+@click.command()
+@CURRICULA
+@CHAIN
 @CONFIG
 @FROM
 @RESUME
+@GATE
 @LAUNCHER
 @RUN_ID
 @OVERRIDES
@@ -115,10 +130,9 @@ def train_curriculum(curricula: str, chain: str, config: Path, overrides: tuple[
 
 
 @click.command()
-@click.option(
-    "--curricula", "-c", default="", metavar="A,B,C", help="Comma-separated stages; default 01_stage to 05_stage."
-)
-@click.option("--chain", default="", help="Chain file.")
+@CURRICULA
+@CHAIN
+@EXPERIMENT
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option(
     "--values/--no-values", default=True, show_default=True, help="Print every effective value with its origin."
@@ -126,12 +140,14 @@ def train_curriculum(curricula: str, chain: str, config: Path, overrides: tuple[
 @CONFIG
 @FROM
 @RESUME
+@GATE
 @LAUNCHER
 @RUN_ID
 @OVERRIDES
 def plan(
     curricula: str,
     chain: str,
+    experiment: Path | None,
     as_json: bool,
     values: bool,
     config: Path,
@@ -140,15 +156,37 @@ def plan(
     **options: Any,
 ) -> None:
     """Show the stages, their start modes and why, their digests, every value with its origin, and the argv. Runs nothing."""
-    planned = make_plan(_request(config, overrides, chain=chain, curricula=_stages(curricula), **options))
+    console.stderr = (
+        as_json or launcher != "local"
+    )  # standard output holds JSON or manifests alone: `... | kubectl apply -f -`
+    if experiment:
+        _only_for_chains(
+            chain=chain, curricula=curricula, from_checkpoint=options["from_checkpoint"], gate=options["gate"]
+        )
+        from curricle.cli.experiment import plan_experiments
+
+        made = plan_experiments(
+            experiment, list(overrides), values=values, resume=options["resume"], run_id=options["run_id"]
+        )
+        plans = [planned.plan for planned in made]
+    else:
+        plans = [make_plan(_request(config, overrides, chain=chain, curricula=_stages(curricula), **options))]
+        plan_table(plans[0], values)
     if as_json:
-        click.echo(planned.to_json())
-        return
-    if launcher == "pytorchjob":
-        console.stderr = True  # standard output holds the manifests alone: `... | kubectl apply --dry-run=server -f -`
-    plan_table(planned, values)
-    if launcher == "pytorchjob":
-        click.echo(render_jobs(planned), nl=False)
+        texts = [planned.to_json() for planned in plans]
+        click.echo(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
+    elif launcher != "local":
+        for planned in plans:
+            click.echo(render_jobs(planned), nl=False)
+
+
+def _only_for_chains(**options: Any) -> None:
+    """Refuse options of a chain beside --experiment: they would do nothing."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    if given:
+        raise click.UsageError(
+            f"{', '.join(given)} cannot stand beside --experiment: an experiment names its stage, data and start in its files"
+        )
 
 
 @click.command()
@@ -194,16 +232,20 @@ def _execute(planned: ChainPlan, launcher: str) -> None:
     with Progress() as progress:
         outcomes = run_chain(planned, open_launcher(launcher), progress)
     last = outcomes[-1]
-    console.print(f"\n[bold]done[/] {planned.run_id}: {last.lineage.get('checkpoint_uri', last.uri)}")
+    console.print(f"\n[bold]done[/] {escape(planned.run_id)}: {escape(last.lineage.get('checkpoint_uri', last.uri))}")
+    verdict = judge_chain(planned, last.uri)
+    if verdict:
+        style = "green" if verdict.promotes else "yellow"
+        console.print(f"[bold {style}]{verdict.decision}[/]: {escape(verdict.reason)}", highlight=False)
 
 
 def _list(config: Path) -> None:
     for name, path in list_curricula(config.parent):
         try:
-            tree = read_yaml(path).tree
-            console.print(f"{name:<16} {tree.get('objective', 'contrastive'):<12} {path}", highlight=False)
+            kind = str(read_yaml(path).tree.get("objective", "stage"))
         except CurricleError as error:
-            console.print(f"{name:<16} unreadable   {error}", highlight=False, markup=False)
-    for name, path in list_chains(config.parent):
-        names = [str(s.get("name")) for s in read_yaml(path).tree.get("stages") or []]
-        console.print(f"{name:<16} chain        {' → '.join(names)}", highlight=False)
+            kind, path = "unreadable", error
+        console.print(f"{name:<16} {kind:<12} {path}", highlight=False, markup=False)
+    for name, _ in list_chains(config.parent):
+        names = [stage.name for stage in load_chain(name, config.parent).chain.stages]
+        console.print(f"{name:<16} {'chain':<12} {' → '.join(names)}", highlight=False, markup=False)

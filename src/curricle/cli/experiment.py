@@ -9,17 +9,12 @@ import click
 from rich.table import Table
 
 from curricle.cli.look import Progress, console, plan_table
+from curricle.config.experiment import load_experiment
 from curricle.errors import ConfigError
-from curricle.families.ner.experiment import load_experiment
 from curricle.launch import open_launcher
-from curricle.steps.experiment import (
-    Finished,
-    measure_latency,
-    plan_experiment,
-    run_experiment,
-    search_experiment,
-    summary,
-)
+from curricle.steps.experiment import Finished, Planned, plan_experiment, run_experiment, summary
+from curricle.steps.latency import measure_latency
+from curricle.steps.search import search_experiment
 
 
 def run_stages(
@@ -38,7 +33,7 @@ def run_stages(
         raise ConfigError(
             "--from-checkpoint is of --curriculum; an experiment names its start in checkpoint.source_path, or set CHECKPOINT_PATH"
         )
-    experiment = load_experiment(path)
+    experiment = load_experiment(path, overrides)
     if stage in ("smoke", "hpo") and getattr(experiment.stages, stage) is None and not experiment.hpo_config:
         raise ConfigError(f"{path} has neither stages.{stage} nor hpo_config")
     console.stderr = as_json
@@ -65,19 +60,33 @@ def run_stages(
         if stage in ("smoke", "hpo"):
             continue
         planned = plan_experiment(path, backbone, overrides, run_id=run_id, resume=resume)
-        for note in planned.notes:
-            console.print(f"  {note}", style="dim", highlight=False, markup=False)
-        plan_table(planned.plan, values=False)
+        _show_plan(planned, values=False)
         with Progress() as progress:
-            finished = run_experiment(path, planned, open_launcher(launcher), progress)
+            finished = run_experiment(planned, open_launcher(launcher), progress)
         _show(finished)
         results.append(summary(planned, finished))
     if as_json:
         click.echo(json.dumps(results, indent=1, sort_keys=True))
 
 
+def plan_experiments(path: Path, overrides: list[str], *, values: bool, resume: bool, run_id: str) -> list[Planned]:
+    """Plan and show an experiment's training for each of its backbones."""
+    plans = []
+    for backbone in load_experiment(path, overrides).stages.training.backbones:
+        planned = plan_experiment(path, backbone, overrides, run_id=run_id, resume=resume)
+        _show_plan(planned, values=values)
+        plans.append(planned)
+    return plans
+
+
+def _show_plan(planned: Planned, *, values: bool) -> None:
+    for note in planned.notes:
+        console.print(f"  {note}", style="dim", highlight=False, markup=False)
+    plan_table(planned.plan, values)
+
+
 def _show(finished: Finished) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), title="F1 by domain", title_justify="left")
+    table = Table(box=None, padding=(0, 2, 0, 0), title="scores by domain", title_justify="left")
     for name in ("domain", "before", "after", "change"):
         table.add_column(name, justify="left" if name == "domain" else "right")
     before = finished.scores.before

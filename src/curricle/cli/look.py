@@ -15,9 +15,9 @@ from rich.table import Table
 
 from curricle.config.load import COMMAND_LINE, DEFAULT, leaves
 from curricle.plan import ChainPlan
+from curricle.registry import family
 
 console = Console(width=None if sys.stdout.isatty() else 140)
-EPOCH_FIGURES = ("train/loss_epoch", "val_loss", "val/top1", "val/mrr", "val/f1", "structure/pearson")
 HYPERPARAMETERS = ("training.", "data_loader.", "model.")
 STYLE = {"scratch": "cyan", "continued": "green", "reuse": "yellow", "skip": "dim"}
 
@@ -39,7 +39,7 @@ def plan_table(plan: ChainPlan, values: bool) -> None:
             f"[{STYLE[stage.start]}]{stage.start}[/]",
             stage.reason,
             str(training["trainer"]["max_epochs"]),
-            "by width" if training["learning_rate"] is None else f"{training['learning_rate']:g}",
+            "by encoder" if training["learning_rate"] is None else f"{training['learning_rate']:g}",
             stage.digest[:12],
         )
     console.print(table)
@@ -96,6 +96,8 @@ class Progress:
         )
         self.bar: TaskID | None = None
         self.stage = ""
+        self.columns: tuple[str, ...] = ()
+        """Metrics of an epoch that are shown: the family's."""
         self.started = 0.0
 
     def __enter__(self) -> Progress:
@@ -114,6 +116,7 @@ class Progress:
 
     def on_stage(self, event: dict[str, Any]) -> None:
         self.stage, self.started = event["name"], time.monotonic()
+        self.columns = family(event["family"]).columns
         self.bar = None
         self.say(f"[{STYLE[event['start']]}]{event['start']:<9}[/] [bold]{event['name']}[/]  {event['reason']}")
         if event["start"] not in ("reuse", "skip"):
@@ -135,7 +138,7 @@ class Progress:
             )
 
     def on_epoch(self, event: dict[str, Any]) -> None:
-        known = [key for key in EPOCH_FIGURES if key in event] or [
+        known = [key for key in self.columns if key in event] or [
             key for key, value in event.items() if isinstance(value, float)
         ][:5]
         mark = " *" if event.get("best") else ""

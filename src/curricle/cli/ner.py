@@ -77,13 +77,13 @@ def combine(
 @click.option("--run-id", default=None, help="Fills {run_id} of checkpoint.source_path.")
 def resolve_checkpoint(config: Path, cache: Path | None, backbone: str | None, run_id: str | None) -> None:
     """Print the checkpoint that continued training would start from; which source won, and why the others did not, goes to standard error."""
-    from curricle.steps.continued import resolve_ner
+    from curricle.steps.start import explain_checkpoint
 
     tree = read_yaml(config).tree | {"_config_dir": str(config.parent)}
-    found = resolve_ner(tree, cache, backbone, run_id)
-    for reason in found.reasons:
+    folder, place = explain_checkpoint(tree, cache, backbone, run_id)
+    for reason in place.reasons:
         click.echo(reason, err=True)
-    click.echo(str(found.path) if found.path else "scratch")
+    click.echo(str(folder) if folder else "scratch")
 
 
 @click.group()

@@ -1,9 +1,9 @@
 """Chains and stage files: which stages there are, and one stage's effective configuration.
 
-A chain file (`config/text_curriculum/chain_*.yaml`) orders stages and may set their epochs and learning rate. A stage file
-(`config/text_curriculum/<stage>.yaml`) holds the curriculum's keys at its top level, as people write them, and may hold the
-sections `training`, `data_loader`, `model` and `data` beside them. Precedence, last wins: default, base file, stage file, chain,
-command line.
+A chain file (`text_curriculum/chain_*.yaml` beside the base file) orders stages, may set their epochs and learning rate, and may say
+when its result is promoted. A stage file (`text_curriculum/<stage>.yaml`) holds sections of the configuration. Where the family has a
+section of its own for a stage (`FamilyEntry.section`), that section's keys stand at the file's top level, as people write them.
+Precedence, last wins: default, base file, stage file, chain, command line.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from curricle.config.load import Layer, Loaded, build, compose, nest, read_overrides, read_yaml
+from curricle.config.load import Layer, Loaded, anchored, build, compose, nest, read_overrides, read_yaml
 from curricle.config.schema import StageConfig, require
 from curricle.errors import ConfigError
-from curricle.families import family
+from curricle.registry import CHAIN_FAMILY, FamilyEntry, family
 
 FOLDER = "text_curriculum"
 SECTIONS = ("training", "data_loader", "model", "data")
+"""Sections that may stand in a stage file beside the keys of the family's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ class Chain:
     """For people: shown in logs and tracking."""
     stages: tuple[ChainStage, ...]
     """In training order."""
+    gate: str = ""
+    """Rule over the test metrics of the last stage (``test/f1 >= 0.5``): where it holds, the result is promoted. Empty: nothing is."""
 
     def __post_init__(self) -> None:
         names = [s.name for s in self.stages if s is not None]
@@ -120,35 +122,33 @@ def load_stage(base: Path, name: str, overrides: list[str], chain_layer: Layer |
     Raises:
         ConfigError: a file is missing or a value wrong; all problems at once.
     """
-    base_layer = read_yaml(base, what="base configuration")
     path = base.parent / FOLDER / f"{name}.yaml"
     known = [stem for stem, _ in list_curricula(base.parent)]
     if name not in known:
         near = difflib.get_close_matches(name, known, 1, 0.4)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ConfigError(f"stage {name!r} has no file {path}{hint}; stages there: {', '.join(known) or 'none'}")
-    layers = [
-        base_layer,
-        _stage_layer(read_yaml(path, what="stage file")),
-        chain_layer or Layer({}),
-        read_overrides(overrides),
-    ]
-    layer = compose(layers)
-    layer = Layer(layer.tree | {"curriculum": {"name": name} | _section(layer.tree, "curriculum")}, layer.origins)
-    schema = family(str(layer.tree.get("family", "naics"))).load("config")
-    return build(schema, Layer({"family": "naics"} | layer.tree, layer.origins))
+    given, above = read_yaml(base, what="base configuration"), read_overrides(overrides)
+    named = str(compose([given, above]).tree.get("family", CHAIN_FAMILY))
+    entry = family(named)
+    own = _stage_layer(read_yaml(path, what="stage file"), name, entry)
+    layer = compose([Layer({"family": named}), given, own, chain_layer or Layer({}), above])
+    return build(entry.load("config"), anchored(layer, base.parent, entry.paths))
 
 
-def _section(tree: dict[str, Any], name: str) -> dict[str, Any]:
-    section = tree.get(name, {})
-    return section if isinstance(section, dict) else {}
-
-
-def _stage_layer(layer: Layer) -> Layer:
+def _stage_layer(layer: Layer, name: str, entry: FamilyEntry) -> Layer:
+    """A stage file as a layer of the configuration."""
+    if not entry.section:
+        if layer.tree.get("name", name) != name:
+            raise ConfigError(
+                f"{layer.origins['name']}: name is {layer.tree['name']!r}; a stage is called as its file: {name}"
+            )
+        tree = {key: value for key, value in layer.tree.items() if key != "name"}
+        return Layer(tree, {key: place for key, place in layer.origins.items() if key != "name"})
     tree = {key: layer.tree[key] for key in SECTIONS if key in layer.tree}
-    tree["curriculum"] = {key: value for key, value in layer.tree.items() if key not in SECTIONS}
+    tree[entry.section] = {"name": name} | {key: value for key, value in layer.tree.items() if key not in SECTIONS}
     origins = {
-        (key if key.partition(".")[0] in SECTIONS else f"curriculum.{key}"): place
+        (key if key.partition(".")[0] in SECTIONS else f"{entry.section}.{key}"): place
         for key, place in layer.origins.items()
     }
     return Layer(tree, origins)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import os
 import re
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -132,9 +134,21 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def under(prefix: str, layer: Layer) -> Layer:
-    """The layer moved below a dotted prefix."""
-    return Layer(nest(prefix, layer.tree), {f"{prefix}.{key}": place for key, place in layer.origins.items()})
+def anchored(layer: Layer, folder: Path, keys: Iterable[str]) -> Layer:
+    """The layer with the folders under `keys` that a file names made relative to the configuration's folder.
+
+    Those of the command line stay relative to the working folder; URIs and absolute folders stay what they are.
+    """
+    tree = layer.tree
+    for key in keys:
+        *path, last = key.split(".")
+        section: Any = tree
+        for part in path:
+            section = section.get(part) if isinstance(section, dict) else None
+        value = section.get(last) if isinstance(section, dict) else None
+        if isinstance(value, str) and value and "://" not in value and layer.origins.get(key) != COMMAND_LINE:
+            tree = _merge(tree, nest(key, os.path.normpath(folder / value)))
+    return Layer(tree, layer.origins)
 
 
 def compose(layers: list[Layer]) -> Layer:

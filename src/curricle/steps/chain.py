@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from curricle.config.chain import ChainSource, adhoc_chain, load_chain, load_stage
+from curricle.config.load import from_tree
 from curricle.errors import ConfigError
 from curricle.launch.job import Launcher
-from curricle.plan import ChainPlan, Holdings, Source, StageInput, plan_chain
+from curricle.plan import ChainPlan, Holdings, Source, StageInput, StagePlan, plan_chain
+from curricle.registry import family
+from curricle.steps.evaluate import evaluate_model
+from curricle.steps.gate import Verdict, judge_rule, parse_rule
 from curricle.steps.prepare import data_digest, data_place, prepare_data
-from curricle.steps.resolve import resolve_source
+from curricle.steps.promote import finish_run, promote
+from curricle.steps.source import resolve_source, write_plan
 from curricle.steps.train import StageOutcome, reuse_stage, train_stage
-from curricle.store import Store, join_uri, layout, open_store
+from curricle.store import Store, join_uri, layout, open_store, references
 from curricle.store.manifest import read_manifest
+from curricle.store.runs import stages as begun_stages
 
 Listener = Callable[[dict[str, Any]], None]
 """Gets every event of a run: ``{"event": "stage" | "step" | "epoch" | "log" | ...}``."""
@@ -35,8 +40,10 @@ class ChainRequest:
     run_id: str = ""
     selected: frozenset[str] | None = None
     start_mode: Literal["auto", "scratch", "continued"] = "auto"
-    data_uri: str = ""
-    """Prepared data; empty computes it from the configuration."""
+    data_uris: tuple[str, ...] = ()
+    """Prepared data of each stage, or one for all; none computes it from the configuration."""
+    gate: str | None = None
+    """Rule of promotion; None takes the chain's own."""
 
 
 def chain_source(request: ChainRequest) -> ChainSource:
@@ -55,12 +62,18 @@ def make_plan(request: ChainRequest) -> ChainPlan:
         ConfigError, CheckpointError, DataError, StoreError: something asked for is wrong or missing.
     """
     source = chain_source(request)
-    stages = []
-    for stage in source.chain.stages:
-        loaded = load_stage(request.config, stage.name, list(request.overrides), source.layers.get(stage.name))
-        uri, digest = (
-            (request.data_uri, data_digest(request.data_uri)) if request.data_uri else data_place(loaded.config)
+    gate = source.chain.gate if request.gate is None else request.gate
+    parse_rule(gate)
+    given = request.data_uris
+    if len(given) not in (0, 1, len(source.chain.stages)):
+        raise ConfigError(
+            f"{len(given)} data URIs were given for {len(source.chain.stages)} stages: give one, or one a stage"
         )
+    stages = []
+    for index, stage in enumerate(source.chain.stages):
+        loaded = load_stage(request.config, stage.name, list(request.overrides), source.layers.get(stage.name))
+        prepared = given[index if len(given) > 1 else 0] if given else ""
+        uri, digest = (prepared, data_digest(prepared)) if prepared else data_place(loaded.config)
         stages.append(StageInput(stage.name, loaded, uri, digest))
     store_uri = stages[0].loaded.config.paths.store_uri
     if any(s.loaded.config.paths != stages[0].loaded.config.paths for s in stages):
@@ -78,6 +91,7 @@ def make_plan(request: ChainRequest) -> ChainPlan:
         run_id=request.run_id,
         selected=set(request.selected) if request.selected is not None else None,
         start_mode=request.start_mode,
+        gate=gate,
     )
 
 
@@ -85,26 +99,22 @@ def holdings(store: Store, store_uri: str, names: set[str]) -> Holdings:
     """What the store holds of the named stages, in all runs."""
     complete: dict[tuple[str, str], str] = {}
     occupied: dict[str, str] = {}
-    pattern = re.compile(rf"([^/]+/([^/]+))/({re.escape(layout.STAGE)}|{re.escape(layout.MANIFEST)})")
-    for entry in store.list(""):
-        found = pattern.fullmatch(entry.key)
-        if not found or found[2] not in names:
+    for place in begun_stages(store):
+        if place.stage not in names:
             continue
-        place = join_uri(store_uri, found[1])
-        if found[3] == layout.MANIFEST:
-            manifest = read_manifest(store, found[1])
-            if manifest and manifest.kind == "stage":
-                complete[found[2], manifest.digest] = place
-                occupied[place] = manifest.digest
-        elif place not in occupied:
-            occupied[place] = layout.read_stage_digest(store.read(entry.key))
+        uri = join_uri(store_uri, place.prefix)
+        manifest = read_manifest(store, place.prefix) if place.complete else None
+        if manifest and manifest.kind == "stage":
+            complete[place.stage, manifest.digest] = uri
+            occupied[uri] = manifest.digest
+        elif layout.STAGE in place.files:
+            occupied[uri] = layout.read_stage_digest(store.read(f"{place.prefix}/{layout.STAGE}"))
     return Holdings(complete, occupied)
 
 
 def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[StageOutcome]:
     """Run a plan stage by stage. A failing stage ends the run with its `JobError`; stages before it stay complete."""
-    store = open_store(plan.store_uri)
-    store.write(f"{plan.run_id}/{layout.PLAN}", plan.to_json().encode())
+    write_plan(plan)
     outcomes: list[StageOutcome] = []
     parent_uri = ""
     for index, stage in enumerate(plan.stages):
@@ -114,6 +124,7 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
                 "index": index,
                 "stages": len(plan.stages),
                 "name": stage.name,
+                "family": stage.family,
                 "start": stage.start,
                 "reason": stage.reason,
                 "uri": stage.uri,
@@ -123,7 +134,7 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
         if stage.start in ("reuse", "skip"):
             outcome = reuse_stage(plan, index, parent_uri)
         else:
-            _ensure_data(stage.data_uri, stage.config)
+            _ensure_data(stage)
             outcome = train_stage(plan, index, parent_uri, launcher, listen)
         parent_uri = outcome.uri
         outcomes.append(outcome)
@@ -137,16 +148,29 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
                 "uri": outcome.uri,
             }
         )
+    finish_run(plan, "SUCCEEDED", {})
     return outcomes
 
 
-def _ensure_data(uri: str, tree: dict[str, Any]) -> None:
-    from curricle.config.load import from_tree
-    from curricle.families import family
+def judge_chain(plan: ChainPlan, uri: str) -> Verdict | None:
+    """Measure a finished chain's model, decide by the plan's rule, and pin it where that promotes; None where the plan has no rule.
 
-    if read_manifest(open_store(uri), "") is None:
-        made = prepare_data(from_tree(family(tree["family"]).load("config"), tree))
-        if made != uri:
+    Raises:
+        ConfigError: the rule names a metric that was not measured.
+    """
+    if not plan.gate:
+        return None
+    cache_dir = Path(plan.stages[-1].config["paths"]["cache_dir"])
+    verdict = judge_rule(evaluate_model(uri, "", cache_dir).metrics, plan.gate)
+    if verdict.promotes:
+        promote(uri, plan.store_uri, f"gate: {verdict.reason}")
+    return verdict
+
+
+def _ensure_data(stage: StagePlan) -> None:
+    if read_manifest(open_store(stage.data_uri), "") is None:
+        made = prepare_data(from_tree(family(stage.family).load("config"), stage.config))
+        if references.absolute(made) != references.absolute(stage.data_uri):
             raise ConfigError(
-                f"the data's sources changed since the plan was made: planned {uri}, now {made}; plan again"
+                f"the data's sources changed since the plan was made: planned {stage.data_uri}, now {made}; plan again"
             )

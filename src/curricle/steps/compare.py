@@ -10,16 +10,12 @@ from typing import Any
 
 from curricle.config.load import leaves
 from curricle.config.schema import NOT_IN_DIGEST
-from curricle.errors import CheckpointError, DataError
-from curricle.families import family
-from curricle.families.ner.forgetting import matrix
-from curricle.plan import ChainPlan
-from curricle.steps.evaluate import evaluate_model
-from curricle.steps.resolve import resolve_source
-from curricle.store import join_uri, layout, open_store, split_uri
+from curricle.errors import DataError
+from curricle.steps.evaluate import CACHE, entry_of, evaluate_model
+from curricle.steps.gate import matrix
+from curricle.steps.source import last_stage_of_run, read_plan, resolve_source
+from curricle.store import layout, open_store, split_uri
 from curricle.store.manifest import fetch, read_manifest
-
-HEADLINES = ("test/f1", "test/top1", "val/f1", "val/top1")
 
 
 @dataclass(frozen=True)
@@ -49,9 +45,7 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare_models(
-    names: Sequence[str], store_uri: str, *, test: bool = False, cache_dir: Path = Path(".curricle")
-) -> Comparison:
+def compare_models(names: Sequence[str], store_uri: str, *, test: bool = False, cache_dir: Path = CACHE) -> Comparison:
     """Put models side by side.
 
     Args:
@@ -78,7 +72,7 @@ def compare_models(
 
 
 def score_matrix(
-    names: Sequence[str], data: Sequence[Path], store_uri: str, cache_dir: Path = Path(".curricle")
+    names: Sequence[str], data: Sequence[Path], store_uri: str, cache_dir: Path = CACHE
 ) -> tuple[str, list[dict[str, float]]]:
     """The headline figure of every model (rows) on the test records of every dataset (columns): what a chain of trainings won and forgot.
 
@@ -95,49 +89,38 @@ def score_matrix(
         raise DataError(f"--data names a folder twice: {', '.join(columns)}")
     rows = []
     for name in names:
-        folder, manifest = fetch(_side(name, store_uri).uri, cache_dir)
-        evaluate = family(manifest.info.get("family", "ner")).load("evaluate")
+        side = _side(name, store_uri)
+        entry = entry_of(fetch(side.uri, cache_dir)[1], side.uri)
         row = {}
         for column, place in zip(columns, data, strict=True):
-            found = evaluate(folder, place)
-            row[column] = next(found[key] for key in HEADLINES if key in found)
+            metrics = evaluate_model(side.uri, str(place), cache_dir).metrics
+            headline = next((key for key in entry.headlines if key in metrics), None)
+            if headline is None:
+                raise DataError(
+                    f"{place} gives no {' nor '.join(entry.headlines)} for {name}; measured: {', '.join(sorted(metrics)) or 'nothing'}"
+                )
+            row[column] = metrics[headline]
         rows.append(row)
     return matrix(list(names), rows), rows
 
 
 def _side(name: str, store_uri: str) -> Side:
-    store = open_store(store_uri)
-    stages: tuple[str, ...] = ()
-    wanted = name
-    plan = store.read(f"{name}/{layout.PLAN}") if "://" not in name and not Path(name).is_absolute() else None
+    plan = read_plan(store_uri, name) if "/" not in name and "://" not in name else None
+    wanted, stages = name, ()
     if plan is not None:
-        planned = [stage for stage in ChainPlan.from_json(plan).stages if stage.start != "skip"]
-        stages, wanted = tuple(stage.name for stage in planned), planned[-1].uri
-        if read_manifest(open_store(wanted), "") is None:
-            raise CheckpointError(
-                f"run {name} is not complete: its last stage {planned[-1].name} has no {layout.MANIFEST} at {wanted}; "
-                "run the same command again, it goes on from there"
-            )
-    elif "/" in name and "://" not in name and store.read(f"{name}/{layout.MANIFEST}") is not None:
-        wanted = join_uri(store_uri, name)
-    source = resolve_source(wanted, store_uri)
-    place = split_uri(source.uri)[0]
+        stages = tuple(stage.name for stage in plan.stages if stage.start != "skip")
+        wanted = last_stage_of_run(store_uri, name)
+    source = resolve_source(wanted, store_uri, asked="model")
+    place, checkpoint_name = split_uri(source.uri)
     spec = json.loads(open_store(place).read(layout.STAGE) or b"{}")
     stage, checkpoint = read_manifest(open_store(place), ""), read_manifest(open_store(source.uri), "")
-    best = (
-        stage if stage and stage.kind == "stage" and stage.info.get("best") == split_uri(source.uri)[1] else checkpoint
-    )
-    assert best is not None
+    is_best = stage is not None and stage.kind == "stage" and stage.info.get("best") == checkpoint_name
+    manifest = stage if is_best else checkpoint
+    assert manifest is not None  # resolve_source has read it
     settings = {
         key: value
         for key, value in leaves(spec.get("config") or {}).items()
         if not key.startswith(("tracking", *NOT_IN_DIGEST))
     }
-    return Side(
-        name,
-        source.uri,
-        stages or (split_uri(place)[1],),
-        settings,
-        dict(best.metrics),
-        best.lineage.get("data_digest") or "",
-    )
+    data_digest = manifest.lineage.get("data_digest") or ""
+    return Side(name, source.uri, stages or (split_uri(place)[1],), settings, dict(manifest.metrics), data_digest)

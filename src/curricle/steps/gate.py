@@ -1,47 +1,133 @@
-"""Gate: whether a model may be promoted, by a rule over its metrics, and why."""
+"""Gate: whether a model may be promoted, and why: by a rule over its metrics, or by what it gained and lost against the one before."""
 
 from __future__ import annotations
 
 import operator
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from curricle.errors import ConfigError
+from curricle.errors import ConfigError, DataError
 
 _RULE = re.compile(r"\s*(?P<metric>[\w/@.\-]+)\s*(?P<op>>=|<=|>|<)\s*(?P<value>[-+]?[0-9.]+(?:[eE][-+]?\d+)?)\s*")
 _OPS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+_SLACK = 1e-12
+"""What float arithmetic may add to a difference of two scores."""
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Promote or hold, with every condition's outcome."""
+class Verdict:
+    """Promote or hold, and why."""
 
     decision: Literal["promote", "hold"]
     reason: str
 
+    @property
+    def promotes(self) -> bool:
+        """Whether the model is promoted."""
+        return self.decision == "promote"
 
-def gate(metrics: dict[str, float], rule: str) -> Decision:
-    """Decide by a rule: conditions ``metric >= number`` joined with ``and``; an empty rule promotes.
+
+@dataclass(frozen=True)
+class Scores:
+    """The headline metric in [0, 1] by domain, before and after, on the test records (validation where there are none)."""
+
+    before: dict[str, float]
+    """Empty where there was nothing to measure: a plain encoder, or scratch."""
+    after: dict[str, float]
+    metrics: dict[str, float]
+    """Everything that was measured of the new model."""
+    annotated: dict[str, float] = field(default_factory=dict)
+    """As `after`, without what the model says of labels that nobody marked in the domain's records; empty where the family tells no such."""
+
+
+Condition = tuple[str, str, float]
+"""(metric, comparison, number)"""
+
+
+def parse_rule(rule: str) -> list[Condition]:
+    """The conditions of a rule: ``metric >= number`` joined with ``and``; none of an empty rule.
+
+    Raises:
+        ConfigError: the rule cannot be read.
+    """
+    conditions: list[Condition] = []
+    for part in re.split(r"\s+and\s+|,", rule) if rule.strip() else ():
+        match = _RULE.fullmatch(part)
+        try:
+            conditions.append((match["metric"], match["op"], float(match["value"])))  # type: ignore[index]  # None raises too
+        except (TypeError, ValueError):
+            raise ConfigError(f"gate rule {part!r} is not of the form `metric >= number` (joined with `and`)") from None
+    return conditions
+
+
+def judge_rule(metrics: Mapping[str, float], rule: str) -> Verdict:
+    """Decide by a rule; an empty one promotes.
 
     Raises:
         ConfigError: the rule cannot be read, or names a metric that was not measured.
     """
-    if not rule.strip():
-        return Decision("promote", "no rule was given")
+    conditions = parse_rule(rule)
+    if not conditions:
+        return Verdict("promote", "no rule was given")
     outcomes = []
-    for part in re.split(r"\s+and\s+|,", rule):
-        found = _RULE.fullmatch(part)
-        if not found:
-            raise ConfigError(f"gate rule {part!r} is not of the form `metric >= number` (joined with `and`)")
-        metric = found["metric"]
+    for metric, op, bound in conditions:
         if metric not in metrics:
             raise ConfigError(
                 f"gate rule names {metric!r}, which was not measured; measured: {', '.join(sorted(metrics))}"
             )
-        holds = _OPS[found["op"]](metrics[metric], float(found["value"]))
-        outcomes.append(
-            (holds, f"{metric} {metrics[metric]:.4f} {'is' if holds else 'is not'} {found['op']} {found['value']}")
+        holds = _OPS[op](metrics[metric], bound)
+        outcomes.append((holds, f"{metric} {metrics[metric]:.4f} {'is' if holds else 'is not'} {op} {bound:g}"))
+    promotes = all(holds for holds, _ in outcomes)
+    return Verdict("promote" if promotes else "hold", "; ".join(text for _, text in outcomes))
+
+
+def judge_scores(scores: Scores, min_gain: float, max_drop: float) -> Verdict:
+    """Promote if the new domain rises by at least `min_gain` and the old one falls by at most `max_drop`.
+
+    Without scores before (scratch, or a plain encoder) there is nothing to lose; without an old domain, the gain alone counts.
+
+    Raises:
+        DataError: the new domain was not measured.
+    """
+    before, after = scores.before, scores.after
+    if not before:
+        return Verdict("promote", "there was no model before")
+    if "new" not in before or "new" not in after:
+        raise DataError(
+            f"the gate needs the score of the domain new before and after; measured: {', '.join(sorted(before)) or 'none'} "
+            f"before, {', '.join(sorted(after)) or 'none'} after"
         )
-    decision: Literal["promote", "hold"] = "promote" if all(holds for holds, _ in outcomes) else "hold"
-    return Decision(decision, "; ".join(text for _, text in outcomes))
+    gain = after["new"] - before["new"]
+    rises = gain >= min_gain - _SLACK
+    said = [
+        f"new {before['new']:.4f} → {after['new']:.4f} "
+        f"({gain:+.4f}, {'at least' if rises else 'less than'} {min_gain:+.4f})"
+    ]
+    keeps = True
+    if "old" in before and "old" in after:
+        change = after["old"] - before["old"]
+        keeps = -change <= max_drop + _SLACK
+        within = "within" if keeps else "beyond"
+        said.append(
+            f"old {before['old']:.4f} → {after['old']:.4f} ({change:+.4f}, {within} the drop of {max_drop:.4f} allowed)"
+        )
+        annotated = scores.annotated.get("old", after["old"])
+        if annotated - after["old"] >= 5e-5:
+            said.append(f"without spans of labels that no old record has, old scores {annotated:.4f}")
+    else:
+        said.append("the old domain was not measured: no old dataset was given")
+    return Verdict("promote" if rises and keeps else "hold", "; ".join(said))
+
+
+def matrix(models: Sequence[str], scores: Sequence[Mapping[str, float]]) -> str:
+    """A score of every model (rows) on every dataset (columns), as a table for people; a dash where it was not measured."""
+    columns = list(dict.fromkeys(name for row in scores for name in row))
+    width = max(map(len, ["after", *models]))
+    widths = [max(8, len(column)) for column in columns]
+    lines = [f"{'after':<{width}}  " + "  ".join(f"{c:>{w}}" for c, w in zip(columns, widths, strict=True))]
+    for model, row in zip(models, scores, strict=True):
+        cells = [f"{row[c]:>{w}.4f}" if c in row else f"{'-':>{w}}" for c, w in zip(columns, widths, strict=True)]
+        lines.append(f"{model:<{width}}  " + "  ".join(cells))
+    return "\n".join(lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from curricle.config.schema import StageConfig
 from curricle.errors import StoreError
-from curricle.families import family
+from curricle.registry import family
 from curricle.store import join_uri, layout, open_store
 from curricle.store.manifest import publish, read_manifest
 

@@ -117,8 +117,6 @@ class RunReader:
         data = self._run.read(layout.PLAN)
         with suppress(ConfigError):  # a plan of another version of curricle
             return (
-                [(s.name, s.uri) for s in ChainPlan.from_json(data).stages if s.start in ("scratch", "continued")]
-                if data
-                else []
+                [(s.name, s.uri) for s in ChainPlan.from_stored(data, self._run.uri).stages if s.trains] if data else []
             )
         return []

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from curricle.errors import StoreError
 from curricle.store import layout, open_store
 from curricle.store.manifest import read_manifest
-
-_STAGE_FILE = re.compile(r"([^/]+)/([^/]+)/(stage\.json|manifest\.json|failure\.json)")
+from curricle.store.runs import stages as begun_stages
 
 
 def list_runs(store_uri: str) -> list[dict[str, Any]]:
@@ -34,37 +32,15 @@ def describe_run(store_uri: str, run: str) -> list[dict[str, Any]]:
     return rows
 
 
-def latest_stage(store_uri: str, family: str) -> str:
-    """The place of the newest complete stage of a family.
-
-    Raises:
-        StoreError: there is none.
-    """
-    newest: tuple[str, str] | None = None
-    for row in _stages(store_uri, ""):
-        if row["state"] == "complete" and row["family"] in (family, ""):
-            newest = max(newest or ("", ""), (row["created"], f"{store_uri.rstrip('/')}/{row['run']}/{row['stage']}"))
-    if newest is None:
-        raise StoreError(
-            f"{store_uri} holds no complete {family} stage; train one first (curricle train-curriculum --chain chain_smoke)"
-        )
-    return newest[1]
-
-
 def _stages(store_uri: str, run: str) -> list[dict[str, Any]]:
     store = open_store(store_uri)
-    seen: dict[tuple[str, str], set[str]] = {}
-    for entry in store.list(f"{run}/" if run else ""):
-        found = _STAGE_FILE.fullmatch(entry.key)
-        if found and found[1] not in (layout.DATA, layout.IMPORTED):
-            seen.setdefault((found[1], found[2]), set()).add(found[3])
     rows = []
-    for (run_id, stage), files in sorted(seen.items()):
-        prefix = f"{run_id}/{stage}"
+    for place in begun_stages(store, run):
+        prefix, files = place.prefix, place.files
         spec = json.loads(store.read(f"{prefix}/{layout.STAGE}") or b"{}")
         row: dict[str, Any] = {
-            "run": run_id,
-            "stage": stage,
+            "run": place.run,
+            "stage": place.stage,
             "state": "interrupted",
             "start": spec.get("start", ""),
             "family": spec.get("family", ""),

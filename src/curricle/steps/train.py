@@ -13,8 +13,8 @@ from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.launch.job import Job, Launcher
 from curricle.launch.pytorchjob.client import run_with_retries
 from curricle.plan import ChainPlan, StagePlan
-from curricle.steps.resolve import best_checkpoint
-from curricle.store import Store, join_uri, layout, open_store, split_uri
+from curricle.steps.source import best_checkpoint
+from curricle.store import Store, join_uri, layout, open_store, references, split_uri
 from curricle.store.manifest import Manifest, read_manifest, retire
 from curricle.train.worker import StageSpec
 
@@ -199,7 +199,7 @@ def _outcome(stage: StagePlan, manifest: Manifest) -> StageOutcome:
         "start": stage.start,
         "digest": manifest.digest,
         "checkpoint_uri": join_uri(stage.uri, manifest.info["best"]) if "best" in manifest.info else stage.uri,
-        "parent_checkpoint_uri": manifest.lineage.get("parent_uri") or "",
+        "parent_checkpoint_uri": references.resolve(manifest.lineage.get("parent_uri"), stage.uri),
         "data_uri": stage.data_uri,
     }
     return StageOutcome(stage.uri, manifest, manifest.metrics, lineage)

@@ -1,128 +1,95 @@
-"""Use a trained NAICS model: which one is meant, its files on this machine, and the streaming assignment of a CSV."""
+"""Use a trained model of any family: which one is meant, its files on this machine, and what it can do."""
 
 from __future__ import annotations
 
-import csv
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from curricle.errors import DataError
-from curricle.families import family
-from curricle.steps.resolve import resolve_source
-from curricle.steps.show import latest_stage
-from curricle.store.manifest import fetch
-
-BATCH = 512
-ADDED = ("naics_code", "naics_title", "naics_confidence")
+from curricle.errors import CheckpointError
+from curricle.registry import FamilyEntry
+from curricle.steps.assign import assign_csv
+from curricle.steps.evaluate import CACHE, data_of, entry_of, evaluate_model
+from curricle.steps.promote import default_model
+from curricle.steps.source import resolve_source
+from curricle.store.manifest import Manifest, fetch
 
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint and its data, both local and verified."""
+    """A trained model: its files are on this machine and verified. What it can do depends on its family; `verbs` says it."""
 
     uri: str
+    reason: str
+    """Why it is this one."""
     folder: Path
-    data_dir: Path
-    data_uri: str
+    manifest: Manifest
+    cache_dir: Path
 
-    def scorer(self) -> Any:
-        """What `search` and `assign` rank codes with."""
-        from curricle.families.naics.use import Scorer
+    @property
+    def family(self) -> str:
+        """Its family's name."""
+        return str(self.manifest.info.get("family"))
 
-        return Scorer.load(self.folder, self.data_dir)
+    @property
+    def entry(self) -> FamilyEntry:
+        """Its family."""
+        return entry_of(self.manifest, self.uri)
 
-    def export(self, output: Path, kind: str) -> None:
-        """Write the codes or a model folder."""
-        from curricle.families.naics.use import export
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """What it can do: `evaluate`, and what its family adds."""
+        return (*self.entry.verbs, "evaluate")
 
-        export(self.folder, self.data_dir, output, kind)
+    def search(self, texts: str | Sequence[str], top: int = 5) -> Any:
+        """The best codes for a text, best first; for several texts a list of such lists."""
+        search = self._verb("search")
+        return search([texts], top)[0] if isinstance(texts, str) else search(list(texts), top)
 
-    def evaluate(self, data_uri: str = "") -> dict[str, float]:
-        """Test metrics on the model's own data, or on other prepared data."""
-        data_dir = fetch(data_uri, Path(".curricle"))[0] if data_uri else self.data_dir
-        return family("naics").load("evaluate")(self.folder, data_dir)
+    def predict(self, texts: str | Sequence[str]) -> Any:
+        """What the model finds in a text; for several texts a list of that."""
+        predict = self._verb("predict")
+        return predict([texts])[0] if isinstance(texts, str) else predict(list(texts))
+
+    def assign(self, source: Path | str, column: str, output: Path | str) -> int:
+        """Code every row of a CSV file; the number of rows. See `steps.assign.assign_csv`."""
+        self._verb("assign")
+        return assign_csv(Path(source), column, Path(output), lambda: self._opened)
+
+    def export(self, output: Path | str, kind: str) -> None:
+        """Write what the model learned in a form that other programs read."""
+        self._verb("export")(Path(output), kind)
+
+    def evaluate(self, data: str = "") -> dict[str, float]:
+        """Test metrics on the data that the model was trained with, or on other data (a URI or a folder)."""
+        return evaluate_model(self.uri, data, self.cache_dir).metrics
+
+    def _verb(self, name: str) -> Any:
+        if name not in self.entry.verbs:
+            raise CheckpointError(
+                f"{self.uri} is a model of {self.family}, which has no {name}; it can {', '.join(self.verbs)}"
+            )
+        return getattr(self._opened, name)
+
+    @functools.cached_property
+    def _opened(self) -> Any:
+        return self.entry.load("use")(self.folder, lambda: fetch(data_of(self.manifest, self.uri), self.cache_dir)[0])
 
 
-def open_model(model: str, store_uri: str, cache_dir: Path = Path(".curricle")) -> Model:
-    """Open a NAICS model.
+def open_model(model: str = "", store_uri: str = "checkpoints", cache_dir: Path = CACHE, *, verb: str = "") -> Model:
+    """Open a trained model.
 
     Args:
-        model: a stage name, or the path or URI of a checkpoint or a stage; empty takes the newest complete stage.
+        model: a stage's name, a run's id, ``RUN/STAGE``, or the path or URI of a checkpoint or a stage; empty takes the promoted one, else the
+            last stage of the newest finished chain.
         store_uri: where stages are looked for.
+        verb: what it is wanted for, where it is not named.
 
     Raises:
         CheckpointError, StoreError: there is none, or it is not whole.
     """
-    source = resolve_source(model or latest_stage(store_uri, "naics"), store_uri)
+    source = resolve_source(model, store_uri, asked="--model") if model else default_model(store_uri, verb)
     folder, manifest = fetch(source.uri, cache_dir)
-    data_uri = manifest.lineage.get("data_uri") or ""
-    data_dir, _ = fetch(data_uri, cache_dir)
-    return Model(source.uri, folder, data_dir, data_uri)
-
-
-def assign_csv(source: Path, column: str, output: Path, open_scorer: Callable[[], Any]) -> int:
-    """Stream a CSV through the scorer; the output appears only when it is whole.
-
-    Args:
-        source: UTF-8 CSV with a header.
-        column: the text column.
-        output: keeps every column and adds `ADDED`.
-        open_scorer: called once the header is known to be good.
-
-    Returns:
-        The number of rows written.
-
-    Raises:
-        DataError: no such column, a column of ours is there already, or a row has more or fewer cells than the header.
-    """
-    with source.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv.DictReader(lines)
-        header = list(rows.fieldnames or [])
-        if column not in header:
-            raise DataError(
-                f"{source} has no column {column!r}; its columns: {', '.join(header) or 'none (the file is empty)'}"
-            )
-        clash = [name for name in ADDED if name in header]
-        if clash:
-            raise DataError(f"{source} already has the column {', '.join(clash)}; rename it first")
-        scorer = open_scorer()
-        handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-                writer = csv.DictWriter(out, [*header, *ADDED])
-                writer.writeheader()
-                count = 0
-                for batch in _batches(rows, source):
-                    hits = scorer.search([row[column] for row in batch], 1)
-                    for row, (hit, *_) in zip(batch, hits, strict=True):
-                        writer.writerow(
-                            row
-                            | {
-                                "naics_code": hit.code,
-                                "naics_title": hit.title,
-                                "naics_confidence": f"{hit.confidence:.4f}",
-                            }
-                        )
-                    count += len(batch)
-            os.replace(temporary, output)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    return count
-
-
-def _batches(rows: csv.DictReader, source: Path) -> Iterator[list[dict[str, str]]]:
-    def checked() -> Iterator[dict[str, str]]:
-        for number, row in enumerate(rows, start=1):
-            if None in row or None in row.values():
-                raise DataError(f"{source}, row {number} (line {rows.line_num}): not as many cells as the header has")
-            yield row
-
-    stream = checked()
-    while batch := list(islice(stream, BATCH)):
-        yield batch
+    return Model(source.uri, source.reason, folder, manifest, cache_dir)

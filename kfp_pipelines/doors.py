@@ -6,29 +6,27 @@ A component's body is a call of one function here; whatever it does more would b
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curricle.config.chain import list_curricula, load_stage
+from curricle import environment
+from curricle.config.chain import load_chain, load_stage
 from curricle.errors import ConfigError
 from curricle.launch import check_launcher, open_launcher
-from curricle.plan import ChainPlan
+from curricle.plan import ChainPlan, Source
 from curricle.steps import chain as chains
-from curricle.steps import evaluate, gate, prepare, resolve, train
+from curricle.steps import evaluate, gate, prepare, source, train
 from curricle.steps import preflight as checks
+from curricle.steps.promote import finish_run, promote
 from curricle.steps.relay import LogRelay
-from curricle.store import join_uri, layout, open_store
-
-CONFIG = Path(os.environ.get("CURRICLE_CONFIG", "config/config.yaml"))
-"""The base file; the control image says where its own is."""
+from curricle.store import layout, open_store
 
 
 @dataclass(frozen=True)
-class StageResult:
+class StageArtifacts:
     """What a training component emits."""
 
     uri: str
@@ -55,16 +53,29 @@ class EvaluationResult:
     html: str
 
 
-def prepare_data(family: str, config: str, overrides: str, store_uri: str) -> str:
-    """Prepare data; its URI."""
-    base = Path(config) if config else CONFIG
-    stages = list_curricula(base.parent)
-    if not stages:
-        raise ConfigError(f"{base.parent} holds no stage files; data cannot be described without one")
-    loaded = load_stage(
-        base, stages[0][0], [f"family={family}", *shlex.split(overrides), f"paths.store_uri={store_uri}"]
-    )
-    return prepare.prepare_data(loaded.config)
+def config_file(name: str = "config.yaml") -> Path:
+    """A base file of the image's configuration, by its path below the folder of the one that the environment names."""
+    return Path(environment.config_file()).parent / name
+
+
+def _overrides(data_key: str, data_source: str, overrides: str, store_uri: str) -> list[str]:
+    data = [f"{data_key}={data_source}"] if data_key and data_source else []
+    return [*data, *shlex.split(overrides), f"paths.store_uri={store_uri}"]
+
+
+def prepare_data(config: str, chain: str, data_key: str, data_source: str, overrides: str, store_uri: str) -> str:
+    """Prepare the data of every stage of a chain; its URI, or one a stage separated by spaces where they differ.
+
+    Args:
+        config: base file, below the configuration's folder.
+        chain: name of a chain file.
+        data_key: dotted key of the setting that `data_source` is the value of; empty where the pipeline has none.
+    """
+    base, given = config_file(config), _overrides(data_key, data_source, overrides, store_uri)
+    named = load_chain(chain, base.parent)
+    loaded = [load_stage(base, stage.name, given, named.layers.get(stage.name)) for stage in named.chain.stages]
+    uris = [prepare.prepare_data(stage.config) for stage in loaded]
+    return uris[0] if len(set(uris)) == 1 else " ".join(uris)
 
 
 def preflight(store_uri: str, launcher: str, show: Callable[[str], None]) -> None:
@@ -81,17 +92,20 @@ def preflight(store_uri: str, launcher: str, show: Callable[[str], None]) -> Non
     checks.require(findings)
 
 
-def resolve_start(from_checkpoint: str, store_uri: str, stage: str) -> resolve.Source:
+def resolve_start(from_checkpoint: str, store_uri: str, stage: str) -> Source:
     """The checkpoint a run starts from; an empty URI when none was asked for."""
     if not from_checkpoint:
-        return resolve.Source("", "", f"no checkpoint was asked for: {stage or 'the first stage'} starts from scratch")
-    return resolve.resolve_source(from_checkpoint, store_uri)
+        return Source("", "", f"no checkpoint was asked for: {stage or 'the first stage'} starts from scratch")
+    return source.resolve_source(from_checkpoint, store_uri, asked="from_checkpoint")
 
 
 def plan_run(
     *,
+    config: str,
     chain: str,
     stages: str,
+    data_key: str,
+    data_source: str,
     overrides: str,
     store_uri: str,
     data_uri: str,
@@ -107,29 +121,27 @@ def plan_run(
     check_launcher(launcher)
     selected = None if stages in ("", "all") else frozenset(name.strip() for name in stages.split(","))
     request = chains.ChainRequest(
-        config=CONFIG,
+        config=config_file(config),
         chain=chain,
-        overrides=(*shlex.split(overrides), f"paths.store_uri={store_uri}"),
+        overrides=tuple(_overrides(data_key, data_source, overrides, store_uri)),
         from_checkpoint=start_uri,
         resume=resume,
         run_id=run_id,
         selected=selected,
         start_mode=start_mode,
-        data_uri=data_uri,
+        data_uris=tuple(data_uri.split()),
     )
     return keep_plan(chains.make_plan(request))
 
 
 def keep_plan(plan: ChainPlan) -> PlannedRun:
     """Write a plan to its run's place in the store."""
-    key = f"{plan.run_id}/{layout.PLAN}"
-    open_store(plan.store_uri).write(key, plan.to_json().encode())
     rows = [f"| {s.name} | {s.start} | {s.reason} | {s.digest[:12]} |" for s in plan.stages]
     table = "\n".join(["| stage | start | why | digest |", "|---|---|---|---|", *rows])
-    return PlannedRun(join_uri(plan.store_uri, key), [s.start for s in plan.stages], table)
+    return PlannedRun(source.write_plan(plan), [s.start for s in plan.stages], table)
 
 
-def train_stage(plan_uri: str, index: int, parent_uri: str, launcher: str, task_config: str = "") -> StageResult:
+def train_stage(plan_uri: str, index: int, parent_uri: str, launcher: str, task_config: str = "") -> StageArtifacts:
     """Train one stage of a stored plan; progress goes to the log, and to the store. `task_config` (JSON) is what was set on the KFP task."""
     where, plan = open_launcher(launcher, task_config), _plan(plan_uri)
     with LogRelay(plan.stages[index].uri) as relay:
@@ -141,22 +153,23 @@ def train_stage(plan_uri: str, index: int, parent_uri: str, launcher: str, task_
         return _result(train.train_stage(plan, index, parent_uri, where, listen))
 
 
-def reuse_stage(plan_uri: str, index: int, parent_uri: str) -> StageResult:
+def reuse_stage(plan_uri: str, index: int, parent_uri: str) -> StageArtifacts:
     """Take a stage that is complete already, or pass on its parent when it was not selected."""
     return _result(train.reuse_stage(_plan(plan_uri), index, parent_uri))
 
 
-def evaluate_model(uri: str, data_uri: str) -> EvaluationResult:
-    """Measure the chain's model."""
-    found = evaluate.evaluate_model(uri, data_uri)
-    return EvaluationResult(
-        found.metrics, evaluate.page("Evaluation", {"checkpoint": found.uri, "data": data_uri}, found.metrics)
-    )
+def evaluate_model(uri: str) -> EvaluationResult:
+    """Measure the chain's model on the data that it was trained with."""
+    done = evaluate.evaluate_model(uri, "")
+    return EvaluationResult(done.metrics, evaluate.page("Evaluation", {"checkpoint": done.uri}, done.metrics))
 
 
-def gate_model(metrics_json: str, rule: str) -> gate.Decision:
-    """Decide on promotion."""
-    return gate.gate(json.loads(metrics_json), rule)
+def gate_model(metrics_json: str, rule: str, uri: str, store_uri: str) -> gate.Verdict:
+    """Decide on promotion, and pin a promoted model: it is then the one that is taken where none is named."""
+    verdict = gate.judge_rule(json.loads(metrics_json), rule)
+    if verdict.promotes:
+        promote(uri, store_uri, f"gate: {verdict.reason}")
+    return verdict
 
 
 def cleanup(run_id: str, store_uri: str, launcher: str, status: str) -> str:
@@ -164,20 +177,25 @@ def cleanup(run_id: str, store_uri: str, launcher: str, status: str) -> str:
     note = {"run_id": run_id, "status": status}
     if launcher == "pytorchjob":
         note["deleted_jobs"] = str(open_launcher(launcher).delete_by_run(run_id))
-    open_store(store_uri).write(f"{run_id}/final.json", json.dumps(note, sort_keys=True).encode())
+    plan = source.read_plan(store_uri, run_id)
+    if plan is not None:
+        finish_run(plan, status, note)
+    else:
+        open_store(store_uri).write(f"{run_id}/{layout.FINAL}", json.dumps(note, sort_keys=True).encode())
     return json.dumps(note, sort_keys=True)
 
 
 def _plan(uri: str) -> ChainPlan:
-    data = open_store(uri.rpartition("/")[0]).read(layout.PLAN)
+    run_uri = uri.rpartition("/")[0]
+    data = open_store(run_uri).read(layout.PLAN)
     if data is None:
         raise ConfigError(f"no plan at {uri}; the plan task writes it first")
-    return ChainPlan.from_json(data)
+    return ChainPlan.from_stored(data, run_uri)
 
 
-def _result(outcome: train.StageOutcome) -> StageResult:
+def _result(outcome: train.StageOutcome) -> StageArtifacts:
     title = f"Stage {outcome.lineage.get('stage', 'not selected')}"
-    return StageResult(
+    return StageArtifacts(
         outcome.uri,
         outcome.manifest.to_json(),
         outcome.metrics,

@@ -7,24 +7,26 @@ newest published model of the store takes its place.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from curricle import environment
+from curricle.config.experiment import Composed, Experiment, compose_backbone, load_experiment, words_of
 from curricle.errors import CheckpointError, ConfigError
-from curricle.families.ner.experiment import Composed, Experiment, compose_backbone, load_experiment
-from curricle.families.ner.resolve import ENVIRONMENT, check_checkpoint
 from curricle.launch import check_launcher
 from curricle.plan import Source, StageInput, plan_chain
-from curricle.steps import component, continued
+from curricle.registry import family
 from curricle.steps.chain import holdings
-from curricle.steps.evaluate import page
+from curricle.steps.evaluate import measure_change, page
 from curricle.steps.experiment import tracking_names
+from curricle.steps.gate import Scores, Verdict, judge_scores
 from curricle.steps.prepare import data_digest, prepare_data
-from curricle.steps.resolve import resolve_source
+from curricle.steps.publish import newest_published, publish_checkpoint
+from curricle.steps.source import resolve_source
+from curricle.steps.start import Place, start_at
 from curricle.store import open_store
-from curricle.store.manifest import fetch, read_manifest
+from curricle.store.manifest import read_manifest
+from kfp_pipelines import doors
 
 
 @dataclass(frozen=True)
@@ -46,21 +48,24 @@ class Setting:
 
     def composed(self) -> tuple[Experiment, Composed]:
         """The experiment and its effective configuration for the backbone."""
-        path = component.CONFIG.parent / "experiment" / f"{self.experiment}.yaml"
+        path = doors.config_file(f"experiment/{self.experiment}.yaml")
         experiment = load_experiment(path)
         backbones = experiment.stages.training.backbones
         backbone = self.backbone or backbones[0]
         if backbone not in backbones:
             raise ConfigError(f"{path}: backbone {backbone!r} is not one of {', '.join(backbones)}")
+        words = words_of(family(experiment.family))
         data = {
-            "new_dataset_path": self.new_dataset_path,
-            "old_dataset_path": self.old_dataset_path,
-            "strategy": self.strategy,
+            words.new_data: self.new_dataset_path,
+            words.old_data: self.old_dataset_path,
+            (words.old_only_measured or ("", ""))[0]: self.strategy,
         }
-        given = [f"data.{name}={json.dumps(value)}" for name, value in data.items() if value]
-        return experiment, compose_backbone(
-            experiment, path, backbone, [*given, *shlex.split(self.overrides), f"paths.store_uri={self.store_uri}"]
-        )
+        without = [value for key, value in data.items() if value and not key]
+        if without:
+            raise ConfigError(f"{path}: a training of {experiment.family} has no setting for {', '.join(without)}")
+        given = [f"{key}={json.dumps(value)}" for key, value in data.items() if value]
+        overrides = [*given, *shlex.split(self.overrides), f"paths.store_uri={self.store_uri}"]
+        return experiment, compose_backbone(experiment, path, backbone, overrides)
 
 
 @dataclass(frozen=True)
@@ -98,46 +103,32 @@ def resolve_start(setting: Setting, checkpoint: str, allow_scratch: bool) -> Sou
     base = (
         experiment.continued_training.base_experiment if experiment.continued_training else experiment.experiment_name
     )
-    wanted, why = os.environ.get(ENVIRONMENT, ""), f"{ENVIRONMENT} of the environment"
+    name, store_uri = experiment.experiment_name, setting.store_uri
+    wanted, why = environment.checkpoint_path(), f"{environment.CHECKPOINT_PATH} of the environment"
     if not wanted:
         wanted, why = checkpoint, "the parameter checkpoint"
     if not wanted:
-        wanted, why = (
-            continued.newest_published(setting.store_uri, (experiment.experiment_name, base), composed.backbone),
-            "the newest published model",
-        )
+        wanted, why = newest_published(store_uri, (name, base), composed.backbone), "the newest published model"
     if not wanted:
         try:
-            source = resolve_source(base, setting.store_uri)
+            wanted, why = resolve_source(base, store_uri).uri, f"the best checkpoint of {base}"
         except CheckpointError as error:
             if allow_scratch:
-                return Source(
-                    "", "", "no checkpoint was named and nothing was published; allow_scratch starts from the encoder"
-                )
+                said = "no checkpoint was named and nothing was published; allow_scratch starts from the encoder"
+                return Source("", "", said)
             raise CheckpointError(
-                f"nothing to continue from: the parameter checkpoint is empty, {setting.store_uri} holds no published model of "
-                f"{experiment.experiment_name} or {base}, and no stage {base} ({error}). Name a checkpoint, or allow_scratch=true"
+                f"nothing to continue from: the parameter checkpoint is empty, {store_uri} holds no published model of "
+                f"{name} or {base}, and no stage {base} ({error}). Name a checkpoint, or allow_scratch=true"
             ) from None
-        return _checked(source, setting)
-    if "://" not in wanted and Path(wanted).is_dir():
-        return continued.import_checkpoint(Path(wanted), setting.store_uri, f"{why}: {wanted}")
-    source = resolve_source(wanted, setting.store_uri)
-    return _checked(Source(source.uri, source.digest, f"{why}: {source.uri}"), setting)
-
-
-def _checked(source: Source, setting: Setting) -> Source:
-    folder, manifest = fetch(source.uri, Path(".curricle"))
-    if manifest.info.get("family", "ner") != "ner":
-        raise CheckpointError(
-            f"{source.uri} is a {manifest.info['family']} checkpoint; continued training of {setting.experiment} needs one of NER"
-        )
-    check_checkpoint(folder)
-    return source
+    start = start_at(wanted, experiment.family, store_uri, Place(wanted, "config", why, ()))
+    start.ensure()
+    assert start.source is not None
+    return start.source
 
 
 def plan_training(
     setting: Setting, *, data_uri: str, start_uri: str, resume: bool, run_id: str, launcher: str
-) -> component.PlannedRun:
+) -> doors.PlannedRun:
     """Plan the one stage and store the plan."""
     check_launcher(launcher)
     experiment, composed = setting.composed()
@@ -154,12 +145,12 @@ def plan_training(
         resume=resume,
         run_id=run_id,
     )
-    return component.keep_plan(plan)
+    return doors.keep_plan(plan)
 
 
-def compare_models(start_uri: str, uri: str, data_uri: str) -> tuple[continued.Scores, str]:
+def compare_models(start_uri: str, uri: str, data_uri: str) -> tuple[Scores, str]:
     """Both domains before and after, and their page."""
-    scores = continued.compare(start_uri, uri, data_uri)
+    scores = measure_change(start_uri, uri, data_uri)
     shown = {
         f"{domain} {when}": value
         for when, part in (("before", scores.before), ("after", scores.after))
@@ -169,19 +160,18 @@ def compare_models(start_uri: str, uri: str, data_uri: str) -> tuple[continued.S
         f"{domain} change": scores.after[domain] - scores.before[domain]
         for domain in scores.before.keys() & scores.after.keys()
     }
-    return scores, page(
-        "F1 before and after", {"before": start_uri or "scratch", "after": uri, "data": data_uri}, shown | changes
-    )
+    facts = {"before": start_uri or "scratch", "after": uri, "data": data_uri}
+    return scores, page("Scores before and after", facts, shown | changes)
 
 
-def scores_json(scores: continued.Scores) -> str:
+def scores_json(scores: Scores) -> str:
     """The scores as one JSON text, which the gate reads."""
     return json.dumps(asdict(scores), sort_keys=True)
 
 
-def judge(scores: str, min_gain: float, max_drop: float) -> continued.Verdict:
+def judge(scores: str, min_gain: float, max_drop: float) -> Verdict:
     """Promote or hold, and why."""
-    return continued.decide(continued.Scores(**json.loads(scores)), min_gain, max_drop)
+    return judge_scores(Scores(**json.loads(scores)), min_gain, max_drop)
 
 
 def publish_model(setting: Setting, uri: str, run_id: str, scores: str) -> str:
@@ -194,6 +184,6 @@ def publish_model(setting: Setting, uri: str, run_id: str, scores: str) -> str:
         "before": measured["before"],
         "after": measured["after"],
     }
-    return continued.publish_checkpoint(
-        uri, setting.store_uri, experiment.experiment_name, f"{composed.backbone}_{run_id}", info
-    )
+    reason = f"continued training {experiment.experiment_name}, run {run_id}"
+    name = experiment.experiment_name
+    return publish_checkpoint(uri, setting.store_uri, name, f"{composed.backbone}_{run_id}", info, reason)

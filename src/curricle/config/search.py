@@ -1,0 +1,154 @@
+"""Search and benchmark files of an experiment: what is searched and how, what latency is measured with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from curricle.config.experiment import Experiment, StageBlock, without_unused, words_of
+from curricle.config.load import build, read_yaml
+from curricle.config.schema import require
+from curricle.errors import ConfigError
+from curricle.registry import family
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """One searched value."""
+
+    type: Literal["choice", "uniform", "loguniform"]
+    """How it is drawn."""
+    values: tuple[Any, ...] = ()
+    """Of `choice`."""
+    min: float | None = None
+    """Of `uniform` and `loguniform`."""
+    max: float | None = None
+    """Of `uniform` and `loguniform`."""
+
+    def __post_init__(self) -> None:
+        if self.type == "choice":
+            require(bool(self.values), "values must name at least one value of a choice")
+        else:
+            require(
+                self.min is not None and self.max is not None and self.min < self.max,
+                f"min and max must be given, min below max, for {self.type}",
+            )
+            require(self.type == "uniform" or (self.min or 0) > 0, "min must be above 0 for loguniform")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How trials are drawn and how many."""
+
+    algorithm: Literal["random", "tpe"] = "random"
+    """Optuna's sampler."""
+    max_trials: int = 10
+    """Trials of the search, finished ones of an earlier call counted."""
+    timeout_minutes: float = 240.0
+    """No trial is begun after this."""
+
+    def __post_init__(self) -> None:
+        require(self.max_trials >= 1, f"max_trials must be 1 or more, not {self.max_trials}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyTermination:
+    """Ends trials that fall behind the median of those before (the guide's `bandit` too: its code always took the median)."""
+
+    policy: Literal["median", "bandit"] = "median"
+    """Rule."""
+    evaluation_interval: int = 1
+    """Epochs between two looks."""
+    delay_evaluation: int = 0
+    """Epochs before the first."""
+    slack_factor: float | None = None
+    """Of the guide's bandit; without effect."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is searched for."""
+
+    metric: str = "val/f1"
+    """A metric of the trained stage."""
+    goal: Literal["maximize", "minimize"] = "maximize"
+    """Direction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """One search file."""
+
+    search_space: dict[str, Dimension]
+    """By the training file's words (learning_rate, batch_size, weight_decay, dropout, epochs) or a dotted key of the configuration."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """Trials."""
+    early_termination: EarlyTermination | None = None
+    """Pruning."""
+    objective: Objective = field(default_factory=Objective)
+    """Goal."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.search_space), "search_space must name at least one value to search")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """How latency is measured."""
+
+    batch_sizes: tuple[int, ...] = (1, 8, 16)
+    """Texts at once."""
+    iterations: int = 100
+    """Measured calls a batch size."""
+    warmup_iterations: int = 10
+    """Calls before that."""
+    max_length: int | None = None
+    """Window length; null keeps the model's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyOutput:
+    """Where it is written."""
+
+    filename: str = "benchmark.json"
+    """Name of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One benchmark file."""
+
+    benchmarking: Latency = field(default_factory=Latency)
+    """Measurement."""
+    output: LatencyOutput = field(default_factory=LatencyOutput)
+    """Result."""
+
+
+def load_search(experiment: Experiment, config_dir: Path, block: StageBlock | None) -> Search:
+    """The search that a stage makes.
+
+    Raises:
+        ConfigError: no search file is named, or it is wrong.
+    """
+    name = (block.hpo_config if block else "") or experiment.hpo_config
+    if not name:
+        raise ConfigError(f"experiment {experiment.experiment_name} names no hpo_config; a search needs one")
+    words = words_of(family(experiment.family))
+    layer, _ = without_unused(read_yaml(config_dir / name, what="hpo_config"), "search file", words)
+    return build(Search, layer).config
+
+
+def load_benchmark(experiment: Experiment, config_dir: Path) -> Benchmark:
+    """The latency measurement.
+
+    Raises:
+        ConfigError: no benchmark file is named, or it is wrong.
+    """
+    if not experiment.benchmark_config:
+        raise ConfigError(f"experiment {experiment.experiment_name} names no benchmark_config")
+    words = words_of(family(experiment.family))
+    layer, _ = without_unused(
+        read_yaml(config_dir / experiment.benchmark_config, what="benchmark_config"), "benchmark file", words
+    )
+    return build(Benchmark, layer).config

@@ -1,0 +1,85 @@
+"""Code every row of a CSV file, streaming: the output keeps all columns, and appears only when it is whole."""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from curricle.errors import DataError
+
+BATCH = 512
+"""Rows that are coded together."""
+
+
+class Coder(Protocol):
+    """What assigns: a family's opened model."""
+
+    columns: tuple[str, ...]
+    """Columns that it adds."""
+
+    def assign(self, texts: Sequence[str]) -> list[tuple[str, ...]]:
+        """The values of `columns` for each text."""
+
+
+def assign_csv(source: Path, column: str, output: Path, open_coder: Callable[[], Coder]) -> int:
+    """Stream a CSV through a coder.
+
+    Args:
+        source: UTF-8 CSV with a header.
+        column: the text column.
+        output: keeps every column and adds the coder's.
+        open_coder: called once the header is known to be good.
+
+    Returns:
+        The number of rows written.
+
+    Raises:
+        DataError: no such column, a column of ours is there already, a row has more or fewer cells than the header, or the output is the
+            input.
+    """
+    if output.exists() and output.samefile(source):
+        raise DataError(f"the output {output} is the input itself, which is never overwritten; choose another name")
+    with source.open(encoding="utf-8-sig", newline="") as lines:
+        rows = csv.DictReader(lines)
+        header = list(rows.fieldnames or [])
+        if column not in header:
+            raise DataError(
+                f"{source} has no column {column!r}; its columns: {', '.join(header) or 'none (the file is empty)'}"
+            )
+        coder = open_coder()
+        clash = [name for name in coder.columns if name in header]
+        if clash:
+            raise DataError(f"{source} already has the column {', '.join(clash)}; rename it first")
+        handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
+                writer = csv.DictWriter(out, [*header, *coder.columns])
+                writer.writeheader()
+                count = 0
+                for batch in _batches(rows, source):
+                    coded = coder.assign([row[column] for row in batch])
+                    for row, values in zip(batch, coded, strict=True):
+                        writer.writerow(row | dict(zip(coder.columns, values, strict=True)))
+                    count += len(batch)
+            os.replace(temporary, output)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    return count
+
+
+def _batches(rows: csv.DictReader, source: Path) -> Iterator[list[dict[str, str]]]:
+    def checked() -> Iterator[dict[str, str]]:
+        for number, row in enumerate(rows, start=1):
+            if None in row or None in row.values():
+                raise DataError(f"{source}, row {number} (line {rows.line_num}): not as many cells as the header has")
+            yield row
+
+    stream = checked()
+    while batch := list(islice(stream, BATCH)):
+        yield batch

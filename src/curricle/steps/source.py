@@ -1,0 +1,199 @@
+"""Which checkpoint is meant by a name, a path, a URI or an MLflow run. One that is missing or broken is an error, never a detour."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from curricle import environment
+from curricle.config.schema import TrackingConfig
+from curricle.errors import CheckpointError, CurricleError
+from curricle.plan import ChainPlan, Source
+from curricle.store import Store, join_uri, layout, open_store
+from curricle.store.manifest import Manifest, read_manifest
+from curricle.store.runs import survey
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A complete checkpoint of a stage, with its validation loss."""
+
+    uri: str
+    val_loss: float
+    manifest: Manifest
+
+
+def resolve_source(text: str, store_uri: str, *, asked: str = "--from-checkpoint") -> Source:
+    """The checkpoint that a text means.
+
+    Args:
+        text: a stage's name (the lowest validation loss over all runs wins), a run's id (its last stage), ``RUN/STAGE``, the path or URI of
+            a checkpoint or of a stage, or an MLflow run id (32 hex digits).
+        store_uri: where runs are looked for by name.
+        asked: what a message calls the question: the option that the text was given by.
+
+    Raises:
+        CheckpointError: nothing complete was found; lists what is there.
+    """
+    what = f"{asked} {text}"
+    if "://" in text or Path(text).is_absolute():
+        return _at(text, what)
+    if "/" in text or text.endswith(".ckpt"):
+        inside = join_uri(store_uri, text) if store_uri else ""
+        return _at(inside if inside and read_manifest(open_store(inside), "") else text, what)
+    if re.fullmatch(r"[0-9a-f]{32}", text):
+        return _of_mlflow_run(text, what)
+    return _of_name(text, store_uri, what)
+
+
+def best_checkpoint(place_uri: str) -> str:
+    """The best checkpoint of a complete stage, by URI.
+
+    Raises:
+        CheckpointError: the stage is not complete.
+    """
+    manifest = read_manifest(open_store(place_uri), "")
+    if manifest is None or manifest.kind != "stage":
+        raise CheckpointError(
+            f"{place_uri} holds no complete stage ({layout.MANIFEST} is missing); {_listing(place_uri)}"
+        )
+    return join_uri(place_uri, manifest.info["best"])
+
+
+def _at(uri: str, what: str) -> Source:
+    uri = uri.rstrip("/")
+    manifest = read_manifest(open_store(uri), "")
+    if manifest is None:
+        raise CheckpointError(f"{what}: no complete checkpoint there ({layout.MANIFEST} is missing); {_listing(uri)}")
+    if manifest.kind == "stage":
+        return Source(best_checkpoint(uri), manifest.digest, f"best checkpoint of {uri}")
+    if manifest.kind != "checkpoint":
+        raise CheckpointError(f"{what} is a {manifest.kind}, not a checkpoint")
+    return Source(uri, manifest.digest, f"checkpoint {uri}")
+
+
+def _of_name(name: str, store_uri: str, what: str) -> Source:
+    store = open_store(store_uri)
+    good, broken, stages = find_checkpoints(store, store_uri, name)
+    if not good and (last := last_stage_of_run(store_uri, name)):
+        return _at(last, what)
+    if not good:
+        unreadable = "; unreadable: " + "; ".join(broken) if broken else ""
+        trained = (
+            f"stages with checkpoints there: {', '.join(stages)}" if stages else "no checkpoint of any stage is there"
+        )
+        raise CheckpointError(
+            f"{what}: {store_uri} holds no complete checkpoint of stage {name!r}{unreadable}; {trained}. "
+            f"Train {name} first, or give the path of a checkpoint"
+        )
+    best = min(good, key=lambda c: c.val_loss)
+    ties = [c for c in good if c.val_loss == best.val_loss]
+    best = max(ties, key=lambda c: (c.manifest.created, c.uri))
+    reason = f"best of {len(good)} checkpoint{'s' if len(good) > 1 else ''} of {name} (val_loss {best.val_loss:.4f})"
+    if len(ties) > 1:
+        reason += f"; {len(ties)} tie, the newest was taken"
+    if broken:
+        reason += f"; left out as unreadable: {'; '.join(broken)}"
+    return Source(best.uri, best.manifest.digest, reason)
+
+
+def read_plan(store_uri: str, run: str) -> ChainPlan | None:
+    """The plan of a run, or None where the store holds none.
+
+    Raises:
+        ConfigError: it is damaged, or of another version of curricle.
+    """
+    place = join_uri(store_uri, run)
+    text = open_store(place).read(layout.PLAN)
+    return ChainPlan.from_stored(text, place) if text is not None else None
+
+
+def write_plan(plan: ChainPlan) -> str:
+    """Write a plan to its run's place; its URI."""
+    key = f"{plan.run_id}/{layout.PLAN}"
+    open_store(plan.store_uri).write(key, plan.to_stored().encode())
+    return join_uri(plan.store_uri, key)
+
+
+def last_stage_of_run(store_uri: str, run: str) -> str:
+    """The place of a run's last stage; empty where the store holds no such run.
+
+    Raises:
+        CheckpointError: the run is not complete.
+    """
+    plan = read_plan(store_uri, run)
+    if plan is None:
+        return ""
+    last = [stage for stage in plan.stages if stage.start != "skip"][-1]
+    if read_manifest(open_store(last.uri), "") is None:
+        raise CheckpointError(
+            f"run {run} is not complete: its last stage {last.name} has no {layout.MANIFEST} at {last.uri}; "
+            "run the same command again, it goes on from there"
+        )
+    return last.uri
+
+
+def _of_mlflow_run(run_id: str, what: str) -> Source:
+    """The stage that an MLflow run tracked: its tags and parameters say which."""
+    tracking = environment.mlflow_uri() or TrackingConfig().mlflow_uri
+    path = tracking.removeprefix("sqlite:///")
+    if path != tracking and not Path(path).is_file():
+        raise CheckpointError(
+            f"{what} looks like an MLflow run id, but {tracking} is not there; set {environment.MLFLOW_TRACKING_URI}"
+        )
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        run = MlflowClient(tracking).get_run(run_id)
+    except MlflowException as error:
+        raise CheckpointError(f"{what}: {tracking} knows no such run ({error.message})") from None
+    tags, params = run.data.tags, run.data.params
+    missing = [name for name in ("curricle.run", "curricle.stage") if name not in tags]
+    missing += [name for name in ("paths.store_uri",) if name not in params]
+    if missing:
+        raise CheckpointError(
+            f"{what}: the MLflow run {run.info.run_name} has no {', '.join(missing)}; it is no run of Curricle"
+        )
+    stage = _at(join_uri(params["paths.store_uri"], tags["curricle.run"], tags["curricle.stage"]), what)
+    return Source(stage.uri, stage.digest, f"MLflow run {run.info.run_name}")
+
+
+def find_checkpoints(store: Store, store_uri: str, stage: str) -> tuple[list[Candidate], list[str], list[str]]:
+    """All checkpoints of a stage in all runs: complete ones, why others are left out, and which stages have any.
+
+    ``last.ckpt`` is never among them: it is for resuming, not for continuing.
+    """
+    places = [place for run in survey(store).values() for place in run.stages.values() if place.checkpoints]
+    good, broken = [], []
+    for place in places:
+        if place.stage != stage:
+            continue
+        for name, files in sorted(place.checkpoints.items()):
+            prefix = f"{place.prefix}/{name}"
+            try:
+                manifest = read_manifest(store, prefix) if layout.MANIFEST in files else None
+            except CurricleError as error:
+                broken.append(f"{prefix} ({error})")
+                continue
+            loss = manifest.metrics.get("val_loss") if manifest else None
+            if manifest is None:
+                broken.append(f"{prefix} (no {layout.MANIFEST}: its upload never finished)")
+            elif not isinstance(loss, int | float) or loss != loss:
+                broken.append(f"{prefix} (its manifest gives no val_loss)")
+            else:
+                good.append(Candidate(join_uri(store_uri, prefix), loss, manifest))
+    return good, broken, sorted({place.stage for place in places})
+
+
+def _listing(uri: str) -> str:
+    """What lies at a place or beside it, for an error message."""
+    here = sorted({e.key.split("/")[0] for e in open_store(uri).list("")})
+    if here:
+        return f"it holds {', '.join(here[:8])}{' ...' if len(here) > 8 else ''}"
+    head = uri.rpartition("/")[0] or "."
+    beside = sorted({e.key.split("/")[0] for e in open_store(head).list("")})
+    if beside:
+        return f"it is empty or missing; {head} holds {', '.join(beside[:8])}{' ...' if len(beside) > 8 else ''}"
+    return f"neither it nor {head} holds anything"

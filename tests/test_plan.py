@@ -7,7 +7,8 @@ import pytest
 from curricle.config.load import Layer, build, read_overrides
 from curricle.errors import ConfigError
 from curricle.families.naics.config import NaicsConfig
-from curricle.plan import ChainPlan, Holdings, Source, StageInput, job_name, plan_chain, stage_digest
+from curricle.plan import REFERENCES, ChainPlan, Holdings, Source, StageInput, job_name, plan_chain, stage_digest
+from curricle.store.references import absolute
 
 
 def stage(name: str, *overrides: str, data: str = "d1") -> StageInput:
@@ -132,8 +133,33 @@ def test_contradictions_are_errors():
 
 def test_a_plan_survives_json():
     made = plan([stage("a"), stage("b")])
-    assert ChainPlan.from_json(made.to_json()) == made
-    assert ChainPlan.from_json(made.to_json()) != replace(made, run_id="other")
+    made = replace(
+        made,
+        stages=tuple(
+            replace(s, **{n: absolute(getattr(s, n)) for n in REFERENCES if getattr(s, n)}) for s in made.stages
+        ),
+    )
+    assert ChainPlan.from_stored(made.to_stored(), f"store/{made.run_id}") == replace(made, store_uri="store")
+
+
+def test_a_stored_plan_follows_its_store_and_holds_no_command():
+    text = plan([stage("a"), stage("b")]).to_stored()
+    moved = ChainPlan.from_stored(text, "minio://bucket/elsewhere/r")
+    assert moved.store_uri == "minio://bucket/elsewhere"
+    assert [s.uri for s in moved.stages] == [f"minio://bucket/elsewhere/r/{name}" for name in "ab"]
+    assert (
+        moved.stages[1].parent_uri == moved.stages[0].uri
+        and moved.stages[0].data_uri == "minio://bucket/elsewhere/data/d1"
+    )
+    assert "argv" not in text and moved.stages[0].argv[-1] == moved.stages[0].digest
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"format": 9}', '{"format": 2, "stages": [{}]}', '{"format": 2, "stages": 3}']
+)
+def test_a_damaged_plan_is_one_message(text):
+    with pytest.raises(ConfigError, match="store/r/plan.json.*make the plan again"):
+        ChainPlan.from_stored(text, "store/r")
 
 
 def test_job_names_are_dns_labels_that_tell_work_apart():

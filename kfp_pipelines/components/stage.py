@@ -27,15 +27,15 @@ def train_stage(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
 ) -> str:
-    """Train one stage: on this machine, or as a PyTorchJob with what is set on this task (GPUs, tolerations, secrets, volumes).
+    """Train one stage: here, or as a training job with what is set on this task (GPUs, tolerations, secrets, volumes).
 
     Args:
         plan_uri: The chain's plan.
         index: Place of the stage in the chain, from 0.
         parent_uri: Result that the stage continues from; empty from scratch.
-        launcher: local or pytorchjob.
+        launcher: Where it trains.
         task_config: What is set on the task, for the training pods.
-        model: The stage's manifest with its lineage; the weights stay in the store.
+        model: The stage's manifest with its lineage.
         metrics: The stage's metrics.
         report: The stage's page.
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from curricle.families.naics.coder import Coder
 from curricle.families.naics.prepare import load
 from curricle.families.naics.use import Scorer
-from curricle.steps.use import assign_csv
+from curricle.steps.assign import assign_csv
 from tests.benchmarks.naics_models import CACHE, open_trained
 from tests.benchmarks.report import OUTPUT, write_report
 
@@ -39,10 +40,11 @@ def main() -> None:
     entries = [t for t in load(model.data_dir).split("test") if t.kind == "entry"]
     chosen = [entries[i] for i in np.random.default_rng(0).permutation(len(entries))[: options.texts]]
     start, cpu = time.perf_counter(), time.process_time()
-    scorer = Scorer.load(model.folder, model.data_dir)
+    Scorer.load(model.folder, model.data_dir)
     cold = (time.perf_counter() - start, time.process_time() - cpu)
     start, cpu = time.perf_counter(), time.process_time()
-    scorer = Scorer.load(model.folder, model.data_dir)
+    coder = Coder(model.folder, lambda: model.data_dir)
+    coder.search(["warm"], 1)
     warm = (time.perf_counter() - start, time.process_time() - cpu)
     rows, right = [], 0
     with tempfile.TemporaryDirectory() as folder:
@@ -51,10 +53,10 @@ def main() -> None:
             writer = csv.writer(out)
             writer.writerow(["text", "code"])
             writer.writerows((t.text, t.code) for t in chosen)
-        scorer.search([t.text for t in chosen[:64]], 1)
+        coder.search([t.text for t in chosen[:64]], 1)
         for run in range(options.repeats):
             start, cpu = time.perf_counter(), time.process_time()
-            count = assign_csv(source, "text", output, lambda: scorer)
+            count = assign_csv(source, "text", output, lambda: coder)
             wall, used = time.perf_counter() - start, time.process_time() - cpu
             rows.append(
                 {
@@ -71,7 +73,7 @@ def main() -> None:
     waits = []
     for t in chosen[:50]:
         start = time.perf_counter()
-        scorer.search([t.text], 5)
+        coder.search([t.text], 5)
         waits.append(time.perf_counter() - start)
     median = float(np.median(waits))
     rows.append(

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from curricle.config.chain import load_stage
 from curricle.families.naics.config import NaicsConfig
+from curricle.steps.evaluate import data_of
 from curricle.steps.prepare import prepare_data
-from curricle.steps.resolve import resolve_source
+from curricle.steps.source import resolve_source
 from curricle.store.manifest import Manifest, fetch
 from tests.benchmarks.report import ROOT
 
@@ -31,11 +32,11 @@ def open_trained(uri: str, data: str) -> Trained:
     """The best checkpoint of a stage, or a checkpoint, at a path or URI.
 
     Args:
-        data: prepared data; empty takes what the model was trained with, whose place is often relative to the folder of the training.
+        data: prepared data; empty takes what the model was trained with.
     """
     source = resolve_source(uri, "")
     folder, manifest = fetch(source.uri, CACHE)
-    return Trained(source.uri, folder, manifest, fetch(data or manifest.lineage["data_uri"], CACHE)[0])
+    return Trained(source.uri, folder, manifest, fetch(data or data_of(manifest, source.uri), CACHE)[0])
 
 
 def stage_config(stage: str, *overrides: str, source: Path) -> NaicsConfig:

@@ -12,7 +12,7 @@ from kubernetes.client import ApiException
 from curricle.launch.pytorchjob.reasons import RETRYABLE, classify, phase
 from curricle.launch.pytorchjob.render import RUN
 from curricle.steps.relay import RunReader
-from curricle.steps.resolve import best_checkpoint
+from curricle.steps.source import best_checkpoint
 from curricle.store import layout, open_store
 from curricle.store.manifest import read_manifest
 from curricle.train.checkpoint import SPARE

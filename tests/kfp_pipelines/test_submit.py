@@ -44,7 +44,7 @@ def planned(store: str, run_id: str) -> None:
         stages, chain_name="chain_smoke", store_uri=store, start=None, holdings=Holdings(), resume=True, run_id=run_id
     )
     Path(store, run_id).mkdir(parents=True)
-    Path(store, run_id, "plan.json").write_text(plan.to_json())
+    Path(store, run_id, "plan.json").write_text(plan.to_stored())
 
 
 def write(path: str, record: dict) -> None:

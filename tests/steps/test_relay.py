@@ -21,7 +21,7 @@ def planned(store, *names):
         stages, chain_name="c", store_uri=str(store), start=None, holdings=Holdings(), resume=True, run_id="r"
     )
     (store / "r").mkdir(parents=True)
-    (store / "r" / layout.PLAN).write_text(plan.to_json())
+    (store / "r" / layout.PLAN).write_text(plan.to_stored())
     return [s.uri for s in plan.stages]
 
 

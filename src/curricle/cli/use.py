@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from curricle.cli.look import console
+from curricle.steps.assign import assign_csv
 from curricle.steps.evaluate import evaluate_model
 from curricle.steps.promote import promote as pin
 from curricle.steps.use import Model, open_model
@@ -48,7 +49,7 @@ def search(texts: tuple[str, ...], top: int, as_json: bool, store: str, model: s
 @MODEL
 def assign(source: Path, column: str, output: Path, store: str, model: str) -> None:
     """Assign a code to every row of a CSV: all columns are kept; code, title and confidence are added."""
-    rows = _open(store, model, "assign").assign(source, column, output)
+    rows = assign_csv(source, column, output, lambda: _open(store, model, "assign").coder())
     click.echo(f"{rows} rows → {output}", err=True)
 
 

@@ -127,7 +127,7 @@ def run_experiment(planned: Planned, launcher: Launcher, listen: Listener) -> Fi
         verdict = Verdict("promote", "a first training")
     folder = None
     if verdict.promotes:
-        checkpoint, _ = fetch(uri, cache_dir / "checkpoints")
+        checkpoint, manifest = fetch(uri, cache_dir / "checkpoints")
         backbone = planned.composed.backbone
         record = {
             "experiment": experiment.experiment_name,
@@ -138,7 +138,8 @@ def run_experiment(planned: Planned, launcher: Launcher, listen: Listener) -> Fi
             "config": _hyperparameters(config),
             "metrics": outcome.metrics | scores.metrics,
         }
-        folder = write_final(checkpoint, final_folder(config.paths.outputs_dir, backbone, planned.run_id), record)
+        target = final_folder(config.paths.outputs_dir, backbone, planned.run_id)
+        folder = write_final(checkpoint, manifest, target, record)
         promote(uri, config.paths.store_uri, verdict.reason)
     return Finished(uri, scores, verdict, folder)
 

@@ -15,11 +15,14 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from curricle.errors import CheckpointError
+from curricle.store import layout, references
+from curricle.store.manifest import Manifest
 
 FINAL_CACHE = Path("notebooks/final_training_cache.json")
 BEST_CACHE = Path("notebooks/best_configuration_cache.json")
@@ -30,16 +33,25 @@ def final_folder(outputs_dir: str | Path, backbone: str, run_id: str) -> Path:
     return Path(outputs_dir) / "final_training" / f"{backbone}_{run_id}"
 
 
-def write_final(checkpoint: Path, target: Path, record: Mapping[str, Any]) -> Path:
+def write_final(checkpoint: Path, manifest: Manifest, target: Path, record: Mapping[str, Any]) -> Path:
     """Copy a trained checkpoint to `target`, whole or not at all, and point the cache files at it; the checkpoint's new place.
 
     A folder of the same run is kept as it is: the same run holds the same model.
+
+    Args:
+        checkpoint: its files on this machine.
+        manifest: its manifest; the copy's references are made good for the new place.
+        record: what `run.json` says; `checkpoint_uri` is where the checkpoint lies in its store.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
             shutil.copytree(checkpoint, work / "checkpoint")
+            lineage = references.relocate(manifest.lineage, record["checkpoint_uri"], str(target / "checkpoint"), "")
+            (work / "checkpoint" / layout.MANIFEST).write_text(
+                replace(manifest, lineage=lineage).to_json(), encoding="utf-8"
+            )
             _write(work / "run.json", {"created": datetime.now(UTC).isoformat(timespec="seconds"), **record})
             work.chmod(0o755)
             work.rename(target)

@@ -28,12 +28,7 @@ def publish_checkpoint(
     store, place = open_store(store_uri), join_uri(store_uri, prefix)
     there = read_manifest(store, prefix)
     if there is None or there.digest != manifest.digest:
-        lineage = {
-            key: references.refer(references.resolve(value, source.uri), place, store_uri)
-            if key.endswith("_uri")
-            else value
-            for key, value in manifest.lineage.items()
-        }
+        lineage = references.relocate(manifest.lineage, source.uri, place, store_uri)
         lineage["published_from"] = references.refer(source.uri, place, store_uri)
         publish(
             store,

@@ -131,10 +131,8 @@ def find_start(asked: Asked, name: str) -> Start:
         return Start(None, "scratch", located.reasons)
     try:
         return start_at(located.place, name, asked.store_uri, located)
-    except CurricleError as error:
-        if isinstance(error, CheckpointError):
-            raise CheckpointError(f"{located.why}: {error}") from None
-        raise
+    except CheckpointError as error:
+        raise type(error)(f"{located.why}: {error}") from None
 
 
 def start_at(place: str, name: str, store_uri: str, located: Place | None = None) -> Start:
@@ -331,6 +329,8 @@ def explain_checkpoint(
         cache_dir = Path(paths.get("cache_dir") or PathsConfig().cache_dir) / "checkpoints"
         source = resolve_source(located.place, asked.store_uri, asked="checkpoint")
         return fetch(source.uri, cache_dir)[0], located
+    except MissingCheckpointError as error:
+        raise MissingCheckpointError(f"{located.why}: {error}") from None
     except CurricleError as error:
         raise CheckpointError(f"{located.why}: {error}") from None
 

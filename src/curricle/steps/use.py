@@ -10,7 +10,7 @@ from typing import Any
 
 from curricle.errors import CheckpointError
 from curricle.registry import FamilyEntry
-from curricle.steps.assign import assign_csv
+from curricle.steps.assign import Coder, assign_csv
 from curricle.steps.evaluate import CACHE, data_of, entry_of, evaluate_model
 from curricle.steps.promote import default_model
 from curricle.steps.source import resolve_source
@@ -55,8 +55,12 @@ class Model:
 
     def assign(self, source: Path | str, column: str, output: Path | str) -> int:
         """Code every row of a CSV file; the number of rows. See `steps.assign.assign_csv`."""
+        return assign_csv(Path(source), column, Path(output), self.coder)
+
+    def coder(self) -> Coder:
+        """What codes texts, for `assign_csv`."""
         self._verb("assign")
-        return assign_csv(Path(source), column, Path(output), lambda: self._opened)
+        return self._opened
 
     def export(self, output: Path | str, kind: str) -> None:
         """Write what the model learned in a form that other programs read."""

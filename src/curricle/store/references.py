@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections.abc import Mapping
 
 from curricle.store import join_uri, layout, open_store
 
@@ -21,13 +22,17 @@ def absolute(uri: str) -> str:
 
 
 def refer(uri: str, place: str, store_uri: str) -> str:
-    """How the artifact at `place` names `uri`: relative when both lie in the store at `store_uri`, else in full. Empty stays empty."""
+    """How the artifact at `place` names `uri`: relative when both lie in the store at `store_uri`, else in full. Empty stays empty.
+
+    Without a store (an artifact that was copied out of one) every reference is in full.
+    """
     if not uri:
         return ""
     target, root, here = absolute(uri), absolute(store_uri), absolute(place)
-    if not (_inside(target, root) and _inside(here, root)):
+    if not store_uri or not (_inside(target, root) and _inside(here, root)):
         return target
-    return posixpath.relpath(target.removeprefix(root).lstrip("/") or ".", here.removeprefix(root).lstrip("/") or ".")
+    path = posixpath.relpath(target.removeprefix(root).lstrip("/") or ".", here.removeprefix(root).lstrip("/") or ".")
+    return path if path.startswith("../") else f"./{path}"
 
 
 def _inside(uri: str, root: str) -> bool:
@@ -44,6 +49,14 @@ def resolve(reference: str | None, place: str) -> str:
         joined = posixpath.normpath(posixpath.join(path, reference))
         return f"{scheme}://{joined}" if sep else joined
     return _found_again(reference, place)
+
+
+def relocate(lineage: Mapping[str, str | None], place: str, target: str, store_uri: str) -> dict[str, str | None]:
+    """A manifest's lineage as it reads in a copy of the artifact at `target`: what ends in ``_uri`` is a reference, the rest stays."""
+    return {
+        key: refer(resolve(value, place), target, store_uri) if key.endswith("_uri") else value
+        for key, value in lineage.items()
+    }
 
 
 def _found_again(reference: str, place: str) -> str:

@@ -11,7 +11,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
-from curricle.cli.naics import export
+from curricle.cli.use import export
 from curricle.config.load import to_tree
 from curricle.families.naics.config import Curriculum
 from curricle.families.naics.use import open_checkpoint

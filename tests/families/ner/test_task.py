@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from curricle.errors import CheckpointError, ConfigError, DataError
 from curricle.families.ner.config import NerConfig, NerData, NerLora, NerModel
 from curricle.families.ner.evaluate import evaluate
-from curricle.families.ner.forgetting import judge, matrix, score
+from curricle.families.ner.forgetting import score
 from curricle.families.ner.predict import load_tagger, predict, predict_lines
 from curricle.families.ner.prepare import fingerprint, prepare
 from curricle.ner import create_model_and_tokenizer
@@ -246,13 +246,3 @@ def test_a_checkpoint_is_picked_by_both_domains_and_pays_threefold_for_what_the_
     assert score(before, {"old": 0.59, "new": 0.7}, 0.0) == pytest.approx(0.645)
     worse = score(before, {"old": 0.59, "new": 0.7}, 0.0) - score(before, {"old": 0.57, "new": 0.7}, 0.0)
     assert worse == pytest.approx(3 * 0.02 / 2)
-
-
-def test_the_gate_says_why(tmp_path):
-    before = {"old": 0.62, "new": 0.0}
-    assert judge(before, {"old": 0.615, "new": 0.7}, min_gain=0.05).decision == "promote"
-    held = judge(before, {"old": 0.5, "new": 0.7})
-    assert held.decision == "hold" and "old 0.6200 → 0.5000" in held.reason and "beyond" in held.reason
-    with pytest.raises(DataError, match="old after"):
-        judge(before, {"new": 1.0})
-    assert matrix(["a", "b"], [{"x": 0.5}, {"x": 0.4, "y": 0.7}]).splitlines()[1].endswith("-")

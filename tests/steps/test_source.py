@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from curricle.errors import CheckpointError
-from curricle.steps.resolve import best_checkpoint, resolve_source
+from curricle.steps.source import best_checkpoint, resolve_source
 from curricle.store import layout, open_store
 from curricle.store.manifest import publish
 

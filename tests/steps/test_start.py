@@ -1,4 +1,4 @@
-"""Checkpoint resolution: checks 27-31 of the specification."""
+"""What a continued training starts from: which source decides, what it leads to, and what is wrong with one."""
 
 import json
 import struct
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from curricle.errors import CheckpointError
-from curricle.families.ner.resolve import check_checkpoint, explain_checkpoint, resolve_checkpoint_path
+from curricle.steps.start import Asked, asked_of, explain_checkpoint, find_start, resolve_checkpoint_path
 from curricle.store import open_store
-from curricle.store.manifest import publish
+from curricle.store.manifest import publish, read_manifest
 
 HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
 WEIGHTS = struct.pack("<Q", len(HEADER)) + HEADER + b"\0\0\0\0"
@@ -40,12 +40,8 @@ def test_the_environment_goes_before_the_config_and_the_config_before_the_cache(
     c = checkpoint(tmp_path / "c/checkpoint")
     previous = cache(tmp_path / "cache.json", {"output_dir": str(tmp_path / "c")})
     config = {"training": {"checkpoint": {"source_path": str(b)}}}
-    found = explain_checkpoint(config, previous, environ={"CHECKPOINT_PATH": str(a)})
-    assert (
-        (found.path, found.source) == (a, "environment")
-        and len(found.reasons) == 3
-        and found.facts.labels == ("O", "B-X")
-    )
+    path, place = explain_checkpoint(config, previous, environ={"CHECKPOINT_PATH": str(a)})
+    assert (path, place.via) == (a, "environment") and len(place.reasons) == 3
     assert resolve_checkpoint_path(config, previous, environ={}) == b
     assert resolve_checkpoint_path({"checkpoint": {"source_path": str(b)}}, previous, environ={}) == b
     assert resolve_checkpoint_path({}, previous, environ={}) == c
@@ -71,8 +67,8 @@ def test_a_store_uri_leads_to_a_verified_copy(tmp_path):
 
 
 def test_nothing_set_is_scratch_only_where_no_checkpoint_is_asked_for(tmp_path):
-    found = explain_checkpoint({}, environ={})
-    assert found.path is None and found.source == "scratch" and len(found.reasons) == 4
+    path, place = explain_checkpoint({}, environ={})
+    assert path is None and place.via == "scratch" and len(place.reasons) == 4
     with pytest.raises(CheckpointError, match="allow_scratch"):
         resolve_checkpoint_path({"checkpoint": {"validate": True}}, environ={})
     assert resolve_checkpoint_path({"checkpoint": {"allow_scratch": True}}, environ={}) is None
@@ -116,45 +112,56 @@ def test_each_fault_of_a_cache_file_has_its_reason(tmp_path, content, problem):
         resolve_checkpoint_path({}, path, environ={})
 
 
-@pytest.mark.parametrize(
-    ("files", "problem"),
-    [
-        ({"config__json": None}, "holds no config.json"),
-        ({"config__json": "{"}, "config.json is not JSON"),
-        ({"model__safetensors": None}, "holds no weights"),
-        ({"model__safetensors": b""}, "is empty"),
-        ({"model__safetensors": WEIGHTS[:-1]}, "is cut off"),
-        ({"model__safetensors": b"abc"}, "no whole safetensors"),
-        ({"tokenizer__json": None}, "holds no tokenizer"),
-        (
-            {
-                "config__json": json.dumps(
-                    {"architectures": ["BertForTokenClassification"], "id2label": {"0": "O", "2": "X"}}
-                )
-            },
-            "no entry '1'",
-        ),
-    ],
-)
-def test_a_damaged_checkpoint_is_refused(tmp_path, files, problem):
-    with pytest.raises(CheckpointError, match=problem):
-        check_checkpoint(checkpoint(tmp_path / "c", **files))
-
-
-def test_shards_adapters_and_trainer_folders_are_taken(tmp_path):
-    index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
-    shards = checkpoint(
-        tmp_path / "s",
-        **{"model.safetensors": None, "model.safetensors.index.json": index, "model-1.safetensors": WEIGHTS},
+def test_a_uri_stays_a_uri_so_that_a_training_elsewhere_sees_it(tmp_path):
+    store = f"file://{tmp_path}/store"
+    publish(
+        open_store(store),
+        "run/model",
+        checkpoint(tmp_path / "made"),
+        kind="checkpoint",
+        digest="d",
+        info={"family": "ner"},
     )
-    with pytest.raises(CheckpointError, match="lacks model-2"):
-        check_checkpoint(shards)
-    (shards / "model-2.safetensors").write_bytes(WEIGHTS)
-    assert check_checkpoint(shards).kind == "sharded"
-    (tmp_path / "p").mkdir()
-    (tmp_path / "p/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "base"}))
-    (tmp_path / "p/adapter_model.safetensors").write_bytes(WEIGHTS)
-    assert check_checkpoint(tmp_path / "p").base_model == "base"
-    for step in (500, 1000):
-        checkpoint(tmp_path / f"t/checkpoint-{step}")
-    assert check_checkpoint(tmp_path / "t").path.name == "checkpoint-1000"
+    start = find_start(Asked(source_path=f"{store}/run/model", store_uri=store), "ner")
+    assert start.source.uri == f"{store}/run/model" and start.source.digest == "d" and start.folder is None
+
+
+def test_a_checkpoint_of_another_family_is_refused_by_name(tmp_path):
+    store = str(tmp_path / "store")
+    publish(
+        open_store(store),
+        "run/model",
+        checkpoint(tmp_path / "made"),
+        kind="checkpoint",
+        digest="d",
+        info={"family": "naics"},
+    )
+    with pytest.raises(CheckpointError, match="is a checkpoint of naics; a training of ner cannot start from it"):
+        find_start(Asked(source_path=f"{store}/run/model", store_uri=store), "ner")
+
+
+def test_a_foreign_folder_is_planned_as_its_copy_in_the_store_and_copied_only_when_it_is_needed(tmp_path):
+    store, made = str(tmp_path / "store"), checkpoint(tmp_path / "made")
+    start = find_start(Asked(environment=str(made), store_uri=store), "ner")
+    assert start.source.uri.startswith(f"{store}/imported/ner-") and not Path(store).exists()
+    start.ensure()
+    start.ensure()
+    copied = read_manifest(open_store(start.source.uri), "")
+    assert copied.digest == start.source.digest and set(copied.files) == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+
+
+def test_the_block_of_a_configuration_asks_the_question(tmp_path):
+    asked = asked_of({"training": {"checkpoint": {"source_path": "x"}}, "paths": {"store_uri": "s"}}, run_id="r")
+    assert (asked.source_path, asked.store_uri, asked.run_id, asked.required) == ("x", "s", "r", True)
+    assert not asked_of({}).required and not asked_of({"checkpoint": {"allow_scratch": True}}).required
+    with pytest.raises(CheckpointError, match="must be a mapping"):
+        asked_of({"checkpoint": "x"})
+
+
+def test_the_errors_are_those_that_the_guide_names(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        find_start(Asked(environment=f"{tmp_path}/absent/x"), "ner")

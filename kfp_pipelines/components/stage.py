@@ -31,8 +31,8 @@ def train_stage(
 
     Args:
         plan_uri: The chain's plan.
-        index: Place of the stage in the chain, from 0.
-        parent_uri: Result that the stage continues from; empty from scratch.
+        index: Its place in the chain, from 0.
+        parent_uri: What it continues; empty for scratch.
         launcher: Where it trains.
         task_config: What is set on the task, for the training pods.
         model: The stage's manifest with its lineage.
@@ -60,11 +60,11 @@ def reuse_stage(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
 ) -> str:
-    """Hand on a stage that is complete already, or the parent when the stage was not selected.
+    """Hand on a complete stage, or the parent of one that was not selected.
 
     Args:
         plan_uri: The chain's plan.
-        index: Place of the stage in the chain, from 0.
+        index: Its place in the chain, from 0.
         parent_uri: Result of the stage before; empty for none.
         model: The stage's manifest with its lineage.
         metrics: The stage's metrics.

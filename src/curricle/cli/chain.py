@@ -12,12 +12,12 @@ from curricle.cli.look import Progress, console, plan_table, runs_table
 from curricle.config.chain import list_chains, list_curricula, load_stage
 from curricle.config.load import read_yaml
 from curricle.errors import ConfigError, CurricleError
-from curricle.launch import open_launcher
+from curricle.launch import LAUNCHERS, open_launcher
 from curricle.plan import ChainPlan
 from curricle.steps.chain import ChainRequest, make_plan, run_chain
 from curricle.steps.prepare import prepare_data
-from curricle.steps.render import render_jobs
 from curricle.steps.show import describe_run, list_runs
+from curricle.steps.train import job_of
 
 DEFAULT_STAGES = ("01_stage", "02_stage", "03_stage", "04_stage", "05_stage")
 
@@ -43,7 +43,7 @@ RESUME = click.option(
     help="Skip complete stages and resume interrupted ones; false trains again.",
 )
 LAUNCHER = click.option(
-    "--launcher", type=click.Choice(["local", "pytorchjob"]), default="local", show_default=True, help="Where jobs run."
+    "--launcher", type=click.Choice(LAUNCHERS), default="local", show_default=True, help="Where jobs run."
 )
 RUN_ID = click.option("--run-id", default="", help="Name of the run; default sequential_<stages>.")
 
@@ -144,11 +144,12 @@ def plan(
     if as_json:
         click.echo(planned.to_json())
         return
-    if launcher == "pytorchjob":
+    jobs = [job_of(planned, stage) for stage in planned.stages if stage.start in ("scratch", "continued")]
+    manifests = open_launcher(launcher).manifests(jobs)
+    if manifests:
         console.stderr = True  # standard output holds the manifests alone: `... | kubectl apply --dry-run=server -f -`
     plan_table(planned, values)
-    if launcher == "pytorchjob":
-        click.echo(render_jobs(planned), nl=False)
+    click.echo(manifests, nl=False)
 
 
 @click.command()

@@ -11,7 +11,7 @@ from typing import Any
 
 from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.launch.job import Job, Launcher
-from curricle.launch.pytorchjob.client import run_with_retries
+from curricle.launch.retry import run_with_retries
 from curricle.plan import ChainPlan, StagePlan
 from curricle.steps.resolve import best_checkpoint
 from curricle.store import Store, join_uri, layout, open_store, split_uri

@@ -1,8 +1,9 @@
 """What preflight says of a cluster, from what its API answers."""
 
 from curricle.errors import JobError
-from curricle.launch.pytorchjob.preflight import RIGHTS, check_cluster
-from curricle.launch.pytorchjob.render import ClusterOptions
+from curricle.launch.kubernetes.options import ClusterOptions
+from curricle.launch.kubernetes.preflight import check_cluster, rights
+from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
 
 
 class Api:
@@ -33,7 +34,7 @@ class Api:
 
 
 def look(api: Api) -> dict:
-    return {f.name: f for f in check_cluster(api, ClusterOptions(image="x:1", queue="team", gpus=2))}
+    return {f.name: f for f in check_cluster(PYTORCHJOB, api, ClusterOptions(image="x:1", queue="team", gpus=2))}
 
 
 def test_a_good_cluster_has_nothing_to_do():
@@ -72,4 +73,4 @@ def test_the_rights_are_those_of_the_launchers_role():
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert set(RIGHTS) <= granted
+    assert set(rights(PYTORCHJOB)) <= granted

@@ -9,7 +9,7 @@ import inspect
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,12 @@ from curricle.errors import ConfigError, Finding, JobError
 from curricle.launch import LAUNCHERS, check_launcher, open_launcher
 from curricle.launch.job import RUN, Job, Launcher
 from curricle.launch.kubernetes.client import KubernetesLauncher
+from curricle.launch.kubernetes.kind import JobKind
 from curricle.launch.kubernetes.options import ClusterOptions
 from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
 from curricle.launch.local import LocalLauncher
 from tests.launch.kubernetes.memory import FAST, Cluster
+from tests.laws.toykind import ToyKind
 
 VERBS = sorted(name for name, _ in inspect.getmembers(Launcher, inspect.isfunction) if not name.startswith("_"))
 
@@ -74,15 +76,16 @@ class OnThisMachine(Place):
 class OnACluster(Place):
     """The Kubernetes launcher of one kind of job, over a cluster in memory."""
 
-    def __init__(self) -> None:
-        self.cluster = Cluster()
-        self.launcher = KubernetesLauncher(PYTORCHJOB, ClusterOptions(image="x:1"), self.cluster, waits=FAST)
+    def __init__(self, kind: JobKind, pod_name: str, success: str) -> None:
+        """`pod_name`: what follows the job's name in that of its first pod; `success`: the condition of a job that went well."""
+        self.cluster, self.pod_name, self.success = Cluster(), pod_name, success
+        self.launcher = KubernetesLauncher(kind, ClusterOptions(image="x:1"), self.cluster, waits=FAST)
 
     def job(self, name: str, code: str = "pass", *, run: str = "r1", digest: str = "d1") -> Job:
         return Job(name, ("-c", code), 1, 1, labels={RUN: run}, digest=digest)
 
     def let_it_end(self, job: Job, exit_code: int) -> None:
-        self.cluster.end(job.name, exit_code)
+        self.cluster.end(job.name, exit_code, pod_name=self.pod_name, success=self.success)
 
     def is_there(self, job: Job) -> bool:
         return job.name in self.cluster.jobs
@@ -91,13 +94,21 @@ class OnACluster(Place):
         pass
 
 
-PLACES = {"local": OnThisMachine, "pytorchjob": OnACluster}
+PLACES: dict[str, Callable[[], Place]] = {
+    "local": OnThisMachine,
+    "pytorchjob": lambda: OnACluster(PYTORCHJOB, "master-0", "Succeeded"),
+    "toyjob": lambda: OnACluster(ToyKind(), "node-0-0-x7k2p", "Complete"),
+}
+"""The launchers that there are, and a kind of job that shows that a further one is a matter of one file."""
 LONG = "import time; time.sleep(60)"
 
 
-@pytest.fixture(params=LAUNCHERS)
+def test_every_launcher_has_a_place_here():
+    assert set(LAUNCHERS) == set(PLACES) - {"toyjob"}
+
+
+@pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    assert set(PLACES) == set(LAUNCHERS), "a launcher has no place here, so nothing holds it to the laws"
     place = PLACES[request.param]()
     assert place.launcher.name == request.param
     yield place
@@ -209,3 +220,15 @@ def test_an_unknown_launcher_is_refused_with_the_nearest(name: str, advice: str)
     for refuse in (check_launcher, open_launcher):
         with pytest.raises(ConfigError, match=f"no launcher {name!r}; .*{advice}"):
             refuse(name)
+
+
+def test_a_further_kind_of_job_is_rendered_by_its_own_names():
+    """Nothing of a PyTorchJob is left in what the Kubernetes launcher makes and says of another kind."""
+    place = PLACES["toyjob"]()
+    job = dataclasses.replace(place.job("a-job"), nodes=3)
+    text = place.launcher.manifests([job])
+    assert "kind: ToyJob" in text and "a-job-node-0-0.a-job:29500" in text and "pytorch" not in text.lower()
+    with pytest.raises(ConfigError, match="at most 40"):
+        place.launcher.render(dataclasses.replace(job, name="n" * 41))
+    finding = place.launcher.preflight(("-c", "pass"))[0]
+    assert (finding.name, finding.advice) == ("ToyJob API", "Install the toy operator.")

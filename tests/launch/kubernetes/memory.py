@@ -73,10 +73,10 @@ class Cluster:
     def operator_images(self):
         return ["operator:1"]
 
-    def end(self, name, exit_code):
+    def end(self, name, exit_code, *, pod_name="master-0", success="Succeeded"):
         """Let a job's only pod end, and the job with it."""
-        self.pods[name] = [pod(f"{name}-master-0", exit_code, "said by the rank" if exit_code else "")]
-        self.now(name, "Failed" if exit_code else "Succeeded")
+        self.pods[name] = [pod(f"{name}-{pod_name}", exit_code, "said by the rank" if exit_code else "")]
+        self.now(name, "Failed" if exit_code else success)
 
     def now(self, name, condition, message=""):
         self.jobs[name]["status"] = {"conditions": [{"type": condition, "status": "True", "message": message}]}

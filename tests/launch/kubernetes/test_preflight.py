@@ -1,9 +1,12 @@
 """What preflight says of a cluster, from what its API answers."""
 
-from curricle.errors import JobError
+from curricle.errors import Finding, JobError
+from curricle.launch.kubernetes.client import KubernetesLauncher
 from curricle.launch.kubernetes.options import ClusterOptions
 from curricle.launch.kubernetes.preflight import check_cluster, rights
 from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
+from curricle.launch.probe import findings_line
+from tests.launch.kubernetes.memory import FAST, Cluster
 
 
 class Api:
@@ -57,6 +60,52 @@ def test_what_may_not_be_read_is_said_and_fails_nothing():
     found = look(Api(blind=True))
     unseen = {name for name, f in found.items() if f.ok and f.advice}
     assert unseen == {"operator version", "queue team", "nvidia.com/gpu"}
+
+
+class Worker(Cluster):
+    """A cluster whose operator makes a pod at once, which prints a probe's findings and ends."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.served, self.made, self.log = ("pytorchjobs",), [], log
+
+    def create_job(self, body):
+        name = body["metadata"]["name"]
+        super().create_job(body)
+        self.made.append(body)
+        self.logs[f"{name}-master-0"] = f"2026-01-01T00:00:00Z {self.log}\n".encode()
+        self.end(name, 0)
+        return body
+
+
+def probed(cluster, **changes):
+    options = ClusterOptions(image="x:1", gpus=2, **changes)
+    return KubernetesLauncher(PYTORCHJOB, options, cluster, waits=FAST).preflight(("-m", "probe"))
+
+
+def test_the_workers_own_findings_come_after_those_of_the_account():
+    told = [Finding("store, worker: write", False, "denied", "grant it")]
+    cluster = Worker(findings_line(told))
+    findings = probed(cluster, service_account="worker")
+    assert [f.name for f in findings] == [
+        "PyTorchJob API", "rights", "operator version", "nvidia.com/gpu", "probe pod", "store, worker: write",
+    ]  # fmt: skip
+    assert findings[-1:] == told and "ran as worker" in findings[-2].detail
+    (body,) = cluster.made
+    assert "gpu" not in str(body["spec"]) and cluster.jobs == {}
+
+
+def test_a_probe_without_findings_is_one_itself():
+    finding = probed(Worker("Traceback"))[-1]
+    assert (finding.name, finding.ok) == ("probe pod", False) and finding.advice
+
+
+def test_no_pod_is_started_where_no_job_can_be_made():
+    cluster = Worker("")
+    cluster.served = ()
+    findings = probed(cluster)
+    assert [f.name for f in findings if not f.ok] == ["PyTorchJob API"] and cluster.made == []
+    assert findings[0].advice == "Install the Kubeflow training operator v1."
 
 
 def test_the_rights_are_those_of_the_launchers_role():

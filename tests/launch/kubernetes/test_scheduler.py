@@ -86,6 +86,17 @@ def test_what_a_pytorchjob_cannot_do_is_refused(spoil, app):
         manifest(PYTORCHJOB, app, Opts())
 
 
+def test_settings_of_a_role_are_checked_like_those_of_a_cluster(app):
+    app.roles[0].metadata["pytorchjob"] = {"volumes": [{"name": "data"}], "gpus": 3}
+    pod = manifest(PYTORCHJOB, app, Opts())["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    assert (
+        pod["volumes"][-1] == {"name": "data"} and pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "3"
+    )
+    app.roles[0].metadata["pytorchjob"] = {"volume": []}
+    with pytest.raises(ConfigError, match="volume: unknown key; did you mean 'volumes'"):
+        manifest(PYTORCHJOB, app, Opts())
+
+
 def test_run_status_log_list_and_cancel(app, runner):
     shown = str(runner.dryrun(app, "pytorchjob", {"namespace": "team"}))
     assert yaml.safe_load(shown)["kind"] == "PyTorchJob"

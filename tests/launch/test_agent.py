@@ -59,15 +59,15 @@ def until_ready(agent, processes):
 
 def left(tmp_path) -> list[str]:
     """Processes whose command line names this test's folder."""
-    found = []
+    commands = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             text = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
         if str(tmp_path) in text:
-            found.append(text)
-    return found
+            commands.append(text)
+    return commands
 
 
 def gone(tmp_path, seconds=15) -> bool:

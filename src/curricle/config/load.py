@@ -292,8 +292,7 @@ class _Builder:
             items = typing.get_args(kind)
             if items[-1] is Ellipsis:
                 items = (items[0],) * len(value)
-            elif len(items) != len(value):
-                raise TypeError
+            # Another length than the declared one is a ValueError of zip.
             return tuple(self.convert(item, one, at) for item, one in zip(items, value, strict=True))
         if origin is dict:
             if not isinstance(value, dict):

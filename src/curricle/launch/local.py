@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from curricle.errors import Finding, JobError
 from curricle.launch import agent
-from curricle.launch.job import RUN, Job, Outcome, Reason
+from curricle.launch.job import RUN, Job, Launcher, Outcome, Reason
 
 if TYPE_CHECKING:
     from torchx.runner import Runner
@@ -221,7 +221,7 @@ def _reason(code: int) -> Reason:
     return _REASONS.get(code, "error")
 
 
-def open_launcher(task_config: str) -> LocalLauncher:
+def open_launcher(task_config: str) -> Launcher:
     """The launcher of this machine; what was set on a KFP task has no meaning here."""
     return LocalLauncher()
 

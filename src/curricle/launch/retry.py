@@ -49,9 +49,8 @@ def _run_once(launcher: Launcher, job: Job, on_log: Callable[[str], None]) -> Ou
     handle = launcher.submit(job)
     try:
         return launcher.wait(handle, on_log)
-    except (
-        JobError
-    ):  # SIGTERM (`Interrupted`) too: the launcher has deleted the job, or it goes on and can be attached to
+    except JobError:
+        # SIGTERM (`Interrupted`) too: the launcher has deleted the job, or it goes on and can be attached to.
         raise
     except BaseException:
         launcher.cancel(handle)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from curricle.errors import ConfigError, Finding, StoreError
 from curricle.launch import open_launcher
-from curricle.store import Store, open_store
+from curricle.store import open_store
 
 _SIZE = 1 << 20
 
@@ -50,14 +50,13 @@ def check_store(uri: str) -> list[Finding]:
             findings.append(Finding(name, False, str(error), advice))
         return findings[-1].ok
 
-    stores: list[Store] = []
-    if not attempt(
-        "open",
-        lambda: stores.append(open_store(uri)) or stores[0].uri,
-        "Correct the URI or set the variables that it names (docs/stores.md).",
-    ):
-        return findings
-    store, folder = stores[0], f"curricle-preflight-{uuid.uuid4().hex}"
+    try:
+        store = open_store(uri)
+    except StoreError as error:
+        advice = "Correct the URI or set the variables that it names (docs/stores.md)."
+        return [Finding("open", False, str(error), advice)]
+    findings.append(Finding("open", True, store.uri))
+    folder = f"curricle-preflight-{uuid.uuid4().hex}"
     key, data = f"{folder}/probe.bin", os.urandom(_SIZE)
 
     def write() -> str:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from curricle.errors import CheckpointError, Interrupted, JobError
-from curricle.launch.job import Job, Launcher
+from curricle.launch.job import RUN, Job, Launcher
 from curricle.launch.retry import run_with_retries
 from curricle.plan import ChainPlan, StagePlan
 from curricle.steps.resolve import best_checkpoint
@@ -106,7 +106,7 @@ def job_of(plan: ChainPlan, stage: StagePlan) -> Job:
         argv=(*stage.argv, "--progress", "json"),
         nodes=trainer["num_nodes"],
         processes_per_node=trainer["devices"],
-        labels={"curricle.dev/run": plan.run_id, "curricle.dev/stage": stage.name},
+        labels={RUN: plan.run_id, "curricle.dev/stage": stage.name},
         digest=stage.digest,
         heartbeat=join_uri(stage.uri, layout.HEARTBEAT),
     )

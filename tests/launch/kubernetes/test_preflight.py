@@ -41,8 +41,8 @@ def look(api: Api) -> dict:
 
 
 def test_a_good_cluster_has_nothing_to_do():
-    found = look(Api())
-    assert len(found) == 5 and all(f.ok and not f.advice for f in found.values())
+    findings = look(Api())
+    assert len(findings) == 5 and all(f.ok and not f.advice for f in findings.values())
 
 
 def test_every_fault_is_its_own_finding_with_what_to_do():
@@ -57,8 +57,8 @@ def test_every_fault_is_its_own_finding_with_what_to_do():
 
 
 def test_what_may_not_be_read_is_said_and_fails_nothing():
-    found = look(Api(blind=True))
-    unseen = {name for name, f in found.items() if f.ok and f.advice}
+    findings = look(Api(blind=True))
+    unseen = {name for name, f in findings.items() if f.ok and f.advice}
     assert unseen == {"operator version", "queue team", "nvidia.com/gpu"}
 
 

@@ -156,8 +156,8 @@ def waiting(why, message="", key="containerStatuses"):
     ],
 )
 def test_a_container_that_cannot_start_says_why_and_for_how_long(pod, reason, final):
-    found = reasons.stuck([pod], NOW)
-    assert (found.reason, found.final, found.seconds) == (reason, final, 90)
+    stuck = reasons.stuck([pod], NOW)
+    assert (stuck.reason, stuck.final, stuck.seconds) == (reason, final, 90)
 
 
 def test_a_pod_that_fits_no_node_has_the_schedulers_words():

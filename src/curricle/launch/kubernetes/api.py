@@ -168,7 +168,7 @@ class KubernetesApi:
     def create_job(self, body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Create a job, strictly: a field that the server does not know is an error. `dry_run` only asks it."""
         what = f"create {self._kind.kind} {body['metadata']['name']!r} in namespace {self.namespace!r}"
-        extra = {"dry_run": "All"} if dry_run else {}
+        extra: dict[str, Any] = {"dry_run": "All"} if dry_run else {}
         create = self._jobs.create_namespaced_custom_object
         try:
             return self._call(what, create, *self._place, body, field_validation="Strict", **extra)

@@ -83,8 +83,8 @@ class KubernetesLauncher:
         deadline = time.monotonic() + self.waits.gone
         while True:
             attempts = self._attempts(job.name)
-            for there in attempts:
-                self._same_work(job, there)
+            for existing in attempts:
+                self._same_work(job, existing)
             last = attempts[-1] if attempts else None
             going = last is not None and "deletionTimestamp" in last["metadata"]
             if last is not None and not going and self.kind.phase(last) != "failed":
@@ -162,11 +162,11 @@ class KubernetesLauncher:
                 self.api.patch_job(job["metadata"]["name"], {"metadata": {"ownerReferences": [*owners, ours]}})
         return self._handle(job)
 
-    def _same_work(self, job: Job, there: dict[str, Any]) -> None:
-        theirs = (there["metadata"].get("annotations") or {}).get(DIGEST)
+    def _same_work(self, job: Job, existing: dict[str, Any]) -> None:
+        theirs = (existing["metadata"].get("annotations") or {}).get(DIGEST)
         if theirs != job.digest:
             raise JobError(
-                f"{self.kind.kind} {there['metadata']['name']!r} in namespace {self.options.namespace!r} does other work: its {DIGEST} is "
+                f"{self.kind.kind} {existing['metadata']['name']!r} in namespace {self.options.namespace!r} does other work: its {DIGEST} is "
                 f"{theirs!r}, this job's is {job.digest!r}. Delete it, or run under another name",
                 reason="refused",
                 exit_code=2,

@@ -135,7 +135,7 @@ def _env(job: Job, options: ClusterOptions) -> list[dict[str, Any]]:
         **options.env,
         **job.env,
     }
-    entries = {name: {"name": name, "value": value} for name, value in plain.items()}
+    entries: dict[str, dict[str, Any]] = {name: {"name": name, "value": value} for name, value in plain.items()}
     for name, (secret, key) in options.env_from_secrets.items():
         entries[name] = {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
     for entry in options.env_entries:

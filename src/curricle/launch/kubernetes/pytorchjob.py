@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from curricle.launch.job import Job
-from curricle.launch.kubernetes.client import KubernetesLauncher, open_from_environment
-from curricle.launch.kubernetes.kind import Phase
+from curricle.launch.job import Job, Launcher
+from curricle.launch.kubernetes.client import open_from_environment
+from curricle.launch.kubernetes.kind import JobKind, Phase
 from curricle.launch.kubernetes.options import ClusterOptions
 from curricle.launch.kubernetes.reasons import conditions
 
@@ -113,9 +113,9 @@ class PyTorchJob:
         return 1 + int(number)
 
 
-PYTORCHJOB = PyTorchJob()
+PYTORCHJOB: JobKind = PyTorchJob()
 
 
-def open_launcher(task_config: str) -> KubernetesLauncher:
+def open_launcher(task_config: str) -> Launcher:
     """The launcher of a pod, or of a person with a kubeconfig; see `client.open_from_environment`."""
     return open_from_environment(PYTORCHJOB, task_config)

@@ -15,7 +15,7 @@ from typing import Any
 from curricle import environment
 from curricle.config.chain import load_chain, load_stage
 from curricle.errors import ConfigError
-from curricle.launch import check_launcher, open_launcher
+from curricle.launch import LAUNCHERS, check_launcher, open_launcher
 from curricle.plan import ChainPlan, Source
 from curricle.steps import chain as chains
 from curricle.steps import evaluate, gate, prepare, source, train
@@ -175,8 +175,10 @@ def gate_model(metrics_json: str, rule: str, uri: str, store_uri: str) -> gate.V
 def cleanup(run_id: str, store_uri: str, launcher: str, status: str) -> str:
     """Delete the jobs that a run left behind and write its final state; runs whatever happened before."""
     note = {"run_id": run_id, "status": status}
-    if launcher == "pytorchjob":
-        note["deleted_jobs"] = str(open_launcher(launcher).delete_by_run(run_id))
+    if launcher in LAUNCHERS:  # a run that named another one has failed before it started a job
+        deleted = open_launcher(launcher).delete_by_run(run_id)
+        if deleted or launcher != "local":
+            note["deleted_jobs"] = str(deleted)
     plan = source.read_plan(store_uri, run_id)
     if plan is not None:
         finish_run(plan, status, note)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from curricle.errors import CurricleError, StoreError
-from curricle.launch.pytorchjob.settings import plain_environment
+from curricle.launch.kubernetes.settings import plain_environment
 from curricle.store import join_uri, layout, open_store
 
 MARK = "curricle: error: "

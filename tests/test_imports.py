@@ -8,20 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from curricle.launch import LAUNCHERS
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py")) + sorted((ROOT / "kfp_pipelines").rglob("*.py"))
 
 ROOMS = {
     "torch": ("curricle/train/", "curricle/families/", "curricle/launch/agent.py"),
     "kfp": ("kfp_pipelines/",),
-    "kubernetes": ("curricle/launch/pytorchjob/",),
+    "kubernetes": ("curricle/launch/kubernetes/api.py",),
     "torchx": (
         "curricle/launch/local.py",
-        "curricle/launch/pytorchjob/scheduler.py",
+        "curricle/launch/kubernetes/scheduler.py",
         "torchx_plugins/schedulers/pytorchjob.py",
     ),
     "minio": ("curricle/store/",),
 }
+KUBERNETES = ("curricle/launch/kubernetes/", "torchx_plugins/", "kfp_pipelines/failures.py")
+"""Who may know that a cluster is one of Kubernetes; `failures` reads the settings that component pods are given."""
 ORDER = ["errors", "config", "store", "plan", "families", "train", "launch", "steps", "cli"]
 MAY = {  # room → rooms it may import, beside itself
     "errors": set(),
@@ -30,7 +34,7 @@ MAY = {  # room → rooms it may import, beside itself
     "plan": {"errors", "config", "store"},
     "families": {"errors", "config", "store", "plan", "train"},
     "train": {"errors", "config", "store", "plan", "families"},
-    "launch": {"errors", "store"},
+    "launch": {"errors", "store", "config"},
     "steps": {"errors", "config", "store", "plan", "families", "launch", "train"},
     "cli": {"errors", "config", "store", "plan", "families", "launch", "steps"},
 }
@@ -75,6 +79,22 @@ def test_rooms_import_downwards_only():
                 and parts[1] != room
                 and parts[1] not in MAY[room]
             ):
+                wrong.append(f"{name} imports {target}")
+    assert wrong == []
+
+
+def test_only_launchers_know_where_a_job_runs():
+    """No step, command or component decides by the name of a launcher of a cluster; it asks the launcher."""
+    elsewhere = set(LAUNCHERS) - {"local"}
+    wrong = []
+    for path in SOURCES:
+        name = name_of(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare) and not name.startswith("curricle/launch/"):
+                constants = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+                wrong += [f"{name}:{node.lineno}" for _ in elsewhere & constants]
+        for target in imported(path):
+            if target.startswith("curricle.launch.kubernetes") and not name.startswith(KUBERNETES):
                 wrong.append(f"{name} imports {target}")
     assert wrong == []
 

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from curricle.launch.job import Job
-from curricle.launch.pytorchjob.client import Waits, launcher
-from curricle.launch.pytorchjob.render import ClusterOptions
+from curricle.launch.kubernetes.client import on_cluster
+from curricle.launch.kubernetes.options import ClusterOptions, Waits
+from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
 
 NAMESPACE = "kubeflow"
 OVERLAY = Path(__file__).parents[2] / "manifests" / "overlays" / "dev"
@@ -41,11 +42,14 @@ def make_launcher(kubeconfig, options):
     made = []
 
     def make(*, waits=None, **changes):
-        found = launcher(
-            ClusterOptions(**(vars(options) | changes)), kubeconfig=kubeconfig, waits=waits or Waits(poll=0.5, notice=5)
+        launcher = on_cluster(
+            PYTORCHJOB,
+            ClusterOptions(**(vars(options) | changes)),
+            kubeconfig=kubeconfig,
+            waits=waits or Waits(poll=0.5, notice=5),
         )
-        made.append(found)
-        return found
+        made.append(launcher)
+        return launcher
 
     yield make
     if made:

@@ -9,8 +9,9 @@ import uuid
 import pytest
 from kubernetes.client import ApiException
 
-from curricle.launch.pytorchjob.reasons import RETRYABLE, classify, phase
-from curricle.launch.pytorchjob.render import RUN
+from curricle.launch.job import RETRYABLE, RUN
+from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
+from curricle.launch.kubernetes.reasons import classify
 from curricle.steps.relay import RunReader
 from curricle.steps.source import best_checkpoint
 from curricle.store import layout, open_store
@@ -245,13 +246,13 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
     again = launcher_pod()
     time.sleep(60)
     (job,) = api.list_jobs(f"{RUN}={run_id},curricle.dev/stage=02_stage")
-    assert phase(job) == "running"
+    assert PYTORCHJOB.phase(job) == "running"
     kill(again)
     until = time.monotonic() + 150
-    while phase(job := api.get_job(job["metadata"]["name"])) == "running":
+    while PYTORCHJOB.phase(job := api.get_job(job["metadata"]["name"])) == "running":
         assert time.monotonic() < until
         time.sleep(1)
-    outcome = classify(api.list_pods(job["metadata"]["name"]), job)
+    outcome = classify(PYTORCHJOB, api.list_pods(job["metadata"]["name"]), job)
     assert outcome.reason == "interrupted" and outcome.exit_code == 143 and outcome.reason in RETRYABLE, outcome
     assert not [
         pod

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from curricle.launch.pytorchjob.render import RUN
+from curricle.launch.job import RUN
 from curricle.store import open_store
 from curricle.store.manifest import read_manifest
 

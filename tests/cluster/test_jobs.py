@@ -10,9 +10,8 @@ import time
 import pytest
 
 from curricle.errors import JobError
-from curricle.launch.pytorchjob.client import Waits
-from curricle.launch.pytorchjob.reasons import RETRYABLE
-from curricle.launch.pytorchjob.render import Elastic
+from curricle.launch.job import RETRYABLE
+from curricle.launch.kubernetes.options import Elastic, Waits
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")]
 
@@ -177,9 +176,9 @@ def test_a_launcher_that_gets_sigterm_deletes_its_job_within_a_third_of_a_second
     job = make_job("import time; time.sleep(200)")
     code = (
         "import sys, warnings; warnings.simplefilter('ignore')\n"
-        "from curricle.launch.job import Job\nfrom curricle.launch.pytorchjob.client import launcher\n"
-        "from curricle.launch.pytorchjob.render import ClusterOptions\n"
-        f"l = launcher(ClusterOptions(**{vars(options)!r}), kubeconfig={kubeconfig!r})\n"
+        "from curricle.launch.job import Job\nfrom curricle.launch.kubernetes.client import on_cluster\n"
+        "from curricle.launch.kubernetes.options import ClusterOptions\nfrom curricle.launch.kubernetes.pytorchjob import PYTORCHJOB\n"
+        f"l = on_cluster(PYTORCHJOB, ClusterOptions(**{vars(options)!r}), kubeconfig={kubeconfig!r})\n"
         f"h = l.submit({job!r}); print('up', flush=True); l.wait(h, print)\n"
     )
     child = subprocess.Popen(

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from curricle.launch.pytorchjob import preflight
-from curricle.launch.pytorchjob.preflight import check_cluster, run_probe
+from curricle.launch.kubernetes import preflight
+from curricle.launch.kubernetes.preflight import check_cluster, run_probe
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")]
 
@@ -30,7 +30,7 @@ def probe(launcher):
 
 def test_a_cluster_that_can_train_passes(make_launcher):
     launcher = make_launcher(**SETTINGS)
-    found = [*check_cluster(launcher.api, launcher.options), *probe(launcher)]
+    found = [*check_cluster(launcher.kind, launcher.api, launcher.options), *probe(launcher)]
     assert [f for f in found if not f.ok] == [], found
     names = [f.name for f in found]
     assert names[:3] == ["PyTorchJob API", "rights", "operator version"] and "store, worker: delete" in names
@@ -59,7 +59,7 @@ def test_an_unknown_image_a_missing_account_and_a_request_too_large_are_told_apa
 
 def test_a_queue_without_kueue_and_a_gpu_that_no_node_has_are_found(make_launcher):
     launcher = make_launcher(queue="nowhere", gpus=1, gpu_resource="example.com/gpu")
-    found = {f.name: f for f in check_cluster(launcher.api, launcher.options)}
+    found = {f.name: f for f in check_cluster(launcher.kind, launcher.api, launcher.options)}
     assert not found["queue nowhere"].ok and (
         "Kueue is not installed" in found["queue nowhere"].detail or "no LocalQueue" in found["queue nowhere"].detail
     )

@@ -13,6 +13,7 @@ from curricle.config.load import (
     compose,
     from_tree,
     leaves,
+    parse_yaml,
     read_overrides,
     read_yaml,
     to_tree,
@@ -136,3 +137,30 @@ def test_a_required_value_that_is_nowhere_given_is_named():
 def test_a_configuration_survives_the_way_to_a_tree_and_back():
     config = load("inner.levels=[2, 3]", "count=7").config
     assert from_tree(Outer, to_tree(config)) == config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    one: tuple[str, int] = ("a", 1)
+    named: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def test_a_list_of_a_fixed_length_has_a_type_for_each_item():
+    layer = parse_yaml("one: [b, 2]\nnamed: {x: [c, d]}", "here")
+    assert build(Pairs, layer).config == Pairs(one=("b", 2), named={"x": ("c", "d")})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("one: [b]", r"here:1: one: must be a list of 2 \(\[text, a whole number\]\), not \['b'\]"),
+        ("one: [b, 2, 3]", "one: must be a list of 2"),
+        ("one: [2, b]", "one: must be a list of 2"),
+        ("named: {x: c}", r"named: must be a mapping \(key: value\), each value a list of 2 \(\[text, text\]\)"),
+        ("named: [c, d]", "named: must be a mapping"),
+        ("one: 1\none: 2", r"here:2: key 'one' stands twice \(first at here:1\)"),
+    ],
+)
+def test_what_is_no_such_list_is_told_what_one_is(text, words):
+    with pytest.raises(ConfigError, match=words):
+        build(Pairs, parse_yaml(text, "here"))

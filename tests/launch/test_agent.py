@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from curricle.launch.agent import arguments
+from curricle.launch.agent import _first_failure, arguments
 from curricle.launch.heartbeat import Heartbeat
 
 SCRIPTS = {
@@ -58,15 +59,15 @@ def until_ready(agent, processes):
 
 def left(tmp_path) -> list[str]:
     """Processes whose command line names this test's folder."""
-    found = []
+    commands = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             text = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
         if str(tmp_path) in text:
-            found.append(text)
-    return found
+            commands.append(text)
+    return commands
 
 
 def gone(tmp_path, seconds=15) -> bool:
@@ -130,3 +131,32 @@ def test_ranks_whose_launcher_falls_silent_save_and_say_so(tmp_path, processes):
     assert agent.returncode == 143, output
     assert all((tmp_path / f"saved{rank}").exists() for rank in range(processes))
     assert "has not shown itself for 12 s" in (tmp_path / "termination-log").read_text()
+
+
+def failure(exit_code, noticed, said=None):
+    """A rank's failure as torchrun hands it on: when it noticed it, and what the rank wrote of itself."""
+    message = {"message": "words", "extraInfo": {"time": said}} if said else "no word"
+    return SimpleNamespace(exitcode=exit_code, timestamp=noticed, error_file_data={"message": message})
+
+
+@pytest.mark.parametrize(
+    ("failures", "blamed"),
+    [
+        ({0: failure(1, 10), 1: failure(1, 11)}, 0),
+        ({0: failure(1, 10, said=10.5), 1: failure(1, 11, said=9.5)}, 1),
+        ({0: failure(1, 10), 1: failure(-9, 11)}, 1),
+        ({0: failure(1, 10), 1: failure(-9, 16)}, 0),
+        ({0: failure(-15, 9), 1: failure(143, 9), 2: failure(1, 10)}, 2),
+        ({0: failure(-15, 11), 1: failure(-15, 10)}, 1),
+    ],
+    ids=[
+        "the earliest",
+        "by its own word",
+        "one that was killed",
+        "but not at the end of the grace",
+        "none that obeyed",
+        "unless all did",
+    ],
+)
+def test_the_rank_to_blame(failures, blamed):
+    assert _first_failure(failures) == (blamed, failures[blamed])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from curricle.launch.pytorchjob.settings import from_mapping
+from curricle.launch.kubernetes.settings import from_environment
 
 ROOT = Path(__file__).parents[2] / "manifests"
 OVERLAYS = ("dev", "production")
@@ -45,7 +45,7 @@ def test_an_overlay_builds_in_one_namespace(overlay, build):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_launcher_understands_the_settings_of_an_overlay(overlay, build):
     data = of_kind(build(overlay), "ConfigMap")["curricle-cluster"]["data"]["cluster.yaml"]
-    options = from_mapping(yaml.safe_load(data))
+    options = from_environment({"CURRICLE_CLUSTER_YAML": data})
     assert options.service_account == "curricle-worker" and options.env_from_secrets["AWS_SECRET_ACCESS_KEY"]
 
 
@@ -76,8 +76,9 @@ def test_the_job_runs_what_the_cron_job_runs(build):
 
 
 def test_the_network_policy_means_the_pods_that_are_rendered(build, job, plain):
-    from curricle.launch.pytorchjob.render import render
+    from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
+    from curricle.launch.kubernetes.render import render
 
-    labels = render(job, plain)["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["metadata"]["labels"]
+    labels = render(PYTORCHJOB, job, plain)["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["metadata"]["labels"]
     selector = of_kind(build("production"), "NetworkPolicy")["curricle-worker"]["spec"]["podSelector"]["matchLabels"]
     assert selector.items() <= labels.items()

@@ -9,16 +9,16 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from curricle.cli.look import Progress, console, plan_table, runs_table
+from curricle.cli.look import Progress, console, plan_table, runs_table, show_notes
 from curricle.config.chain import list_chains, list_curricula, load_chain, load_stage
 from curricle.config.load import read_yaml
 from curricle.errors import ConfigError, CurricleError
-from curricle.launch import open_launcher
+from curricle.launch import LAUNCHERS, open_launcher
 from curricle.plan import ChainPlan
 from curricle.steps.chain import ChainRequest, judge_chain, make_plan, run_chain
 from curricle.steps.prepare import prepare_data
-from curricle.steps.render import render_jobs
 from curricle.steps.show import describe_run, list_runs
+from curricle.steps.train import job_of
 
 DEFAULT_STAGES = ("01_stage", "02_stage", "03_stage", "04_stage", "05_stage")
 
@@ -44,7 +44,7 @@ RESUME = click.option(
     help="Skip complete stages and resume interrupted ones; false trains again.",
 )
 LAUNCHER = click.option(
-    "--launcher", type=click.Choice(["local", "pytorchjob"]), default="local", show_default=True, help="Where jobs run."
+    "--launcher", type=click.Choice(LAUNCHERS), default="local", show_default=True, help="Where jobs run."
 )
 EXPERIMENT = click.option(
     "--experiment",
@@ -156,28 +156,29 @@ def plan(
     **options: Any,
 ) -> None:
     """Show the stages, their start modes and why, their digests, every value with its origin, and the argv. Runs nothing."""
-    console.stderr = (
-        as_json or launcher != "local"
-    )  # standard output holds JSON or manifests alone: `... | kubectl apply -f -`
     if experiment:
         _only_for_chains(
             chain=chain, curricula=curricula, from_checkpoint=options["from_checkpoint"], gate=options["gate"]
         )
-        from curricle.cli.experiment import plan_experiments
+        from curricle.steps.experiment import plan_experiments
 
-        made = plan_experiments(
-            experiment, list(overrides), values=values, resume=options["resume"], run_id=options["run_id"]
-        )
-        plans = [planned.plan for planned in made]
+        made = plan_experiments(experiment, list(overrides), resume=options["resume"], run_id=options["run_id"])
+        plans, notes = [planned.plan for planned in made], [planned.notes for planned in made]
     else:
         plans = [make_plan(_request(config, overrides, chain=chain, curricula=_stages(curricula), **options))]
-        plan_table(plans[0], values)
+        notes = [()]
     if as_json:
         texts = [planned.to_json() for planned in plans]
         click.echo(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
-    elif launcher != "local":
-        for planned in plans:
-            click.echo(render_jobs(planned), nl=False)
+        return
+    jobs = [job_of(planned, stage) for planned in plans for stage in planned.stages if stage.trains]
+    manifests = open_launcher(launcher).manifests(jobs)
+    if manifests:
+        console.stderr = True  # standard output holds the manifests alone: `... | kubectl apply --dry-run=server -f -`
+    for planned, said in zip(plans, notes, strict=True):
+        show_notes(said)
+        plan_table(planned, values)
+    click.echo(manifests, nl=False)
 
 
 def _only_for_chains(**options: Any) -> None:

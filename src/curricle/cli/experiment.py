@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from curricle.cli.look import Progress, console, plan_table
+from curricle.cli.look import Progress, console, plan_table, show_notes
 from curricle.config.experiment import load_experiment
 from curricle.errors import ConfigError
 from curricle.launch import open_launcher
-from curricle.steps.experiment import Finished, Planned, plan_experiment, run_experiment, summary
+from curricle.steps.experiment import Finished, plan_experiment, run_experiment, summary
 from curricle.steps.latency import measure_latency
 from curricle.steps.search import search_experiment
 
@@ -60,29 +60,14 @@ def run_stages(
         if stage in ("smoke", "hpo"):
             continue
         planned = plan_experiment(path, backbone, overrides, run_id=run_id, resume=resume)
-        _show_plan(planned, values=False)
+        show_notes(planned.notes)
+        plan_table(planned.plan, values=False)
         with Progress() as progress:
             finished = run_experiment(planned, open_launcher(launcher), progress)
         _show(finished)
         results.append(summary(planned, finished))
     if as_json:
         click.echo(json.dumps(results, indent=1, sort_keys=True))
-
-
-def plan_experiments(path: Path, overrides: list[str], *, values: bool, resume: bool, run_id: str) -> list[Planned]:
-    """Plan and show an experiment's training for each of its backbones."""
-    plans = []
-    for backbone in load_experiment(path, overrides).stages.training.backbones:
-        planned = plan_experiment(path, backbone, overrides, run_id=run_id, resume=resume)
-        _show_plan(planned, values=values)
-        plans.append(planned)
-    return plans
-
-
-def _show_plan(planned: Planned, *, values: bool) -> None:
-    for note in planned.notes:
-        console.print(f"  {note}", style="dim", highlight=False, markup=False)
-    plan_table(planned.plan, values)
 
 
 def _show(finished: Finished) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -65,6 +66,12 @@ def plan_table(plan: ChainPlan, values: bool) -> None:
                 f"  {key:<44} {_short(value):<36} [{style}]{origin}[/]{change}", highlight=False, soft_wrap=True
             )
         before = values_now
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """Print what was decided before a plan, one sentence a line."""
+    for note in notes:
+        console.print(f"  {note}", style="dim", highlight=False, markup=False)
 
 
 def _short(value: Any) -> str:

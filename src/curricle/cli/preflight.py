@@ -13,13 +13,14 @@ from rich.table import Table
 from curricle.cli.look import console
 from curricle.config.chain import list_curricula, load_stage
 from curricle.errors import ConfigError
+from curricle.launch import LAUNCHERS
 from curricle.steps.preflight import preflight as run_checks
 
 
 @click.command()
 @click.option(
     "--launcher",
-    type=click.Choice(["local", "pytorchjob"]),
+    type=click.Choice(LAUNCHERS),
     default="local",
     show_default=True,
     help="Where jobs will run.",

@@ -72,31 +72,43 @@ def read_yaml(path: Path, *, what: str = "configuration file") -> Layer:
         raise ConfigError(f"{what} {path} is not there; {found}")
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Layer:
+    """The same for YAML that is no file; `where` is what its lines are named by.
+
+    Raises:
+        ConfigError: it is no YAML, has a key twice, or is no mapping.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line} is not YAML: {getattr(error, 'problem', None) or error}") from None
+        raise ConfigError(f"{where}{line} is not YAML: {getattr(error, 'problem', None) or error}") from None
     if node is None:
         return Layer({})
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{path} must hold a mapping (key: value) at its top level, not a {node.id}")
+        raise ConfigError(f"{where} must hold a mapping (key: value) at its top level, not a {node.id}")
     origins: dict[str, str] = {}
-    _walk(node, "", path, origins)
+    _walk(node, "", where, origins)
     return Layer(yaml.load(text, Loader=_Loader), origins)
 
 
-def _walk(node: yaml.MappingNode, prefix: str, path: Path, origins: dict[str, str]) -> None:
+def _walk(node: yaml.MappingNode, prefix: str, where: str, origins: dict[str, str]) -> None:
     for key_node, value_node in node.value:
         key = f"{prefix}{key_node.value}"
-        place = f"{path}:{key_node.start_mark.line + 1}"
+        place = f"{where}:{key_node.start_mark.line + 1}"
         if key in origins:
             raise ConfigError(f"{place}: key {key!r} stands twice (first at {origins[key]})")
         origins[key] = place
         if isinstance(value_node, yaml.MappingNode):
-            _walk(value_node, f"{key}.", path, origins)
+            _walk(value_node, f"{key}.", where, origins)
 
 
 def read_overrides(overrides: list[str]) -> Layer:
@@ -291,8 +303,11 @@ class _Builder:
         if origin is tuple:
             if not isinstance(value, list | tuple):
                 raise TypeError
-            item = typing.get_args(kind)[0]
-            return tuple(self.convert(item, one, at) for one in value)
+            items = typing.get_args(kind)
+            if items[-1] is Ellipsis:
+                items = (items[0],) * len(value)
+            # Another length than the declared one is a ValueError of zip.
+            return tuple(self.convert(item, one, at) for item, one in zip(items, value, strict=True))
         if origin is dict:
             if not isinstance(value, dict):
                 raise TypeError
@@ -336,10 +351,21 @@ def _name(kind: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         return " or ".join(_name(a) for a in typing.get_args(kind))
     if origin is tuple:
-        return f"a list ([...]), each item {_name(typing.get_args(kind)[0])}"
+        items = typing.get_args(kind)
+        if items[-1] is Ellipsis:
+            return f"a list ([...]), each item {_name(items[0])}"
+        return f"a list of {len(items)} ([{', '.join(_name(item) for item in items)}])"
+    if origin is dict:
+        return f"a mapping (key: value), each value {_name(typing.get_args(kind)[1])}"
     if kind is type(None):
         return "null"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    words: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        Any: "anything",
+    }
     return words.get(kind, getattr(kind, "__name__", str(kind)))
 
 

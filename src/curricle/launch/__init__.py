@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
 from typing import TYPE_CHECKING
 
 from curricle.errors import ConfigError
@@ -10,30 +12,32 @@ if TYPE_CHECKING:
     from curricle.launch.job import Launcher
 
 
-LAUNCHERS = ("local", "pytorchjob")
+LAUNCHERS = {
+    "local": "curricle.launch.local:open_launcher",
+    "pytorchjob": "curricle.launch.kubernetes.pytorchjob:open_launcher",
+}
+"""Launchers by name: the function that opens one, as `module:function`. It takes the task configuration of `open_launcher`."""
 
 
 def check_launcher(name: str) -> None:
-    """Raise `ConfigError` unless there is a launcher of that name."""
-    if name not in LAUNCHERS:
-        raise ConfigError(f"launcher {name!r} is not one of {', '.join(LAUNCHERS)}")
+    """Raise `ConfigError`, with the nearest name there is, unless there is a launcher of that name."""
+    if name in LAUNCHERS:
+        return
+    nearest = difflib.get_close_matches(name, LAUNCHERS, 1, 0.5)
+    advice = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(LAUNCHERS)}"
+    raise ConfigError(f"there is no launcher {name!r}; {advice}")
 
 
 def open_launcher(name: str, task_config: str = "") -> Launcher:
-    """The launcher of that name.
+    """The launcher of that name. Nothing is connected to before a verb needs it.
 
     Args:
-        name: `local` or `pytorchjob`.
+        name: one of `LAUNCHERS`.
         task_config: JSON of what was set on the KFP task (resources, tolerations, ...); this machine has no use for it.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or its settings are missing or wrong.
     """
     check_launcher(name)
-    if name == "local":
-        from curricle.launch.local import LocalLauncher
-
-        return LocalLauncher()
-    from curricle.launch.pytorchjob import open_from_cluster
-
-    return open_from_cluster(task_config)
+    module, _, function = LAUNCHERS[name].partition(":")
+    return getattr(importlib.import_module(module), function)(task_config)

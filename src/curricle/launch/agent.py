@@ -31,12 +31,25 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from curricle.launch.heartbeat import wait_for_silence
 
 SHUTDOWN_SECONDS = 7
 """Grace of the ranks on this machine: TorchX kills the agent after 10."""
+
+
+class End(NamedTuple):
+    """How the ranks of this node ended."""
+
+    exit_code: int
+    message: str
+    """The words of the first rank that failed, or ours."""
+    where: str
+    """That rank, or `agent`."""
+
+
+WELL = End(0, "", "")
 
 
 def arguments(
@@ -49,19 +62,12 @@ def arguments(
     local_addr: str = "",
 ) -> list[str]:
     """The agent's own command line after ``python``, for a worker's argv."""
+    command = ["-m", "curricle.launch.agent", "--nnodes", str(nnodes), "--nproc-per-node", str(nproc_per_node)]
     options = {"--rdzv-endpoint": rdzv_endpoint, "--rdzv-id": rdzv_id, "--local-addr": local_addr}
-    given = [part for name, value in options.items() if value for part in (name, value)]
-    return [
-        "-m",
-        "curricle.launch.agent",
-        "--nnodes",
-        str(nnodes),
-        "--nproc-per-node",
-        str(nproc_per_node),
-        *given,
-        "--",
-        *argv,
-    ]
+    for name, value in options.items():
+        if value:
+            command += [name, value]
+    return [*command, "--", *argv]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -99,10 +105,10 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="curricle-agent-") as folder:
         alone = options.nnodes == "1" and options.nproc_per_node == 1
-        code, message, where = _single(options.worker, Path(folder)) if alone else _elastic(options, folder)
-    if code:
-        _report(code, "; ".join([message, *reasons]), where, options.termination_log)
-    return code
+        end = _single(options.worker, Path(folder)) if alone else _elastic(options, folder)
+    if end.exit_code:
+        _report(end, reasons, options.termination_log)
+    return end.exit_code
 
 
 def _watch_parent() -> None:
@@ -128,9 +134,10 @@ def _watch_launcher(uri: str, seconds: float, reasons: list[str]) -> None:
     threading.Thread(target=watch, name="launcher", daemon=True).start()
 
 
-def _single(worker: list[str], folder: Path) -> tuple[int, str, str]:
-    """Run the only rank: (exit code, message, where)."""
-    error_file, asked = folder / "error.json", []
+def _single(worker: list[str], folder: Path) -> End:
+    """Run the only rank."""
+    error_file = folder / "error.json"
+    asked: list[int] = []
     ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     env = {**os.environ, **ranks, "TORCHELASTIC_RUN_ID": _unique(), "TORCHELASTIC_ERROR_FILE": str(error_file)}
     child = subprocess.Popen([sys.executable, "-u", *worker], env=env, start_new_session=True)
@@ -151,13 +158,13 @@ def _single(worker: list[str], folder: Path) -> tuple[int, str, str]:
     if asked:
         return _stopped(asked[0])
     if exit_code == 0:
-        return 0, "", ""
-    told = json.loads(error_file.read_text()) if error_file.exists() else {}
-    return _words(0, exit_code, told.get("message"))
+        return WELL
+    error_data = json.loads(error_file.read_text()) if error_file.exists() else {}
+    return _end_of_rank(0, exit_code, error_data)
 
 
-def _elastic(options: argparse.Namespace, folder: str) -> tuple[int, str, str]:
-    """Run this node's ranks under torchrun's agent: (exit code, message, where)."""
+def _elastic(options: argparse.Namespace, folder: str) -> End:
+    """Run this node's ranks under torchrun's agent."""
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     import logging
 
@@ -186,63 +193,62 @@ def _elastic(options: argparse.Namespace, folder: str) -> tuple[int, str, str]:
     )
     try:
         elastic_launch(config, sys.executable)("-u", *options.worker)
-        return 0, "", ""
+        return WELL
     except SignalException as stopped:
         return _stopped(stopped.sigval)
     except ChildFailedError as error:
-        return _first_failure(error.failures)
+        rank, failure = _first_failure(error.failures)
+        return _end_of_rank(rank, failure.exitcode, failure.error_file_data)
     except (RuntimeError, OSError) as error:
         node = f" (node {options.node_rank})" if options.node_rank is not None else ""
-        return (
-            1,
-            f"the node agent{node} could not run the ranks at {options.rdzv_endpoint or 'localhost'}: {error}",
-            "agent",
-        )
+        place = options.rdzv_endpoint or "localhost"
+        return End(1, f"the node agent{node} could not run the ranks at {place}: {error}", "agent")
 
 
-def _first_failure(failures: dict[int, Any]) -> tuple[int, str, str]:
-    """The rank to blame: one that was killed, since the others' broken connections only follow from it; else the earliest.
+def _first_failure(failures: dict[int, Any]) -> tuple[int, Any]:
+    """The rank to blame with its failure: one that was killed, since the others' broken connections only follow from it; else the earliest.
 
     `failures` also holds the ranks that the agent stopped afterwards: by SIGTERM, or by SIGKILL at the end of the grace.
     """
-
-    def told(failure: Any) -> Any:
-        return failure.error_file_data.get("message")
-
-    def when(failure: Any) -> float:
-        said = told(failure)
-        return (
-            float(said["extraInfo"].get("time", failure.timestamp))
-            if isinstance(said, dict)
-            else float(failure.timestamp)
-        )
-
-    own = {
-        rank: f for rank, f in failures.items() if f.exitcode not in (-signal.SIGTERM, 128 + signal.SIGTERM)
-    } or failures
-    begin = min(f.timestamp for f in own.values())
-    rank, failure = min(
-        own.items(),
-        key=lambda item: (
-            not (item[1].exitcode < 0 and item[1].timestamp - begin < max(1, _grace() - 1)),
-            when(item[1]),
-        ),
-    )
-    return _words(rank, failure.exitcode, told(failure))
+    ended_by_themselves = {rank: failure for rank, failure in failures.items() if not _was_stopped(failure)}
+    candidates = ended_by_themselves or failures
+    first_noticed = min(failure.timestamp for failure in candidates.values())
+    before_the_grace_ends = first_noticed + max(1, _grace() - 1)
+    killed = {
+        rank: failure
+        for rank, failure in candidates.items()
+        if failure.exitcode < 0 and failure.timestamp < before_the_grace_ends
+    }
+    return min((killed or candidates).items(), key=lambda item: _time_of(item[1]))
 
 
-def _words(rank: int, exit_code: int, told: Any) -> tuple[int, str, str]:
-    """What a rank's end means: exit code (128 + signal), its own words or ours, where."""
+def _was_stopped(failure: Any) -> bool:
+    """Whether the rank only obeyed SIGTERM."""
+    return failure.exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def _time_of(failure: Any) -> float:
+    """When a rank failed, in seconds since 1970: by its own word, else when torchrun noticed it."""
+    message = failure.error_file_data.get("message")
+    if isinstance(message, dict):
+        return float(message["extraInfo"].get("time", failure.timestamp))
+    return float(failure.timestamp)
+
+
+def _end_of_rank(rank: int, exit_code: int, error_data: dict[str, Any]) -> End:
+    """What a rank's end means; `error_data` is what it wrote to its error file, if anything."""
     where = f"rank {rank}"
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
-        return 128 - exit_code, f"killed by {name}" + (": probably out of memory" if name == "SIGKILL" else ""), where
-    message = told.get("message") if isinstance(told, dict) else None
-    return exit_code, message or f"ended with {exit_code} and left no message; its last lines are in the log", where
+        guess = ": probably out of memory" if name == "SIGKILL" else ""
+        return End(128 - exit_code, f"killed by {name}{guess}", where)
+    message = error_data.get("message")
+    words = message.get("message") if isinstance(message, dict) else None
+    return End(exit_code, words or f"ended with {exit_code} and left no message; its last lines are in the log", where)
 
 
-def _stopped(number: int) -> tuple[int, str, str]:
-    return 128 + int(number), f"stopped by {signal.Signals(number).name}", "agent"
+def _stopped(number: int) -> End:
+    return End(128 + int(number), f"stopped by {signal.Signals(number).name}", "agent")
 
 
 def _kill_group(pid: int) -> None:
@@ -258,25 +264,18 @@ def _unique() -> str:
     return f"{os.getpid()}-{time.time_ns()}"
 
 
-def _report(code: int, message: str, where: str, termination_log: Path) -> None:
-    print(f"[agent] {where}: {message} (exit code {code})", file=sys.stderr, flush=True)
+def _report(end: End, reasons: list[str], termination_log: Path) -> None:
+    """Tell how the ranks ended, and why they were stopped: on standard error, to TorchX, and to the pod's status."""
+    message = "; ".join([end.message, *reasons])
+    print(f"[agent] {end.where}: {message} (exit code {end.exit_code})", file=sys.stderr, flush=True)
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file:
-        body = {
-            "message": {
-                "message": message,
-                "errorCode": code,
-                "extraInfo": {
-                    "where": where,
-                    "time": time.time(),
-                    "timestamp": str(int(time.time())),
-                    "py_callstack": "",
-                },
-            }
-        }
+        now = time.time()
+        extra = {"where": end.where, "time": now, "timestamp": str(int(now)), "py_callstack": ""}
+        body = {"message": {"message": message, "errorCode": end.exit_code, "extraInfo": extra}}
         Path(file).write_text(json.dumps(body), encoding="utf-8")
     if termination_log.exists():
-        termination_log.write_text(f"{where}: {message}"[:3500], encoding="utf-8")
+        termination_log.write_text(f"{end.where}: {message}"[:3500], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -54,14 +54,14 @@ def wait_for_silence(uri: str, seconds: float) -> None:
     """Return once the object at `uri` has stood unchanged for so many seconds."""
     base, key = split_uri(uri)
     store: Store | None = None
-    seen, since = None, time.monotonic()
+    last_beat, since = None, time.monotonic()
     while time.monotonic() - since < seconds:
         time.sleep(min(EVERY, seconds / 4))
         try:
             store = store or open_store(base)
-            found = store.read(key)
+            beat = store.read(key)
         except StoreError:
             since = time.monotonic()
             continue
-        if found != seen:
-            seen, since = found, time.monotonic()
+        if beat != last_beat:
+            last_beat, since = beat, time.monotonic()

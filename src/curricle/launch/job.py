@@ -1,10 +1,15 @@
-"""A training job as data, and what became of it. The same `Job` runs on this machine and as a PyTorchJob."""
+"""A training job as data, what became of it, and what every launcher can do with it. It does not know where a job runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+from curricle.errors import Finding
+
+RUN = "curricle.dev/run"
+"""Label of a job: the id of its run. The exit handler finds the jobs of a run by it."""
 
 Reason = Literal[
     "succeeded",
@@ -23,12 +28,15 @@ Reason = Literal[
     "refused",
     "lost",
 ]
-"""Why a job ended. A retry may cure: evicted, preempted, interrupted, lost."""
+"""Why a job ended."""
+
+RETRYABLE: frozenset[Reason] = frozenset({"evicted", "preempted", "interrupted", "lost"})
+"""Reasons that the same work may survive when it starts again from its last checkpoint."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One distributed training: what to run, how wide, and under which name.
+    """One distributed training: what to run, on how many nodes, and under which name.
 
     `argv` is what each rank runs, after ``python``: ``("-m", "curricle.train.worker", "--stage-uri", ...)``.
     """
@@ -40,7 +48,7 @@ class Job:
     processes_per_node: int
     env: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
-    """`curricle.dev/run`, `curricle.dev/stage`; what the exit handler finds the job by."""
+    """`RUN` and `curricle.dev/stage`."""
     digest: str = ""
     """Digest of the work; a job of the same name with another digest is refused, never adopted."""
     heartbeat: str = ""
@@ -62,18 +70,64 @@ class Outcome:
 
 
 class Launcher(Protocol):
-    """Four verbs. `render` is pure and returns what `submit` would send."""
+    """All that is asked of a place where jobs run. Making one connects to nothing; `tests/laws/test_launchers.py` holds what every one keeps to."""
 
-    max_attempts: int
-    """How often a job is tried where a retry may cure what ended it."""
+    @property
+    def name(self) -> str:
+        """The name that opens it: a key of `curricle.launch.LAUNCHERS`."""
 
-    def render(self, job: Job) -> object: ...
+    @property
+    def max_attempts(self) -> int:
+        """How often a job is tried where a retry may cure what ended it."""
+
+    def render(self, job: Job) -> object:
+        """What `submit` would start, as plain data or TorchX's. Pure: needs no cluster, starts nothing.
+
+        Raises:
+            ConfigError: the job cannot run here; names every problem.
+        """
+
+    def manifests(self, jobs: Sequence[Job]) -> str:
+        """What `submit` would send for each job, as YAML documents; empty where a launcher sends none to anybody.
+
+        Raises:
+            ConfigError: as `render`.
+        """
 
     def submit(self, job: Job) -> str:
-        """Start the job, or adopt the one that already does the same work; its handle."""
+        """Start the job, or adopt the one that already does the same work; its handle.
+
+        Raises:
+            JobError: reason `refused`: a job of that name does other work, or the job is not accepted.
+        """
 
     def wait(self, handle: str, on_log: Callable[[str], None]) -> Outcome:
-        """Stream log lines (prefixed by rank) until the job ends."""
+        """Stream log lines (prefixed by rank or pod) until the job ends.
+
+        Raises:
+            Interrupted: this process was asked to stop.
+            JobError: reason `lost`: the job cannot be watched any more.
+        """
 
     def cancel(self, handle: str) -> None:
         """Stop the job and all its processes. Not an error when it has ended."""
+
+    def attach(self, job_name: str) -> str:
+        """The handle of a job that was submitted before.
+
+        Raises:
+            JobError: reason `lost`: there is none of that name.
+        """
+
+    def delete_by_run(self, run_id: str) -> list[str]:
+        """Stop and remove every job of a run that this launcher can see; their names."""
+
+    def preflight(self, probe: tuple[str, ...]) -> list[Finding]:
+        """What this launcher needs before a job can run, tried; empty where it needs nothing.
+
+        `probe` is the argv that a worker's process runs (after ``python``, as `Job.argv`) to try the store with the workers' own credentials; it
+        prints `probe.findings_line`.
+
+        Raises:
+            JobError: reason `configuration`: there is no cluster to ask.
+        """

@@ -2,7 +2,7 @@
 
 TorchX gives processes, log files and their clean-up; what it does not give (real exit codes, the failing rank's own words, no
 orphans) comes from the node agent. It takes over SIGTERM and SIGINT when it is made; here both are handed back at once, since
-the agent notices by itself when this process is gone.
+the agent notices by itself when this process is gone. TorchX is imported when a job is rendered or submitted, so that a plan needs none.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torchx import specs
-from torchx.runner import Runner
-from torchx.schedulers.local_scheduler import create_scheduler
-
-from curricle.errors import JobError
+from curricle.errors import Finding, JobError
 from curricle.launch import agent
-from curricle.launch.job import Job, Outcome, Reason
+from curricle.launch.job import RUN, Job, Launcher, Outcome, Reason
+
+if TYPE_CHECKING:
+    from torchx.runner import Runner
+    from torchx.specs import AppDef
 
 _POLL = 0.1
 _ROLE = "worker"
@@ -43,15 +44,19 @@ class _Running:
 
 
 class LocalLauncher:
-    """Runs jobs as processes of this machine. Handles are good in this process only: nothing is adopted from another one."""
+    """Runs jobs as processes of this machine. It sees the jobs of this process only: nothing is adopted from another one, which takes its
+    jobs with it when it ends."""
 
+    name = "local"
     max_attempts = 1
 
     def __init__(self) -> None:
         self._running: dict[str, _Running] = {}
 
-    def render(self, job: Job, *, port: int = 0) -> specs.AppDef:
+    def render(self, job: Job, *, port: int = 0) -> AppDef:
         """What `submit` would start; `port` is where several nodes meet (submit takes a free one)."""
+        from torchx import specs
+
         many = job.nodes > 1
         args = agent.arguments(
             job.argv,
@@ -67,20 +72,29 @@ class LocalLauncher:
         )
         return specs.AppDef(name=job.name, roles=[role], metadata=dict(job.labels))
 
+    def manifests(self, jobs: Sequence[Job]) -> str:
+        """Nothing: processes are started, no object is sent."""
+        return ""
+
     def submit(self, job: Job) -> str:
         """Start the job; its handle. The same work that is already running here is adopted.
 
         Raises:
             JobError: other work of the same name is running here.
         """
-        for handle, running in self._running.items():
-            if running.job.name == job.name and running.outcome is None:
-                if running.job.digest != job.digest:
-                    raise JobError(
-                        f"job {job.name} is running with digest {running.job.digest}; this one has {job.digest}",
-                        reason="refused",
-                    )
-                return handle
+        from torchx.runner import Runner
+        from torchx.schedulers.local_scheduler import create_scheduler
+
+        handle = self._find(job.name)
+        if handle is not None:
+            running = self._running[handle]
+            if running.job.digest != job.digest:
+                raise JobError(
+                    f"job {job.name} is running with digest {running.job.digest}; this one has {job.digest}",
+                    reason="refused",
+                    exit_code=2,
+                )
+            return handle
         log_dir = Path(tempfile.mkdtemp(prefix="curricle-job-"))
         main = threading.current_thread() is threading.main_thread()
         handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -118,12 +132,45 @@ class LocalLauncher:
                 if running.log_dir.exists():
                     running.runner.cancel(handle)
 
+    def attach(self, job_name: str) -> str:
+        """The handle of a job that is running here.
+
+        Raises:
+            JobError: reason `lost`: there is none.
+        """
+        handle = self._find(job_name)
+        if handle is None:
+            raise JobError(f"no job {job_name!r} is running in this process", reason="lost")
+        return handle
+
+    def delete_by_run(self, run_id: str) -> list[str]:
+        """Stop the jobs of a run that are running here; their names."""
+        names = []
+        for handle, running in list(self._running.items()):
+            going = running.outcome is None and not running.cancelled.is_set()
+            if going and running.job.labels.get(RUN) == run_id:
+                self.cancel(handle)
+                names.append(running.job.name)
+        return names
+
+    def preflight(self, probe: tuple[str, ...]) -> list[Finding]:
+        """Nothing: this very process has what its jobs will have."""
+        return []
+
+    def _find(self, job_name: str) -> str | None:
+        for handle, running in self._running.items():
+            if running.job.name == job_name and running.outcome is None:
+                return handle
+        return None
+
     def _of(self, handle: str) -> _Running:
         if handle not in self._running:
             raise JobError(f"{handle} is no job of this process", reason="lost")
         return self._running[handle]
 
     def _follow(self, handle: str, running: _Running, on_log: Callable[[str], None]) -> Outcome:
+        from torchx.specs import AppState
+
         tails = [
             _Tail(path, running.job, on_log)
             for node in range(running.job.nodes)
@@ -141,12 +188,12 @@ class LocalLauncher:
             time.sleep(_POLL)
         for tail in tails:
             tail.read(end=True)
-        said = [text for node in range(running.job.nodes) if (text := self._report(handle, running, node))]
+        reports = [report for node in range(running.job.nodes) if (report := self._report(handle, running, node))]
         if running.cancelled.is_set():
             return Outcome("cancelled", "cancelled", 143, "stopped on request")
-        if status is not None and status.state == specs.AppState.SUCCEEDED:
+        if status is not None and status.state == AppState.SUCCEEDED:
             return Outcome("succeeded", "succeeded", 0)
-        if not said:
+        if not reports:
             lines = "\n".join(line for tail in tails for line in tail.last)
             return Outcome(
                 "failed",
@@ -155,20 +202,28 @@ class LocalLauncher:
                 f"the node agent died without a word; the last lines of the job:\n{lines}",
                 "agent",
             )
-        first = min(said, key=lambda text: float(text["extraInfo"]["time"]))
+        first = min(reports, key=lambda report: float(report["extraInfo"]["time"]))
         code = int(first["errorCode"])
         return Outcome("failed", _reason(code), code, first["message"], first["extraInfo"]["where"])
 
     def _node_dir(self, handle: str, running: _Running, node: int) -> Path:
         return running.log_dir / "curricle" / handle.rsplit("/", 1)[1] / _ROLE / str(node)
 
-    def _report(self, handle: str, running: _Running, node: int) -> dict | None:
+    def _report(self, handle: str, running: _Running, node: int) -> dict[str, Any] | None:
         file = self._node_dir(handle, running, node) / "error.json"
         return json.loads(file.read_text())["message"] if file.exists() else None
 
 
+_REASONS: dict[int, Reason] = {2: "configuration", 137: "oom_killed", 143: "interrupted", 130: "interrupted"}
+
+
 def _reason(code: int) -> Reason:
-    return {2: "configuration", 137: "oom_killed", 143: "interrupted", 130: "interrupted"}.get(code, "error")
+    return _REASONS.get(code, "error")
+
+
+def open_launcher(task_config: str) -> Launcher:
+    """The launcher of this machine; what was set on a KFP task has no meaning here."""
+    return LocalLauncher()
 
 
 def _free_port() -> int:

@@ -111,6 +111,12 @@ def plan_experiment(
     return Planned(experiment, composed, plan, run_id, start, tuple(notes))
 
 
+def plan_experiments(path: Path, overrides: list[str], *, run_id: str = "", resume: bool = True) -> list[Planned]:
+    """Plan an experiment's training for each of its backbones; see `plan_experiment`."""
+    backbones = load_experiment(path, overrides).stages.training.backbones
+    return [plan_experiment(path, backbone, overrides, run_id=run_id, resume=resume) for backbone in backbones]
+
+
 def run_experiment(planned: Planned, launcher: Launcher, listen: Listener) -> Finished:
     """Train, measure before and after in both domains, decide, and on promotion put the model where the next training looks for it."""
     experiment, config = planned.experiment, planned.composed.loaded.config

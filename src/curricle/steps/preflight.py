@@ -10,32 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from curricle.errors import ConfigError, Finding, StoreError
-from curricle.launch import check_launcher
-from curricle.store import Store, open_store
+from curricle.launch import open_launcher
+from curricle.store import open_store
 
 _SIZE = 1 << 20
 
 
 def preflight(store_uri: str, launcher: str, task_config: str = "") -> list[Finding]:
-    """Everything that training asks for, tried: the store from here; with `pytorchjob` also rights, operator, queue, GPUs, and a pod as the
-    workers will be, which tries the store with the workers' own credentials.
+    """Everything that training asks for, tried: the store from here, then what the launcher needs, which for a cluster includes a pod as the
+    workers will be that tries the store with the workers' own credentials.
 
     Raises:
-        ConfigError: there is no such launcher, or the cluster's settings are wrong.
+        ConfigError: there is no such launcher, or its settings are wrong.
         JobError: there is no cluster.
     """
-    check_launcher(launcher)
-    findings = check_store(store_uri)
-    if launcher == "pytorchjob":
-        from curricle.launch.pytorchjob import open_from_cluster
-        from curricle.launch.pytorchjob.preflight import check_cluster, run_probe
-
-        opened = open_from_cluster(task_config)
-        cluster = check_cluster(opened.api, opened.options)
-        findings += cluster
-        if all(f.ok for f in cluster if f.name in ("PyTorchJob API", "rights")):
-            findings += run_probe(opened, ("-m", "curricle.steps.probe", store_uri))
-    return findings
+    opened = open_launcher(launcher, task_config)
+    return [*check_store(store_uri), *opened.preflight(("-m", "curricle.steps.probe", store_uri))]
 
 
 def require(findings: list[Finding]) -> None:
@@ -60,14 +50,13 @@ def check_store(uri: str) -> list[Finding]:
             findings.append(Finding(name, False, str(error), advice))
         return findings[-1].ok
 
-    stores: list[Store] = []
-    if not attempt(
-        "open",
-        lambda: stores.append(open_store(uri)) or stores[0].uri,
-        "Correct the URI or set the variables that it names (docs/stores.md).",
-    ):
-        return findings
-    store, folder = stores[0], f"curricle-preflight-{uuid.uuid4().hex}"
+    try:
+        store = open_store(uri)
+    except StoreError as error:
+        advice = "Correct the URI or set the variables that it names (docs/stores.md)."
+        return [Finding("open", False, str(error), advice)]
+    findings.append(Finding("open", True, store.uri))
+    folder = f"curricle-preflight-{uuid.uuid4().hex}"
     key, data = f"{folder}/probe.bin", os.urandom(_SIZE)
 
     def write() -> str:
@@ -77,18 +66,18 @@ def check_store(uri: str) -> list[Finding]:
         return f"{_SIZE} bytes to {key}"
 
     def read() -> str:
-        found = store.read(key)
-        if found != data:
-            what = (
-                "nothing" if found is None else f"{len(found)} bytes, sha256 {hashlib.sha256(found).hexdigest()[:12]}…"
-            )
+        content = store.read(key)
+        if content is None:
+            raise StoreError(f"{store.uri}: wrote {_SIZE} bytes to {key!r}, read back nothing")
+        if content != data:
+            what = f"{len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()[:12]}…"
             raise StoreError(f"{store.uri}: wrote {_SIZE} bytes to {key!r}, read back {what}")
         return f"{_SIZE} bytes, as written"
 
     def list_() -> str:
-        found = [(entry.key, entry.size) for entry in store.list(f"{folder}/")]
-        if found != [(key, _SIZE)]:
-            raise StoreError(f"{store.uri}: wrote {key!r}, but the listing of {folder!r} shows {found}")
+        listed = [(entry.key, entry.size) for entry in store.list(f"{folder}/")]
+        if listed != [(key, _SIZE)]:
+            raise StoreError(f"{store.uri}: wrote {key!r}, but the listing of {folder!r} shows {listed}")
         return "the object is listed with its size"
 
     def delete() -> str:

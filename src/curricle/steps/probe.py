@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import shutil
 import sys
-from dataclasses import asdict
 from importlib.metadata import version
 
 from curricle.errors import Finding
-from curricle.launch.pytorchjob.preflight import MARK
+from curricle.launch.probe import findings_line
 from curricle.steps.preflight import check_store
 
 
@@ -21,8 +20,10 @@ def main(store_uri: str) -> None:
             "worker", True, f"curricle {version('curricle')}, torch {version('torch')}, {free:.0f} GiB free in /tmp"
         )
     ]
-    findings += [Finding(f"store, worker: {f.name}", f.ok, f.detail, f.advice) for f in check_store(store_uri)]
-    print(MARK + json.dumps([asdict(f) for f in findings]), flush=True)
+    findings += [
+        dataclasses.replace(finding, name=f"store, worker: {finding.name}") for finding in check_store(store_uri)
+    ]
+    print(findings_line(findings), flush=True)
 
 
 if __name__ == "__main__":

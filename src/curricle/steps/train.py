@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from curricle.errors import CheckpointError, Interrupted, JobError
-from curricle.launch.job import Job, Launcher
-from curricle.launch.pytorchjob.client import run_with_retries
+from curricle.launch.job import RUN, Job, Launcher
+from curricle.launch.retry import run_with_retries
 from curricle.plan import ChainPlan, StagePlan
 from curricle.steps.source import best_checkpoint
 from curricle.store import Store, join_uri, layout, open_store, references, split_uri
@@ -106,7 +106,7 @@ def job_of(plan: ChainPlan, stage: StagePlan) -> Job:
         argv=(*stage.argv, "--progress", "json"),
         nodes=trainer["num_nodes"],
         processes_per_node=trainer["devices"],
-        labels={"curricle.dev/run": plan.run_id, "curricle.dev/stage": stage.name},
+        labels={RUN: plan.run_id, "curricle.dev/stage": stage.name},
         digest=stage.digest,
         heartbeat=join_uri(stage.uri, layout.HEARTBEAT),
     )

@@ -8,6 +8,7 @@ from torchx.plugins import register
 @register.scheduler(name="pytorchjob")
 def create_scheduler(session_name: str, **kwargs: Any) -> Any:
     """TorchX's factory. It is handed every TORCHX_* environment variable, of which none is ours."""
-    from curricle.launch.pytorchjob.scheduler import PyTorchJobScheduler
+    from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
+    from curricle.launch.kubernetes.scheduler import KubernetesScheduler
 
-    return PyTorchJobScheduler(session_name)
+    return KubernetesScheduler(PYTORCHJOB, session_name)

@@ -1,63 +1,44 @@
-"""The launcher on a cluster: submit or adopt, wait, cancel, and try again by cause.
+"""The launcher on a cluster: submit or adopt, wait, cancel, and give up on what cannot start.
 
-`PyTorchJobLauncher` holds the policy and speaks to a `ClusterApi`.
+`KubernetesLauncher` holds the policy for every kind of job and speaks to a `ClusterApi`; what a kind is stands in its `JobKind`.
 Attempts are counted in the cluster (labels), never in memory, so that a launcher that starts again finds the job it had.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from curricle.errors import Interrupted, JobError
+import yaml
+
+from curricle.errors import Finding, Interrupted, JobError
 from curricle.launch.heartbeat import Heartbeat
-from curricle.launch.job import Job, Launcher, Outcome
-from curricle.launch.pytorchjob import reasons
-from curricle.launch.pytorchjob.api import ClusterApi, Conflict, Expired, KubernetesApi, Unreachable
-from curricle.launch.pytorchjob.logs import PodLog, tail_of
-from curricle.launch.pytorchjob.render import ATTEMPT, DIGEST, HEARTBEAT, JOB, KUEUE_QUEUE, RUN, ClusterOptions, render
+from curricle.launch.job import RUN, Job, Outcome
+from curricle.launch.kubernetes import preflight, reasons
+from curricle.launch.kubernetes.api import ClusterApi, Conflict, Expired, KubernetesApi, Unreachable
+from curricle.launch.kubernetes.kind import JobKind
+from curricle.launch.kubernetes.logs import PodLog, tail_of
+from curricle.launch.kubernetes.options import ClusterOptions, Waits
+from curricle.launch.kubernetes.render import ATTEMPT, DIGEST, HEARTBEAT, JOB, KUEUE_QUEUE, render
+from curricle.launch.kubernetes.settings import from_environment
 
 
-@dataclass(frozen=True, kw_only=True)
-class Waits:
-    """How long each thing is borne, in seconds."""
-
-    poll: float = 2.0
-    """Between two looks at the job."""
-    no_operator: float = 120.0
-    """Until a job that no operator has picked up is given up."""
-    no_pod: float = 300.0
-    """Until a job that the operator makes no pod for is given up: no such service account, a policy, a quota."""
-    image_pull: float = 300.0
-    """Until an image that cannot be pulled is given up; registries have their moments."""
-    broken: float = 60.0
-    """Until a container that cannot be created is given up."""
-    schedule: float = 0.0
-    """Until a pod that fits no node is given up; 0 waits for ever (an autoscaler, other people's jobs)."""
-    notice: float = 60.0
-    """Between two lines that say what is being waited for."""
-    unreachable: float = 300.0
-    """Until an API server that does not answer is given up."""
-    gone: float = 180.0
-    """Until a job that is being deleted must be gone before it can be made again."""
-    drain: float = 10.0
-    """For the last log lines of an ended job."""
-
-
-class PyTorchJobLauncher:
-    """Runs jobs as PyTorchJobs. `on_sigterm` says what SIGTERM does to the job that is waited for; one that is left ends by itself unless
+class KubernetesLauncher:
+    """Runs jobs of one kind on a cluster. `on_sigterm` says what SIGTERM does to the job that is waited for; one that is left ends by itself unless
     somebody waits for it again (`ClusterOptions.heartbeat_seconds`)."""
 
     max_attempts = 4
 
     def __init__(
         self,
+        kind: JobKind,
         options: ClusterOptions,
         api: ClusterApi,
         *,
@@ -67,13 +48,29 @@ class PyTorchJobLauncher:
         all_logs: bool = False,
     ):
         """`emergency`: a second connection, for the one DELETE that a SIGTERM leaves time for; `all_logs` streams every pod."""
-        self.options, self.api, self.waits, self.on_sigterm = options, api, waits or Waits(), on_sigterm
+        self.kind, self.options, self.api = kind, options, api
+        self.waits, self.on_sigterm = waits or Waits(), on_sigterm
         self._emergency, self._all_logs = emergency or api, all_logs
         self._cancelled: set[str] = set()
 
+    @property
+    def name(self) -> str:
+        """The name of its kind."""
+        return self.kind.name
+
+    def with_options(self, options: ClusterOptions, waits: Waits) -> KubernetesLauncher:
+        """A launcher over the same connections, with other options and patience."""
+        return KubernetesLauncher(self.kind, options, self.api, waits=waits, emergency=self._emergency)
+
     def render(self, job: Job) -> dict[str, Any]:
         """What `submit` would send for the first attempt."""
-        return render(job, self.options)
+        return render(self.kind, job, self.options)
+
+    def manifests(self, jobs: Sequence[Job]) -> str:
+        """Their objects; a comment where there is no job, so that the text is a YAML stream for kubectl in any case."""
+        if not jobs:
+            return f"# no {self.kind.kind} to send\n"
+        return yaml.safe_dump_all([self.render(job) for job in jobs], sort_keys=False, explicit_start=True)
 
     def submit(self, job: Job) -> str:
         """Start the job's next attempt, or adopt the one that is there; its handle `namespace:name`.
@@ -85,16 +82,16 @@ class PyTorchJobLauncher:
         """
         deadline = time.monotonic() + self.waits.gone
         while True:
-            attempts = sorted(self.api.list_jobs(f"{JOB}={job.name}"), key=_attempt)
-            for found in attempts:
-                self._same_work(job, found)
+            attempts = self._attempts(job.name)
+            for existing in attempts:
+                self._same_work(job, existing)
             last = attempts[-1] if attempts else None
             going = last is not None and "deletionTimestamp" in last["metadata"]
-            if last is not None and not going and reasons.phase(last) != "failed":
+            if last is not None and not going and self.kind.phase(last) != "failed":
                 return self._adopt(last)
             if not going:
                 attempt = _attempt(last) + 1 if last else 1
-                body = render(job, self.options, attempt=attempt)
+                body = render(self.kind, job, self.options, attempt=attempt)
                 try:
                     return self._handle(self.api.create_job(body))
                 except Conflict:
@@ -104,7 +101,7 @@ class PyTorchJobLauncher:
             if time.monotonic() > deadline:
                 raise JobError(
                     f"job {job.name!r} is still being deleted after {self.waits.gone:.0f} s; see its finalizers "
-                    f"(kubectl -n {self.options.namespace} get pytorchjob -l {JOB}={job.name} -o yaml)",
+                    f"(kubectl -n {self.options.namespace} get {self.kind.plural}.{self.kind.group} -l {JOB}={job.name} -o yaml)",
                     reason="refused",
                 )
             time.sleep(min(self.waits.poll, 1.0))
@@ -112,7 +109,7 @@ class PyTorchJobLauncher:
     def wait(self, handle: str, on_log: Callable[[str], None]) -> Outcome:
         """Stream log lines until the job ends, or cannot start; see `Waits`.
 
-        The first pod (master) is streamed as it runs, the others are kept and shown if they fail first.
+        The pod where the ranks meet is streamed as it runs, the others are kept and shown if they fail first.
 
         Raises:
             Interrupted: SIGTERM came; the job is deleted (or left, by `on_sigterm`).
@@ -132,20 +129,27 @@ class PyTorchJobLauncher:
         Raises:
             JobError: reason `lost`: there is none.
         """
-        attempts = sorted(self.api.list_jobs(f"{JOB}={job_name}"), key=_attempt)
+        attempts = self._attempts(job_name)
         if not attempts:
             raise JobError(
-                f"no PyTorchJob of job {job_name!r} in namespace {self.options.namespace!r} ({JOB}={job_name})",
+                f"no {self.kind.kind} of job {job_name!r} in namespace {self.options.namespace!r} ({JOB}={job_name})",
                 reason="lost",
             )
         return self._adopt(attempts[-1])
 
     def delete_by_run(self, run_id: str) -> list[str]:
         """Delete every job of a run, whoever made it: what the pipeline's exit handler calls. The names deleted."""
-        names = [found["metadata"]["name"] for found in self.api.list_jobs(f"{RUN}={run_id}")]
+        names = [job["metadata"]["name"] for job in self.api.list_jobs(f"{RUN}={run_id}")]
         for name in names:
             self.api.delete_job(name)
         return names
+
+    def preflight(self, probe: tuple[str, ...]) -> list[Finding]:
+        """Rights, operator, queue and GPUs as this account can see them; then, where jobs can be made, a pod that runs `probe`."""
+        return preflight.check_all(self, probe)
+
+    def _attempts(self, job_name: str) -> list[dict[str, Any]]:
+        return sorted(self.api.list_jobs(f"{JOB}={job_name}"), key=_attempt)
 
     def _handle(self, job: dict[str, Any]) -> str:
         return f"{self.options.namespace}:{job['metadata']['name']}"
@@ -153,16 +157,16 @@ class PyTorchJobLauncher:
     def _adopt(self, job: dict[str, Any]) -> str:
         """Take over a job of another launcher; our owner is appended, as an object goes when *all* its owners are gone."""
         if self.options.owner is not None:
-            ours, there = self.options.owner.reference(), job["metadata"].get("ownerReferences") or []
-            if ours["uid"] not in {o["uid"] for o in there}:
-                self.api.patch_job(job["metadata"]["name"], {"metadata": {"ownerReferences": [*there, ours]}})
+            ours, owners = self.options.owner.reference(), job["metadata"].get("ownerReferences") or []
+            if ours["uid"] not in {owner["uid"] for owner in owners}:
+                self.api.patch_job(job["metadata"]["name"], {"metadata": {"ownerReferences": [*owners, ours]}})
         return self._handle(job)
 
-    def _same_work(self, job: Job, found: dict[str, Any]) -> None:
-        theirs = (found["metadata"].get("annotations") or {}).get(DIGEST)
+    def _same_work(self, job: Job, existing: dict[str, Any]) -> None:
+        theirs = (existing["metadata"].get("annotations") or {}).get(DIGEST)
         if theirs != job.digest:
             raise JobError(
-                f"PyTorchJob {found['metadata']['name']!r} in namespace {self.options.namespace!r} does other work: its {DIGEST} is "
+                f"{self.kind.kind} {existing['metadata']['name']!r} in namespace {self.options.namespace!r} does other work: its {DIGEST} is "
                 f"{theirs!r}, this job's is {job.digest!r}. Delete it, or run under another name",
                 reason="refused",
                 exit_code=2,
@@ -208,8 +212,9 @@ class PyTorchJobLauncher:
 class _Wait:
     """One wait: what has been seen of the job's pods, and their logs."""
 
-    def __init__(self, launcher: PyTorchJobLauncher, name: str, on_log: Callable[[str], None]):
+    def __init__(self, launcher: KubernetesLauncher, name: str, on_log: Callable[[str], None]):
         self.launcher, self.name, self.on_log, self.waits = launcher, name, on_log, launcher.waits
+        self.kind, self.options = launcher.kind, launcher.options
         self.pods: dict[str, dict[str, Any]] = {}
         self.version: str | None = None
         self.removals: list[reasons.Removal] = []
@@ -254,7 +259,7 @@ class _Wait:
             return self.finish(None)
         if not self.met:
             self.meet(job)
-        phase = reasons.phase(job)
+        phase = self.kind.phase(job)
         if phase in ("succeeded", "failed"):
             if phase == "failed":
                 self.watch(0.0)  # what happened until then, in its order
@@ -272,12 +277,10 @@ class _Wait:
                 uri, lambda why: self.notice(f"the job may take its launcher for gone and stop: {why}")
             )
         queue = (job["metadata"].get("labels") or {}).get(KUEUE_QUEUE)
-        if queue and "suspend" not in job["spec"].get(
-            "runPolicy", {}
-        ):  # Kueue's webhook sets it before the job is stored
+        if queue and self.kind.suspended(job) is None:  # Kueue's webhook sets the flag before the job is stored
             self.on_log(
-                f"[launcher] warning: the job carries queue {queue!r}, but Kueue has not suspended it: its PyTorchJob integration "
-                "(kubeflow.org/pytorchjob) is off or Kueue is not installed, so no quota holds"
+                f"[launcher] warning: the job carries queue {queue!r}, but Kueue has not suspended it: its integration "
+                f"{self.kind.queue_integration} is off or Kueue is not installed, so no quota holds"
             )
 
     def watch(self, seconds: float) -> None:
@@ -286,7 +289,7 @@ class _Wait:
         try:
             for kind, pod in self.launcher.api.pod_events(self.name, self.version, seconds):
                 self.version = pod["metadata"].get("resourceVersion")
-                missed = kind == "DELETED" and not self.launcher.options.elastic  # an elastic gang goes on without it
+                missed = kind == "DELETED" and not self.options.elastic  # an elastic gang goes on without it
                 if missed and (removal := reasons.removal(pod, list(self.pods.values()), datetime.now(UTC))):
                     self.removals.append(removal)
                 self.see([pod])
@@ -306,52 +309,50 @@ class _Wait:
             self.pods[name] = pod
             states = [c.get("state") or {} for c in (pod.get("status") or {}).get("containerStatuses") or []]
             if name not in self.logs and any("running" in s or "terminated" in s for s in states):
-                self.logs[name] = PodLog(self.launcher.api, name, self.printer(name), pause=self.waits.poll / 2)
+                self.logs[name] = PodLog(self.launcher.api, name, self.printer(pod), pause=self.waits.poll / 2)
             if name in self.logs and states and all("terminated" in s for s in states):
                 self.logs[name].end()
 
-    def printer(self, pod: str) -> Callable[[str], None]:
-        """Where a pod's lines go: the master's out at once, others only into their tail."""
-        first = pod in (f"{self.name}-master-0", f"{self.name}-worker-0" if self.launcher.options.elastic else "")
-        if first or self.launcher._all_logs:
-            return lambda text: self.on_log(tail_of(text, pod, self.name))
+    def printer(self, pod: dict[str, Any]) -> Callable[[str], None]:
+        """Where a pod's lines go: the first one's out at once, others only into their tail."""
+        if self.launcher._all_logs or self.kind.leads(pod, self.name, self.options):
+            return lambda text: self.on_log(tail_of(text, pod["metadata"]["name"], self.name))
         return lambda text: None
 
     def patience(self, job: dict[str, Any]) -> Outcome | None:
         """Give up on a job that cannot start; say now and then what is waited for."""
-        waits, elapsed = self.waits, time.monotonic() - self.started
-        if not reasons.picked_up(job):
-            created = reasons.moment(job["metadata"].get("creationTimestamp"))
-            age = min((datetime.now(UTC) - created).total_seconds() if created else elapsed, elapsed)
-            if age > waits.no_pod and (
-                outcome := self.refused_pods(age)
-            ):  # the operator marks a job only after its first pod
-                return self.give_up(outcome)
-            if age > waits.no_operator:
-                return self.give_up(self.refused_pods(age) or Outcome(
-                    "failed", "no_operator", 1,
-                    f"no operator has picked the job up for {waits.no_operator:.0f} s; is the training operator running?"))  # fmt: skip
-            self.notice("no operator has picked the job up yet", after=waits.notice)
-            return None
-        if reasons.phase(job) == "suspended":
+        elapsed = time.monotonic() - self.started
+        if not reasons.picked_up(self.kind, job):
+            return self.patience_with_operator(job, elapsed)
+        if self.kind.phase(job) == "suspended":
             self.notice("the job is suspended: it waits for its queue")
             return None
         if not self.pods:
-            if elapsed > waits.no_pod and (outcome := self.refused_pods(elapsed)):
+            if elapsed > self.waits.no_pod and (outcome := self.refused_pods(elapsed)):
                 return self.give_up(outcome)
-            self.notice("the operator has made no pod yet", after=waits.notice)
+            self.notice("the operator has made no pod yet", after=self.waits.notice)
             return None
-        found = reasons.stuck(list(self.pods.values()), datetime.now(UTC))
-        if found is None:
+        stuck = reasons.stuck(list(self.pods.values()), datetime.now(UTC))
+        if stuck is None:
             return None
-        limit = {"unschedulable": waits.schedule, "image_pull": waits.image_pull}.get(found.reason, waits.broken)
-        if found.final:
-            limit = waits.broken
-        if limit and found.seconds > limit:
-            return self.give_up(
-                Outcome("failed", found.reason, 1, f"{found.message} (for {found.seconds:.0f} s)", found.pod)
-            )
-        self.notice(f"{found.pod} waits ({found.reason}): {found.message}")
+        limits = {"unschedulable": self.waits.schedule, "image_pull": self.waits.image_pull}
+        limit = self.waits.broken if stuck.final else limits.get(stuck.reason, self.waits.broken)
+        if limit and stuck.seconds > limit:
+            message = f"{stuck.message} (for {stuck.seconds:.0f} s)"
+            return self.give_up(Outcome("failed", stuck.reason, 1, message, stuck.pod))
+        self.notice(f"{stuck.pod} waits ({stuck.reason}): {stuck.message}")
+        return None
+
+    def patience_with_operator(self, job: dict[str, Any], elapsed: float) -> Outcome | None:
+        """The same for a job that no operator has marked yet. An operator marks a job only after it has made its first pod."""
+        created = reasons.moment(job["metadata"].get("creationTimestamp"))
+        age = min((datetime.now(UTC) - created).total_seconds(), elapsed) if created else elapsed
+        if age > self.waits.no_pod and (outcome := self.refused_pods(age)):
+            return self.give_up(outcome)
+        if age > self.waits.no_operator:
+            message = f"no operator has picked the job up for {self.waits.no_operator:.0f} s; is the {self.kind.operator} running?"
+            return self.give_up(self.refused_pods(age) or Outcome("failed", "no_operator", 1, message))
+        self.notice("no operator has picked the job up yet", after=self.waits.notice)
         return None
 
     def refused_pods(self, seconds: float) -> Outcome | None:
@@ -361,7 +362,7 @@ class _Wait:
 
     def give_up(self, outcome: Outcome) -> Outcome:
         """The job cannot start: take it away, so that it holds nothing and starts at no odd time."""
-        self.launcher.cancel(f"{self.launcher.options.namespace}:{self.name}")
+        self.launcher.cancel(f"{self.options.namespace}:{self.name}")
         for log in self.logs.values():
             log.end()
         return outcome
@@ -375,7 +376,7 @@ class _Wait:
 
     def finish(self, job: dict[str, Any] | None) -> Outcome:
         """The outcome, after the last log lines; the tail of the pod that failed first stands at the end."""
-        outcome = reasons.classify(list(self.pods.values()), job, self.removals)
+        outcome = reasons.classify(self.kind, list(self.pods.values()), job, self.removals)
         for log in self.logs.values():
             log.end()
         until = time.monotonic() + self.waits.drain
@@ -394,40 +395,6 @@ class _Wait:
         return outcome
 
 
-def run_with_retries(
-    launcher: Launcher, job: Job, *, max_attempts: int, advanced: Callable[[], bool], on_log: Callable[[str], None]
-) -> Outcome:
-    """Run a job to its end; the whole gang starts again from its last checkpoint when the cause allows it.
-
-    `advanced` says whether the training has saved a later step since it was last asked. Attempts end after `max_attempts`, after two
-    in a row that did not advance (a crash loop), and at once for a cause that a retry cannot cure.
-    """
-    idle = 0
-    for attempt in range(1, max_attempts + 1):
-        handle = launcher.submit(job)
-        try:
-            outcome = launcher.wait(handle, on_log)
-        except (
-            JobError
-        ):  # said already, SIGTERM (`Interrupted`) too: the job is deleted, or goes on and can be attached to
-            raise
-        except BaseException:
-            launcher.cancel(handle)
-            raise
-        if outcome.state != "failed" or outcome.reason not in reasons.RETRYABLE:
-            return outcome
-        idle = 0 if advanced() else idle + 1
-        if idle == 2:
-            return replace(
-                outcome, message=f"{outcome.message} (given up: two attempts in a row saved no further step)"
-            )
-        if attempt < max_attempts:
-            on_log(
-                f"[launcher] attempt {attempt} of {max_attempts} ended: {outcome.reason} ({outcome.where}); starting again from the last checkpoint"
-            )
-    return replace(outcome, message=f"{outcome.message} (given up after {max_attempts} attempts)")
-
-
 def _attempt(job: dict[str, Any] | None) -> int:
     return int((job or {"metadata": {}})["metadata"].get("labels", {}).get(ATTEMPT, 0))
 
@@ -436,10 +403,31 @@ def _name(handle: str) -> str:
     return handle.rpartition(":")[2]
 
 
-def launcher(
-    options: ClusterOptions, *, kubeconfig: str | None = None, context: str | None = None, **settings: Any
-) -> PyTorchJobLauncher:
-    """A launcher on the cluster of the pod's service account or of the kubeconfig; `settings` as of `PyTorchJobLauncher`."""
-    api = KubernetesApi(options.namespace, kubeconfig=kubeconfig, context=context)
-    emergency = KubernetesApi(options.namespace, kubeconfig=kubeconfig, context=context)
-    return PyTorchJobLauncher(options, api, emergency=emergency, **settings)
+def on_cluster(
+    kind: JobKind,
+    options: ClusterOptions,
+    *,
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    **settings: Any,
+) -> KubernetesLauncher:
+    """A launcher on the cluster of the pod's service account or of the kubeconfig; `settings` as of `KubernetesLauncher`."""
+    api = KubernetesApi(kind, options.namespace, kubeconfig=kubeconfig, context=context)
+    emergency = KubernetesApi(kind, options.namespace, kubeconfig=kubeconfig, context=context)
+    return KubernetesLauncher(kind, options, api, emergency=emergency, **settings)
+
+
+def open_from_environment(
+    kind: JobKind, task_config: Any = None, *, environment: Mapping[str, str] | None = None
+) -> KubernetesLauncher:
+    """The launcher of a pod (or of a person with a kubeconfig), with the settings that the environment names.
+
+    Args:
+        kind: what its jobs are.
+        task_config: what a person set on the KFP task (`dsl.TaskConfig`, mapping or JSON); goes before the settings.
+        environment: None means this process's own.
+
+    Raises:
+        ConfigError: the settings are missing or wrong.
+    """
+    return on_cluster(kind, from_environment(os.environ if environment is None else environment, task_config))

@@ -6,7 +6,8 @@ from torchx.runner import Runner
 from torchx.specs import AppDef, AppState, Resource, Role, macros
 
 from curricle.errors import ConfigError
-from curricle.launch.pytorchjob.scheduler import Opts, PyTorchJobScheduler, manifest
+from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
+from curricle.launch.kubernetes.scheduler import KubernetesScheduler, Opts, manifest
 
 
 class Cluster:
@@ -48,7 +49,9 @@ def app():
 @pytest.fixture
 def runner():
     clusters = {}
-    scheduler = PyTorchJobScheduler("s", connect=lambda namespace: clusters.setdefault(namespace, Cluster(namespace)))
+    scheduler = KubernetesScheduler(
+        PYTORCHJOB, "s", connect=lambda namespace: clusters.setdefault(namespace, Cluster(namespace))
+    )
     with Runner("s", scheduler_factories={"pytorchjob": lambda session_name, **kwargs: scheduler}) as runner:
         runner.clusters = clusters
         yield runner
@@ -59,7 +62,7 @@ def test_the_torchx_that_is_installed_is_the_one_that_fits():
 
 
 def test_an_app_becomes_one_job(app):
-    body = manifest(app, Opts(namespace="team", queue="q"))
+    body = manifest(PYTORCHJOB, app, Opts(namespace="team", queue="q"))
     template = body["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
     name = body["metadata"]["name"]
     assert body["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] == 2 and name.startswith("toy-chain-")
@@ -69,18 +72,29 @@ def test_an_app_becomes_one_job(app):
 
 
 def test_the_name_does_not_depend_on_what_torchx_adds(app):
-    first = manifest(app, Opts())["metadata"]["name"]
+    first = manifest(PYTORCHJOB, app, Opts())["metadata"]["name"]
     app.roles[0].env["TORCHX_INTERNAL_SESSION_ID"] = "random"
-    assert manifest(app, Opts())["metadata"]["name"] == first
+    assert manifest(PYTORCHJOB, app, Opts())["metadata"]["name"] == first
     app.roles[0].args.append("--more")
-    assert manifest(app, Opts())["metadata"]["name"] != first
+    assert manifest(PYTORCHJOB, app, Opts())["metadata"]["name"] != first
 
 
 @pytest.mark.parametrize("spoil", [lambda r: r.args.append(macros.replica_id), lambda r: r.mounts.append("x")])
 def test_what_a_pytorchjob_cannot_do_is_refused(spoil, app):
     spoil(app.roles[0])
     with pytest.raises(ConfigError):
-        manifest(app, Opts())
+        manifest(PYTORCHJOB, app, Opts())
+
+
+def test_settings_of_a_role_are_checked_like_those_of_a_cluster(app):
+    app.roles[0].metadata["pytorchjob"] = {"volumes": [{"name": "data"}], "gpus": 3}
+    pod = manifest(PYTORCHJOB, app, Opts())["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    assert (
+        pod["volumes"][-1] == {"name": "data"} and pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "3"
+    )
+    app.roles[0].metadata["pytorchjob"] = {"volume": []}
+    with pytest.raises(ConfigError, match="volume: unknown key; did you mean 'volumes'"):
+        manifest(PYTORCHJOB, app, Opts())
 
 
 def test_run_status_log_list_and_cancel(app, runner):

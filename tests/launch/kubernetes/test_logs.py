@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curricle.errors import JobError
-from curricle.launch.pytorchjob.logs import Lines, PodLog, tail_of
+from curricle.launch.kubernetes.logs import Lines, PodLog, tail_of
 
 LOG = [f"2026-01-01T00:00:{i // 2:02d}.{i % 2}Z line {i}" for i in range(40)]
 

@@ -4,8 +4,15 @@ import json
 import pytest
 
 from curricle.errors import ConfigError
-from curricle.launch.pytorchjob.render import Elastic, render
-from curricle.launch.pytorchjob.settings import apply_task_config, from_environment, from_mapping, from_task_config
+from curricle.launch.kubernetes.options import Elastic
+from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
+from curricle.launch.kubernetes.render import render
+from curricle.launch.kubernetes.settings import (
+    apply_task_config,
+    from_environment,
+    from_task_config,
+    plain_environment,
+)
 
 
 def container(rendered):
@@ -52,7 +59,7 @@ def test_the_task_goes_before_the_options_and_adds_to_them(job, plain):
     base = dataclasses.replace(plain, env={"LEVEL": "0", "KEPT": "yes"}, tolerations=({"key": "spot"},))
     merged = apply_task_config(base, TASK)
     assert merged.env == {"LEVEL": "1", "KEPT": "yes"} and len(merged.tolerations) == 2 and merged.gpus == 2
-    assert container(render(job, merged))["resources"]["limits"] == {
+    assert container(render(PYTORCHJOB, job, merged))["resources"]["limits"] == {
         "cpu": "4",
         "memory": "32Gi",
         "nvidia.com/gpu": "2",
@@ -98,20 +105,53 @@ def test_settings_of_a_pod_are_file_then_image_then_owner(tmp_path):
 def test_without_an_image_nothing_is_guessed(tmp_path):
     with pytest.raises(ConfigError, match="CURRICLE_TRAINER_IMAGE"):
         from_environment({}, namespace_file=tmp_path / "none")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="CURRICLE_CLUSTER.* is not there"):
         from_environment({"CURRICLE_CLUSTER": str(tmp_path / "none")})
 
 
 @pytest.mark.parametrize(
-    ("raw", "words"),
+    ("text", "words"),
     [
-        ({"imge": "a"}, "did you mean 'image'"),
-        ({"image": "a", "gpus": "two"}, "gpus must be int"),
-        ({"image": "a", "tolerations": {"key": "x"}}, "tolerations must be Sequence"),
-        ({"image": "a", "owner": {}}, "unknown field 'owner'"),
-        ([], "must be a mapping"),
+        ("imge: a", "CURRICLE_CLUSTER_YAML:1: imge: unknown key; did you mean 'image'"),
+        ("gpus: two", "gpus: must be a whole number, not 'two'"),
+        ("tolerations: {key: x}", "tolerations: must be a list"),
+        ("owner: {name: p, uid: u}", "owner: unknown key"),
+        ("elastic: {min_node: 1, max_nodes: 2}", "elastic.min_node: unknown key; did you mean 'min_nodes'"),
+        ("elastic: 2", "elastic: must be a section of keys, not 2"),
+        ("elastic: {min_nodes: 1}", "elastic.max_nodes: is required"),
+        ("env: [A]", r"env: must be a mapping \(key: value\), each value text"),
+        ("env: {DEBUG: true}", r"env: must be a mapping \(key: value\), each value text, not {'DEBUG': True}"),
+        ("env_from_secrets: {TOKEN: [store]}", r"env_from_secrets: .* each value a list of 2 \(\[text, text\]\)"),
+        ("clean_pod_policy: Never", "clean_pod_policy: must be one of Running, All, None"),
+        ("cpu: 1\ncpu: 2", "'cpu' stands twice"),
+        ("- image", "must hold a mapping"),
+        ("image: [", "is not YAML"),
     ],
 )
-def test_settings_that_are_wrong_are_named(raw, words):
+def test_settings_that_are_wrong_are_named_with_their_line(text, words):
+    environment = {"CURRICLE_CLUSTER_YAML": text, "CURRICLE_TRAINER_IMAGE": "a:1"}
     with pytest.raises(ConfigError, match=words):
-        from_mapping(raw)
+        from_environment(environment)
+    with pytest.raises(ConfigError, match=words):
+        plain_environment(environment)
+
+
+def test_all_that_is_wrong_is_named_at_once():
+    with pytest.raises(ConfigError) as caught:
+        from_environment({"CURRICLE_CLUSTER_YAML": "image: a\ngpus: x\nelastic: {max: 1}\nqueu: q"})
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["CURRICLE_CLUSTER_YAML"] * 5
+    assert "CURRICLE_CLUSTER_YAML:4: queu" in caught.value.problems[-1]
+
+
+def test_numbers_are_taken_where_kubernetes_wants_text():
+    options = from_environment(
+        {"CURRICLE_CLUSTER_YAML": "{image: a, cpu: 1.5, env: {LEVEL: 2}, extra_resources: {x: 1}}"}
+    )
+    assert (options.cpu, options.env, options.extra_resources) == ("1.5", {"LEVEL": "2"}, {"x": "1"})
+
+
+def test_the_plain_variables_are_had_without_an_image():
+    assert plain_environment({"CURRICLE_CLUSTER_YAML": "env: {S3_ENDPOINT: 'http://x:9000'}"}) == {
+        "S3_ENDPOINT": "http://x:9000"
+    }
+    assert plain_environment({}) == {}

@@ -18,7 +18,6 @@ from curricle.errors import JobError
 TAIL = 60
 """Lines of each pod that are kept for the report of a failure."""
 
-
 CLOCKS = 60
 """Seconds by which this machine's clock and a node's may differ."""
 

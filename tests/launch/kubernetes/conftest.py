@@ -3,7 +3,7 @@
 import pytest
 
 from curricle.launch.job import Job
-from curricle.launch.pytorchjob.render import ClusterOptions, Elastic, Owner
+from curricle.launch.kubernetes.options import ClusterOptions, Elastic, Owner
 
 
 @pytest.fixture

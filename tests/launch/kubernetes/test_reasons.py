@@ -2,7 +2,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from curricle.launch.pytorchjob import reasons
+from curricle.launch.job import RETRYABLE
+from curricle.launch.kubernetes import reasons
+from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
@@ -69,7 +71,7 @@ def disrupted(why):
     ],
 )
 def test_each_end_of_a_pod_has_its_own_reason(pod, reason, code, words):
-    outcome = reasons.classify([pod], failed())
+    outcome = reasons.classify(PYTORCHJOB, [pod], failed())
     assert (outcome.state, outcome.reason, outcome.exit_code, outcome.where) == ("failed", reason, code, "w")
     assert words in outcome.message
 
@@ -82,17 +84,17 @@ def test_the_init_container_that_never_found_the_master_is_named():
             {"name": "init-pytorch", "state": {"terminated": {"exitCode": 1, "finishedAt": at(0)}}}
         ],
     }
-    assert "init container init-pytorch failed" in reasons.classify([pod], failed()).message
+    assert "init container init-pytorch failed" in reasons.classify(PYTORCHJOB, [pod], failed()).message
 
 
 def test_the_pod_that_failed_first_is_the_cause():
     pods = [ended("m", 1, seconds=4, message="connection reset"), ended("w", 1, seconds=1, message="boom")]
-    assert reasons.classify(pods, failed()).message == "boom"
+    assert reasons.classify(PYTORCHJOB, pods, failed()).message == "boom"
 
 
 def test_a_memory_kill_goes_before_the_rank_that_lost_it_in_the_same_second():
     pods = [ended("m", 1, seconds=0, message="connection reset"), ended("w", 137, seconds=1, reason="OOMKilled")]
-    assert reasons.classify(pods, failed()).where == "w"
+    assert reasons.classify(PYTORCHJOB, pods, failed()).where == "w"
 
 
 def test_a_survivor_that_was_cleaned_up_is_not_the_cause():
@@ -101,29 +103,31 @@ def test_a_survivor_that_was_cleaned_up_is_not_the_cause():
         ended("w", 137, seconds=21, deleted=1, grace=20),
         ended("v", 143, seconds=2, deleted=0, grace=30),
     ]
-    outcome = reasons.classify(pods, failed())
+    outcome = reasons.classify(PYTORCHJOB, pods, failed())
     assert (outcome.where, outcome.reason) == ("m", "error")
 
 
 def test_a_pod_killed_by_hand_is_the_cause_though_others_fail_with_it():
     pods = [ended("m", 1, seconds=2, message="connection closed by peer"), ended("w", 137, seconds=1, deleted=1)]
-    outcome = reasons.classify(pods, failed())
+    outcome = reasons.classify(PYTORCHJOB, pods, failed())
     assert (outcome.where, outcome.reason) == ("w", "lost")
-    assert outcome.reason in reasons.RETRYABLE
+    assert outcome.reason in RETRYABLE
 
 
 def test_the_deadline_is_read_from_the_job():
-    outcome = reasons.classify([], failed("Job j has failed because it was active longer than specified deadline"))
+    outcome = reasons.classify(
+        PYTORCHJOB, [], failed("Job j has failed because it was active longer than specified deadline")
+    )
     assert outcome.reason == "deadline" and "9 s" in outcome.message
 
 
 def test_a_failed_job_without_pods_quotes_the_operator():
-    outcome = reasons.classify([], failed())
+    outcome = reasons.classify(PYTORCHJOB, [], failed())
     assert outcome.reason == "lost" and "1 Worker replica(s) failed" in outcome.message
 
 
 def test_a_deleted_job_is_cancelled():
-    assert reasons.classify([ended("m", 143)], None).state == "cancelled"
+    assert reasons.classify(PYTORCHJOB, [ended("m", 143)], None).state == "cancelled"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +138,7 @@ def test_a_deleted_job_is_cancelled():
     ],
 )  # fmt: skip
 def test_the_gravest_of_several_true_conditions_counts(true, phase):
-    assert reasons.phase({"status": {"conditions": [{"type": t, "status": "True"} for t in true]}}) == phase
+    assert PYTORCHJOB.phase({"status": {"conditions": [{"type": t, "status": "True"} for t in true]}}) == phase
 
 
 def waiting(why, message="", key="containerStatuses"):
@@ -152,8 +156,8 @@ def waiting(why, message="", key="containerStatuses"):
     ],
 )
 def test_a_container_that_cannot_start_says_why_and_for_how_long(pod, reason, final):
-    found = reasons.stuck([pod], NOW)
-    assert (found.reason, found.final, found.seconds) == (reason, final, 90)
+    stuck = reasons.stuck([pod], NOW)
+    assert (stuck.reason, stuck.final, stuck.seconds) == (reason, final, 90)
 
 
 def test_a_pod_that_fits_no_node_has_the_schedulers_words():

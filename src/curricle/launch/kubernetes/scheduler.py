@@ -1,4 +1,4 @@
-"""The PyTorchJob launcher as a TorchX scheduler: `torchx run -s pytorchjob`, `torchx status | log | cancel | list`.
+"""The launcher as a TorchX scheduler: `torchx run -s pytorchjob`, `torchx status | log | cancel | list`.
 
 An `AppDef` with one role becomes a `Job` of our node agent where the role's entrypoint is that agent, and any other command as it is.
 App ids are `namespace:name`. The job's digest is taken over what the caller wrote, not over what TorchX adds to it (a session id
@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,10 +21,12 @@ from torchx.specs import AppDef, AppDryRunInfo, AppState, ReplicaStatus, Role, R
 
 from curricle.errors import ConfigError
 from curricle.launch.job import Job
-from curricle.launch.pytorchjob import reasons
-from curricle.launch.pytorchjob.api import ClusterApi, KubernetesApi
-from curricle.launch.pytorchjob.logs import Lines
-from curricle.launch.pytorchjob.render import CONTAINER, JOB, ClusterOptions, render
+from curricle.launch.kubernetes import reasons
+from curricle.launch.kubernetes.api import ClusterApi, KubernetesApi
+from curricle.launch.kubernetes.kind import JobKind
+from curricle.launch.kubernetes.logs import Lines
+from curricle.launch.kubernetes.render import JOB, render
+from curricle.launch.kubernetes.settings import from_tree
 
 STATES = {
     "pending": AppState.PENDING, "suspended": AppState.PENDING, "running": AppState.RUNNING,
@@ -34,7 +36,7 @@ STATES = {
 
 @dataclass
 class Opts(StructuredOpts):
-    """Options of `torchx run -s pytorchjob -cfg key=value`."""
+    """Options of `torchx run -s <kind> -cfg key=value`."""
 
     namespace: str = "kubeflow"
     """Namespace of the job."""
@@ -55,12 +57,14 @@ class Opts(StructuredOpts):
     """The job is ended after so many seconds."""
 
 
-class PyTorchJobScheduler(Scheduler[Opts]):
-    """TorchX's view on PyTorchJobs. `connect` opens the cluster of a namespace, on first use."""
+class KubernetesScheduler(Scheduler[Opts]):
+    """TorchX's view on jobs of one kind. `connect` gives the cluster as seen from a namespace."""
 
-    def __init__(self, session_name: str, connect: Any = KubernetesApi):
-        super().__init__("pytorchjob", session_name)
-        self._connect, self._apis = connect, dict[str, ClusterApi]()
+    def __init__(self, kind: JobKind, session_name: str, connect: Callable[[str], ClusterApi] | None = None):
+        super().__init__(kind.name, session_name)
+        self._kind = kind
+        self._connect = connect or (lambda namespace: KubernetesApi(kind, namespace))
+        self._apis: dict[str, ClusterApi] = {}
 
     def api(self, namespace: str) -> ClusterApi:
         """The cluster, seen from a namespace."""
@@ -73,7 +77,7 @@ class PyTorchJobScheduler(Scheduler[Opts]):
 
     def _submit_dryrun(self, app: AppDef, cfg: Opts) -> AppDryRunInfo[dict[str, Any], Opts]:
         return AppDryRunInfo(
-            manifest(app, cfg if isinstance(cfg, Opts) else Opts.from_cfg(cfg)),
+            manifest(self._kind, app, cfg if isinstance(cfg, Opts) else Opts.from_cfg(cfg)),
             lambda body: yaml.safe_dump(body, sort_keys=False),
         )
 
@@ -90,20 +94,21 @@ class PyTorchJobScheduler(Scheduler[Opts]):
         if job is None:
             return None
         pods = self.api(namespace).list_pods(name)
-        phase = reasons.phase(job)
+        phase = self._kind.phase(job)
         message = ""
         if phase == "failed":
-            outcome = reasons.classify(pods, job)
+            outcome = reasons.classify(self._kind, pods, job)
             message = f"{outcome.reason} ({outcome.where or name}, exit code {outcome.exit_code}): {outcome.message}"
-        elif found := reasons.stuck(pods, datetime.now(UTC)):
-            message = f"{found.pod} waits ({found.reason}): {found.message}"
+        elif stuck := reasons.stuck(pods, datetime.now(UTC)):
+            message = f"{stuck.pod} waits ({stuck.reason}): {stuck.message}"
+        replicas = [_replica(number, pod) for number, pod in enumerate(_ordered(self._kind, pods, name))]
         return DescribeAppResponse(
             app_id=app_id,
             state=STATES[phase],
             msg=message,
             metadata=dict(job["metadata"].get("labels") or {}),
-            roles=[_role(job)],
-            roles_statuses=[RoleStatus("worker", [_replica(i, p) for i, p in enumerate(_ordered(pods, name))])],
+            roles=[_role(self._kind, job)],
+            roles_statuses=[RoleStatus("worker", replicas)],
         )
 
     def list(self, cfg: Mapping[str, Any] | None = None) -> list[ListAppResponse]:
@@ -112,11 +117,11 @@ class PyTorchJobScheduler(Scheduler[Opts]):
         jobs = self.api(namespace).list_jobs(JOB)
         return [
             ListAppResponse(
-                app_id=f"{namespace}:{j['metadata']['name']}",
-                state=STATES[reasons.phase(j)],
-                name=j["metadata"]["name"],
+                app_id=f"{namespace}:{job['metadata']['name']}",
+                state=STATES[self._kind.phase(job)],
+                name=job["metadata"]["name"],
             )
-            for j in jobs
+            for job in jobs
         ]
 
     def _cancel_existing(self, app_id: str) -> None:
@@ -137,11 +142,11 @@ class PyTorchJobScheduler(Scheduler[Opts]):
         should_tail: bool = False,
         streams: Any = None,
     ) -> Iterable[str]:
-        """Lines of the k-th pod (0 is the master); `until` and a choice of streams are not to be had of Kubernetes."""
+        """Lines of the k-th pod (0 is the one where the ranks meet); `until` and a choice of streams are not to be had of Kubernetes."""
         if until is not None or str(getattr(streams, "value", streams or "combined")) != "combined":
             raise ValueError("Kubernetes keeps one combined log a container and cannot stop at a time")
         namespace, name = app_id.split(":", 1)
-        pods = _ordered(self.api(namespace).list_pods(name), name)
+        pods = _ordered(self._kind, self.api(namespace).list_pods(name), name)
         if k >= len(pods):
             raise ValueError(f"job {app_id} has {len(pods)} pods, so none with number {k}")
         seconds = None if since is None else max(1, int(datetime.now(UTC).timestamp() - since.timestamp()))
@@ -153,19 +158,19 @@ class PyTorchJobScheduler(Scheduler[Opts]):
         yield from (f"{text}\n" for text in lines.finish() if wanted.search(text))
 
 
-def manifest(app: AppDef, opts: Opts) -> dict[str, Any]:
-    """The PyTorchJob of an AppDef.
+def manifest(kind: JobKind, app: AppDef, opts: Opts) -> dict[str, Any]:
+    """The job of an AppDef.
 
     Raises:
-        ConfigError: it cannot be one PyTorchJob.
+        ConfigError: it cannot be one job of this kind, or `role.metadata[kind.name]` holds what is no cluster setting.
     """
     if len(app.roles) != 1:
-        raise ConfigError(f"app {app.name!r} has {len(app.roles)} roles; a PyTorchJob of ours has one")
+        raise ConfigError(f"app {app.name!r} has {len(app.roles)} roles; a {kind.kind} of ours has one")
     role = app.roles[0]
     if any(macros.replica_id in text for text in [*role.args, *role.env.values()]):
-        raise ConfigError(f"app {app.name!r} uses {macros.replica_id}; a PyTorchJob has one template for all pods")
+        raise ConfigError(f"app {app.name!r} uses {macros.replica_id}; a {kind.kind} has one template for all pods")
     if role.mounts:
-        raise ConfigError(f"app {app.name!r} has mounts; give volumes as role.metadata['pytorchjob'] instead")
+        raise ConfigError(f"app {app.name!r} has mounts; give volumes as role.metadata[{kind.name!r}] instead")
     ours = {k: v for k, v in role.env.items() if not k.startswith("TORCHX_")}
     written = json.dumps(
         [app.name, role.image, role.entrypoint, role.args, ours, role.num_replicas, vars(role.resource)],
@@ -175,22 +180,7 @@ def manifest(app: AppDef, opts: Opts) -> dict[str, Any]:
     digest = hashlib.sha256(written.encode()).hexdigest()
     name = f"{re.sub('[^a-z0-9-]+', '-', app.name.lower()).strip('-')[:43].rstrip('-')}-{digest[:8]}"
     role = macros.Values(img_root="", app_id=name, replica_id="", rank0_env="MASTER_ADDR").apply(role)
-    resource = role.resource
-    options = ClusterOptions(
-        image=role.image,
-        namespace=opts.namespace,
-        cpu=str(resource.cpu) if resource.cpu > 0 else ClusterOptions.cpu,
-        memory=f"{resource.memMB}Mi" if resource.memMB > 0 else ClusterOptions.memory,
-        shm_size=f"{max(16, resource.memMB // 8)}Mi" if resource.memMB > 0 else ClusterOptions.shm_size,
-        gpus=max(resource.gpu, 0),
-        extra_resources={k: str(v) for k, v in resource.devices.items()},
-        queue=opts.queue or "",
-        service_account=opts.service_account or "",
-        priority_class=opts.priority_class or "",
-        image_pull_secrets=(opts.image_pull_secret,) if opts.image_pull_secret else (),
-        active_deadline_seconds=opts.active_deadline_seconds,
-    )
-    options = replace(options, **(role.metadata.get("pytorchjob") or {}))
+    options = from_tree(_settings(role, opts) | (role.metadata.get(kind.name) or {}))
     job = Job(
         name=name,
         argv=tuple(role.args) or ("",),
@@ -199,38 +189,48 @@ def manifest(app: AppDef, opts: Opts) -> dict[str, Any]:
         env=dict(role.env),
         digest=digest,
     )
-    body = render(job, options)
-    for replica in body["spec"]["pytorchReplicaSpecs"].values():
-        replica["template"]["spec"]["containers"][0]["command"] = [role.entrypoint, *role.args]
-    return body
+    return render(kind, job, options, command=[role.entrypoint, *role.args])
 
 
-def _ordered(pods: Iterable[dict[str, Any]], job: str) -> list[dict[str, Any]]:
-    """Master first, then the workers by number."""
-
-    def key(pod: dict[str, Any]) -> tuple[bool, int]:
-        kind, _, number = pod["metadata"]["name"].removeprefix(f"{job}-").rpartition("-")
-        return kind != "master", int(number) if number.isdigit() else 0
-
-    return sorted(pods, key=key)
+def _settings(role: Role, opts: Opts) -> dict[str, Any]:
+    """The fields of `ClusterSettings` that a role and the scheduler's options say something of."""
+    resource = role.resource
+    settings: dict[str, Any] = {
+        "image": role.image,
+        "namespace": opts.namespace,
+        "gpus": max(resource.gpu, 0),
+        "extra_resources": {name: str(count) for name, count in resource.devices.items()},
+        "queue": opts.queue or "",
+        "service_account": opts.service_account or "",
+        "priority_class": opts.priority_class or "",
+        "image_pull_secrets": (opts.image_pull_secret,) if opts.image_pull_secret else (),
+        "active_deadline_seconds": opts.active_deadline_seconds,
+    }
+    if resource.cpu > 0:
+        settings["cpu"] = str(resource.cpu)
+    if resource.memMB > 0:
+        settings |= {"memory": f"{resource.memMB}Mi", "shm_size": f"{max(16, resource.memMB // 8)}Mi"}
+    return settings
 
 
 def _replica(number: int, pod: dict[str, Any]) -> ReplicaStatus:
     phase = (pod.get("status") or {}).get("phase", "Pending")
-    state = {
+    states = {
         "Pending": AppState.PENDING,
         "Running": AppState.RUNNING,
         "Succeeded": AppState.SUCCEEDED,
         "Failed": AppState.FAILED,
     }
     return ReplicaStatus(
-        id=number, state=state.get(phase, AppState.UNKNOWN), role="worker", hostname=pod["metadata"]["name"]
+        id=number, state=states.get(phase, AppState.UNKNOWN), role="worker", hostname=pod["metadata"]["name"]
     )
 
 
-def _role(job: dict[str, Any]) -> Role:
-    specs = job["spec"]["pytorchReplicaSpecs"]
-    container = next(c for c in next(iter(specs.values()))["template"]["spec"]["containers"] if c["name"] == CONTAINER)
-    command = container.get("command") or [""]
-    replicas = sum(s.get("replicas", 1) for s in specs.values())
-    return Role(name="worker", image=container["image"], entrypoint=command[0], args=command[1:], num_replicas=replicas)
+def _ordered(kind: JobKind, pods: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return sorted(pods, key=lambda pod: kind.order(pod, name))
+
+
+def _role(kind: JobKind, job: dict[str, Any]) -> Role:
+    replicas, container = kind.gang(job)
+    entrypoint, *args = container.get("command") or [""]
+    return Role(name="worker", image=container["image"], entrypoint=entrypoint, args=args, num_replicas=replicas)

@@ -1,22 +1,21 @@
 """Where `ClusterOptions` come from: a settings file of the cluster, then what a person set on the KFP task.
 
-The cluster's settings are a mapping with the fields of `ClusterOptions` (`elastic` nested, `env_from_secrets` as variable → [secret, key]);
+The cluster's settings are a mapping with the fields of `ClusterSettings` (`elastic` nested, `env_from_secrets` as variable → [secret, key]);
 manifests/ mount one as a file.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
+import typing
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from curricle.config.load import Layer, build, compose, parse_yaml, read_yaml
 from curricle.errors import ConfigError
-from curricle.launch.pytorchjob.render import ClusterOptions, Elastic, Owner
+from curricle.launch.kubernetes.options import ClusterOptions, ClusterSettings, Owner
 
 SETTINGS = "CURRICLE_CLUSTER"
 """Environment variable: path of the settings file."""
@@ -33,94 +32,79 @@ def from_environment(
     """The options of a launcher that runs in a pod: settings file, image, namespace and owner, then the task's.
 
     Raises:
-        ConfigError: no image is named, or the file is missing or wrong.
+        ConfigError: no image is named, or the settings are missing or wrong; names every problem with its line.
     """
-    raw = _raw(environment)
-    path = environment.get(SETTINGS)
+    layers = [_given(environment)]
+    if namespace_file.is_file():
+        layers.insert(0, Layer({"namespace": namespace_file.read_text().strip()}, {"namespace": str(namespace_file)}))
     if image := environment.get(IMAGE):
-        raw["image"] = image
-    if "image" not in raw:
+        layers.append(Layer({"image": image}, {"image": IMAGE}))
+    layer = compose(layers)
+    if "image" not in layer.tree:
+        path = environment.get(SETTINGS) or "not set"
         raise ConfigError(
-            f"no worker image: set {IMAGE}, or `image` in the settings file that {SETTINGS} names ({path or 'not set'})"
+            f"no worker image: set {IMAGE}, or `image` in the settings file that {SETTINGS} names ({path})"
         )
-    if "namespace" not in raw and namespace_file.is_file():
-        raw["namespace"] = namespace_file.read_text().strip()
-    options = from_mapping(raw)
+    options = _options(layer)
     if environment.get("KFP_POD_NAME") and environment.get("KFP_POD_UID"):
         options = replace(options, owner=Owner(name=environment["KFP_POD_NAME"], uid=environment["KFP_POD_UID"]))
     return options if task_config is None else apply_task_config(options, task_config)
 
 
-def _raw(environment: Mapping[str, str]) -> dict[str, Any]:
-    if text := environment.get(INLINE):
-        where = INLINE
-    elif where := environment.get(SETTINGS, ""):
-        try:
-            text = Path(where).read_text()
-        except OSError as error:
-            raise ConfigError(f"{SETTINGS} names {where}, which cannot be read: {error.strerror}") from error
-    else:
-        return {}
-    try:
-        raw = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: no YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{where}: the cluster's settings must be a mapping, not {type(raw).__name__}")
-    return raw
-
-
 def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The plain variables (`env`) that the settings give workers, for a process beside them that needs the same store."""
-    return {str(k): str(v) for k, v in (_raw(environment).get("env") or {}).items()}
-
-
-def from_mapping(raw: Mapping[str, Any]) -> ClusterOptions:
-    """Options from plain data (YAML, JSON).
+    """The plain variables (`env`) that the settings give workers, for a process beside them that needs the same store.
 
     Raises:
-        ConfigError: unknown fields (with the nearest known one), or values of another type.
+        ConfigError: the settings are missing or wrong.
     """
-    if not isinstance(raw, Mapping):
-        raise ConfigError(f"the cluster's settings must be a mapping, not {type(raw).__name__}")
-    known = {f.name: f for f in fields(ClusterOptions) if f.name != "owner"}
-    problems = []
-    for key in raw:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            problems.append(
-                f"cluster settings: unknown field {key!r}" + (f", did you mean {near[0]!r}?" if near else "")
-            )
-    values: dict[str, Any] = {}
-    for key, value in raw.items():
-        kind = str(known[key].type) if key in known else ""
-        if key == "elastic" and isinstance(value, Mapping):
-            value = Elastic(**value)
-        elif key == "env_from_secrets" and isinstance(value, Mapping):
-            value = {k: tuple(v) for k, v in value.items()}
-        elif kind == "str" and isinstance(value, int | float) and not isinstance(value, bool):
-            value = str(value)
-        elif kind.startswith("Mapping[str, str]") and isinstance(value, Mapping):
-            value = {k: str(v) for k, v in value.items()}
-        expected = {"str": str, "int": int, "bool": bool}.get(kind)
-        mapping, sequence = kind.startswith("Mapping"), kind.startswith("Sequence")
-        if (
-            (expected and not isinstance(value, expected))
-            or (mapping and not isinstance(value, Mapping))
-            or (sequence and not isinstance(value, list | tuple))
-        ):
-            problems.append(f"cluster settings: {key} must be {kind}, not {value!r}")
-        values[key] = tuple(value) if sequence and isinstance(value, list) else value
-    if problems:
-        raise ConfigError(problems)
-    return ClusterOptions(**values)
+    return _options(compose([Layer({"image": "none"}), _given(environment)])).env
+
+
+def from_tree(tree: dict[str, Any]) -> ClusterOptions:
+    """Options from plain data.
+
+    Raises:
+        ConfigError: unknown fields (with the nearest known one), or values of another type: all of them.
+    """
+    return _options(Layer(tree))
+
+
+def _given(environment: Mapping[str, str]) -> Layer:
+    """The cluster's settings as somebody wrote them; nothing where the environment names none."""
+    if text := environment.get(INLINE):
+        return parse_yaml(text, INLINE)
+    path = environment.get(SETTINGS)
+    if not path:
+        return Layer({})
+    return read_yaml(Path(path), what=f"file of cluster settings ({SETTINGS})")
+
+
+def _options(layer: Layer) -> ClusterOptions:
+    settings = build(ClusterSettings, Layer(_numbers_as_text(layer.tree), layer.origins)).config
+    return ClusterOptions(**vars(settings))
+
+
+def _numbers_as_text(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree with numbers written as text where text is meant: Kubernetes' quantities and variables are, but YAML reads `cpu: 4` as a number."""
+    hints = typing.get_type_hints(ClusterSettings)
+    changed = dict(tree)
+    for key, value in tree.items():
+        if hints.get(key) is str:
+            changed[key] = _number_as_text(value)
+        elif hints.get(key) == dict[str, str] and isinstance(value, dict):
+            changed[key] = {name: _number_as_text(entry) for name, entry in value.items()}
+    return changed
+
+
+def _number_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def from_task_config(raw: str | Mapping[str, Any] | object) -> dict[str, Any]:
-    """What a person set on the KFP task, as `ClusterOptions` fields: the content of `dsl.TaskConfig`, as object, mapping or JSON.
+    """What a person set on the KFP task, as fields of `ClusterOptions`: the content of `dsl.TaskConfig`, as object, mapping or JSON.
 
     Raises:
-        ConfigError: it is no TaskConfig, or an entry has no place in a PyTorchJob.
+        ConfigError: it is no TaskConfig, or an entry has no place in a job.
     """
     if isinstance(raw, str):
         try:
@@ -173,9 +157,9 @@ def _from_resources(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
 def apply_task_config(options: ClusterOptions, raw: str | Mapping[str, Any] | object) -> ClusterOptions:
     """`options` with what the KFP task says: maps are merged (the task wins), lists are appended, single values replaced."""
     changes = from_task_config(raw)
-    held = {INLINE, *options.env, *options.env_from_secrets}
+    given = {INLINE, *options.env, *options.env_from_secrets}
     if "env_entries" in changes:  # the pipeline's own optional entries, which the settings give already
-        changes["env_entries"] = tuple(e for e in changes["env_entries"] if e["name"] not in held)
+        changes["env_entries"] = tuple(entry for entry in changes["env_entries"] if entry["name"] not in given)
     for key in ("env", "env_from_secrets", "node_selector", "extra_resources"):
         if key in changes:
             changes[key] = {**getattr(options, key), **changes[key]}

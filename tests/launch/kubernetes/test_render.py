@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curricle.errors import ConfigError
-from curricle.launch.pytorchjob.render import (
-    NAME_LIMIT,
-    Elastic,
-    attempt_name,
-    bytes_of,
-    render,
-)
+from curricle.launch.kubernetes.options import Elastic
+from curricle.launch.kubernetes.pods import bytes_of
+from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
+from curricle.launch.kubernetes.render import attempt_name, render
+
+LIMIT = PYTORCHJOB.name_limit
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -29,11 +28,11 @@ def wide(job):
 
 def shapes(job, plain, full, elastic):
     return {
-        "one-node": render(dataclasses.replace(job, nodes=1), plain),
-        "two-nodes": render(job, plain),
-        "gpus-with-everything": render(wide(job), full),
-        "elastic": render(job, elastic),
-        "second-attempt": render(job, plain, attempt=2),
+        "one-node": render(PYTORCHJOB, dataclasses.replace(job, nodes=1), plain),
+        "two-nodes": render(PYTORCHJOB, job, plain),
+        "gpus-with-everything": render(PYTORCHJOB, wide(job), full),
+        "elastic": render(PYTORCHJOB, job, elastic),
+        "second-attempt": render(PYTORCHJOB, job, plain, attempt=2),
     }
 
 
@@ -100,7 +99,7 @@ def test_rendered_job_fits_the_operators_schema(name, schema, job, plain, full, 
 
 
 def test_a_ttl_beside_the_run_policy_is_found_by_the_walk(schema, job, plain):
-    rendered = render(job, plain)
+    rendered = render(PYTORCHJOB, job, plain)
     rendered["spec"]["ttlSecondsAfterFinished"] = 5
     rendered["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["imagePolicy"] = "x"
     assert unknown_fields(rendered["spec"], schema["properties"]["spec"]) == [
@@ -113,21 +112,21 @@ def container(rendered, role="Master"):
 
 
 def test_the_agent_is_told_the_rendezvous_in_arguments(job, plain):
-    assert container(render(job, plain))["command"] == [
+    assert container(render(PYTORCHJOB, job, plain))["command"] == [
         "python", "-m", "curricle.launch.agent", "--nnodes", "2", "--nproc-per-node", "1",
         "--rdzv-endpoint", "text-01-0a1b2c3d-master-0:29500", "--", *job.argv,
     ]  # fmt: skip
 
 
 def test_the_second_attempt_meets_at_its_own_master(job, plain):
-    second = render(job, plain, attempt=2)
+    second = render(PYTORCHJOB, job, plain, attempt=2)
     assert second["metadata"]["name"] == "text-01-0a1b2c3d-a2"
     assert "text-01-0a1b2c3d-a2-master-0:29500" in container(second)["command"]
     assert second["metadata"]["labels"]["curricle.dev/job"] == job.name
 
 
 def test_an_elastic_job_has_workers_only_and_a_range_of_nodes(job, elastic):
-    rendered = render(job, elastic)
+    rendered = render(PYTORCHJOB, job, elastic)
     assert list(rendered["spec"]["pytorchReplicaSpecs"]) == ["Worker"]
     assert container(rendered, "Worker")["command"][4] == "1:4"
     assert "text-01-0a1b2c3d-worker-0:29500" in container(rendered, "Worker")["command"]
@@ -135,19 +134,19 @@ def test_an_elastic_job_has_workers_only_and_a_range_of_nodes(job, elastic):
 
 def test_no_environment_variable_appears_twice(job, plain):
     options = dataclasses.replace(plain, env={"OMP_NUM_THREADS": "3", "CURRICLE_RUN": "of the options"})
-    entries = container(render(job, options))["env"]
+    entries = container(render(PYTORCHJOB, job, options))["env"]
     names = [e["name"] for e in entries]
     assert len(names) == len(set(names))
     assert {"name": "OMP_NUM_THREADS", "value": "3"} in entries and {"name": "CURRICLE_RUN", "value": "r1"} in entries
 
 
 def test_threads_are_shared_out_among_the_ranks_of_a_pod(job, plain):
-    eight = render(dataclasses.replace(job, processes_per_node=4), dataclasses.replace(plain, cpu="16"))
+    eight = render(PYTORCHJOB, dataclasses.replace(job, processes_per_node=4), dataclasses.replace(plain, cpu="16"))
     assert {"name": "OMP_NUM_THREADS", "value": "4"} in container(eight)["env"]
 
 
 def test_pods_may_do_nothing_that_training_does_not_need(job, plain):
-    pod = render(job, plain)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    pod = render(PYTORCHJOB, job, plain)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 10001
     assert pod["containers"][0]["securityContext"] == {
@@ -156,17 +155,17 @@ def test_pods_may_do_nothing_that_training_does_not_need(job, plain):
 
 
 def test_without_a_numeric_user_the_init_container_may_still_be_root(job, elastic):
-    pod = render(job, elastic)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    pod = render(PYTORCHJOB, job, elastic)["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
     assert pod["securityContext"] == {"seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def test_without_a_heartbeat_nothing_stops_a_job_but_its_deadline(job, full):
-    body = render(wide(job), dataclasses.replace(full, heartbeat_seconds=0))
+    body = render(PYTORCHJOB, wide(job), dataclasses.replace(full, heartbeat_seconds=0))
     assert "heartbeat" not in yaml.safe_dump(body)
 
 
 def test_rendering_twice_gives_equal_jobs_that_share_nothing(job, full):
-    first, second = render(wide(job), full), render(wide(job), full)
+    first, second = render(PYTORCHJOB, wide(job), full), render(PYTORCHJOB, wide(job), full)
     assert first == second
     container(first)["env"].clear()
     assert container(first, "Worker")["env"] and container(second)["env"]
@@ -198,20 +197,20 @@ def test_rendering_twice_gives_equal_jobs_that_share_nothing(job, full):
 )
 def test_what_the_webhook_would_refuse_is_refused_before(changes, options, words, job, plain):
     with pytest.raises(ConfigError, match=words):
-        render(dataclasses.replace(job, **changes), dataclasses.replace(plain, **options))
+        render(PYTORCHJOB, dataclasses.replace(job, **changes), dataclasses.replace(plain, **options))
 
 
 def test_all_problems_are_named_at_once(job, plain):
     with pytest.raises(ConfigError) as caught:
-        render(dataclasses.replace(job, name="A", digest=""), dataclasses.replace(plain, cpu="x"))
+        render(PYTORCHJOB, dataclasses.replace(job, name="A", digest=""), dataclasses.replace(plain, cpu="x"))
     assert len(caught.value.problems) == 3
 
 
 @given(st.from_regex(r"[a-z][-a-z0-9]{0,50}[a-z0-9]", fullmatch=True), st.integers(1, 120))
 def test_every_attempt_has_its_own_name_that_fits(name, attempt):
-    names = {attempt_name(name, n) for n in (1, 2, attempt, attempt + 1)}
+    names = {attempt_name(name, n, LIMIT) for n in (1, 2, attempt, attempt + 1)}
     assert len(names) == len({1, 2, attempt, attempt + 1})
-    assert all(len(n) <= NAME_LIMIT and not n.endswith("-") and "--a" not in n.removeprefix(name) for n in names)
+    assert all(len(n) <= LIMIT and not n.endswith("-") and "--a" not in n.removeprefix(name) for n in names)
 
 
 @pytest.mark.parametrize(("text", "number"), [("1Gi", 2**30), ("500m", 0.5), ("2", 2), ("1.5G", 1.5e9)])

@@ -1,4 +1,4 @@
-"""Why a PyTorchJob ended, or does not start: pure functions over the dicts that the API server returns.
+"""Why a job ended, or does not start: pure functions over the dicts that the API server returns.
 
 The job's own status only counts failed replicas; the reason lies in the pods. Pods vanish (clean-up, TTL, deadline), so callers
 keep the last they saw of each and pass that.
@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from curricle.launch.job import Outcome, Reason
-
-Phase = Literal["pending", "suspended", "running", "succeeded", "failed"]
-
-RETRYABLE: frozenset[Reason] = frozenset({"evicted", "preempted", "interrupted", "lost"})
-"""Causes that the same work may survive when it starts again from its last checkpoint."""
+from curricle.launch.kubernetes.kind import JobKind
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable"}
 _BROKEN = {"InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -31,7 +27,6 @@ _EVICTED = {
     "UnexpectedAdmissionError",
     "NodeAffinity",
 }
-_DEADLINE = "active longer than specified deadline"
 
 
 @dataclass(frozen=True)
@@ -67,6 +62,10 @@ class Removal:
     """uids of the other pods that there were."""
 
 
+SAME_EVENT_SECONDS = 30
+"""Pods that fail within so many seconds may have failed for one cause."""
+_OUTSIDE: frozenset[Reason] = frozenset({"evicted", "preempted", "lost", "oom_killed", "deadline"})
+"""Reasons that lie outside of a pod's own program."""
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
 
@@ -77,27 +76,13 @@ def moment(text: str | None) -> datetime | None:
 
 def conditions(thing: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The conditions of a job or pod that are True, by type."""
-    found = (thing.get("status") or {}).get("conditions") or []
-    return {c["type"]: c for c in found if c.get("status") == "True"}
+    listed = (thing.get("status") or {}).get("conditions") or []
+    return {condition["type"]: condition for condition in listed if condition.get("status") == "True"}
 
 
-def phase(job: Mapping[str, Any]) -> Phase:
-    """Where the job stands. Several conditions may be True at once; the order here decides."""
-    true = conditions(job)
-    if "Failed" in true:
-        return "failed"
-    if "Succeeded" in true:
-        return "succeeded"
-    if "Suspended" in true or ((job.get("spec") or {}).get("runPolicy") or {}).get("suspend"):
-        return "suspended"
-    if "Running" in true:
-        return "running"
-    return "pending"
-
-
-def picked_up(job: Mapping[str, Any]) -> bool:
+def picked_up(kind: JobKind, job: Mapping[str, Any]) -> bool:
     """Whether any operator has looked at the job: it then carries a condition, or waits for Kueue."""
-    return bool((job.get("status") or {}).get("conditions")) or phase(job) == "suspended"
+    return bool((job.get("status") or {}).get("conditions")) or kind.phase(job) == "suspended"
 
 
 def containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -108,8 +93,8 @@ def containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def stuck(pods: Sequence[Mapping[str, Any]], now: datetime) -> Stuck | None:
     """The pod that has been unable to start for longest, if there is one."""
-    found = [s for s in (_stuck(pod, now) for pod in pods) if s]
-    return max(found, key=lambda s: (s.final, s.seconds), default=None)
+    waiting = [held for pod in pods if (held := _stuck(pod, now))]
+    return max(waiting, key=lambda held: (held.final, held.seconds), default=None)
 
 
 def _stuck(pod: Mapping[str, Any], now: datetime) -> Stuck | None:
@@ -193,7 +178,7 @@ def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> F
         return Failure(name, "interrupted", code, message or "stopped on request", at)
     reason: Reason = "configuration" if code == 2 else "error"
     if ended[0] in ((status.get("initContainerStatuses")) or []):
-        message = f"init container {ended[0]['name']} failed: {message or 'the master was not found in time, or its image did not start'}"
+        message = f"init container {ended[0]['name']} failed: {message or 'the first pod was not found in time, or an image did not start'}"
     return Failure(name, reason, code, message or f"exit code {code}, and no message", at)
 
 
@@ -202,8 +187,8 @@ def removal(pod: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], at: datet
     gang = [p for p in pods if p["metadata"]["name"] != pod["metadata"]["name"]]
     if (pod.get("status") or {}).get("phase") == "Succeeded" or any(failure(p) for p in gang):
         return None
-    found = failure(pod) or Failure(pod["metadata"]["name"], "lost", 137, "the pod was deleted while it ran", at)
-    return Removal(found, frozenset(p["metadata"]["uid"] for p in gang))
+    cause = failure(pod) or Failure(pod["metadata"]["name"], "lost", 137, "the pod was deleted while it ran", at)
+    return Removal(cause, frozenset(p["metadata"]["uid"] for p in gang))
 
 
 def _deletion_requested(pod: Mapping[str, Any]) -> datetime | None:
@@ -228,46 +213,46 @@ def failures(pods: Sequence[Mapping[str, Any]]) -> list[Failure]:
     (eviction, preemption, deletion, the memory limit) goes before pods that failed no more than 30 s earlier by themselves,
     and a pod that merely obeyed SIGTERM comes last.
     """
-    bare = {f.pod: f for f in (failure(p) for p in pods) if f}
-    found = []
+    ends = {pod["metadata"]["name"]: failed.finished for pod in pods if (failed := failure(pod))}
+    failed_pods = []
     for pod in pods:
-        others = [f.finished for name, f in bare.items() if name != pod["metadata"]["name"]]
-        if f := failure(pod, others):
-            found.append(f)
-    if not found:
-        return []
-    first = min(f.finished for f in found)
+        others = [finished for name, finished in ends.items() if name != pod["metadata"]["name"]]
+        if failed := failure(pod, others):
+            failed_pods.append(failed)
+    first = min((failed.finished for failed in failed_pods), default=_LATEST)
+    return sorted(failed_pods, key=lambda failed: (_rank(failed, first), failed.finished, failed.pod))
 
-    def order(f: Failure) -> tuple[int, datetime, str]:
-        soon = first == _LATEST or f.finished == _LATEST or (f.finished - first).total_seconds() <= 30
-        outside = f.reason in ("evicted", "preempted", "lost", "oom_killed", "deadline")
-        rank = 0 if outside and soon else 2 if f.reason == "interrupted" else 1
-        return rank, f.finished, f.pod
 
-    return sorted(found, key=order)
+def _rank(failed: Failure, first: datetime) -> int:
+    """0 for a likely cause, 2 for a likely consequence; `first` is when the first pod failed."""
+    if failed.reason == "interrupted":
+        return 2
+    unknown = _LATEST in (first, failed.finished)
+    soon = unknown or (failed.finished - first).total_seconds() <= SAME_EVENT_SECONDS
+    return 0 if failed.reason in _OUTSIDE and soon else 1
 
 
 def classify(
-    pods: Sequence[Mapping[str, Any]], job: Mapping[str, Any] | None, removals: Sequence[Removal] = ()
+    kind: JobKind,
+    pods: Sequence[Mapping[str, Any]],
+    job: Mapping[str, Any] | None,
+    removals: Sequence[Removal] = (),
 ) -> Outcome:
     """How a job ended, from its last state, the last seen of its pods and those that were taken away. `job` is None when it was deleted."""
     if job is None:
-        return Outcome("cancelled", "cancelled", 143, "the PyTorchJob was deleted while it was waited for")
-    if phase(job) == "succeeded":
+        return Outcome("cancelled", "cancelled", 143, f"the {kind.kind} was deleted while it was waited for")
+    if kind.phase(job) == "succeeded":
         return Outcome("succeeded", "succeeded", 0)
-    said = conditions(job).get("Failed", {}).get("message", "")
-    if _DEADLINE in said:
-        seconds = ((job.get("spec") or {}).get("runPolicy") or {}).get("activeDeadlineSeconds")
-        return Outcome(
-            "failed", "deadline", 143, f"it ran longer than its deadline of {seconds} s (active_deadline_seconds)"
-        )
-    found = failures(pods)
-    if not found:
-        return Outcome(
-            "failed", "lost", 1, f"the operator says: {said or 'failed'}; none of its pods is left to say why"
-        )
-    cause = found[0]
+    deadline = kind.over_deadline(job)
+    if deadline is not None:
+        message = f"it ran longer than its deadline of {deadline} s (active_deadline_seconds)"
+        return Outcome("failed", "deadline", 143, message)
+    failed_pods = failures(pods)
+    if not failed_pods:
+        words = conditions(job).get("Failed", {}).get("message") or "failed"
+        return Outcome("failed", "lost", 1, f"the operator says: {words}; none of its pods is left to say why")
+    cause = failed_pods[0]
     if cause.reason == "error":
-        uid = next(p["metadata"].get("uid") for p in pods if p["metadata"]["name"] == cause.pod)
-        cause = next((r.failure for r in removals if uid in r.gang), cause)
+        uid = next(pod["metadata"].get("uid") for pod in pods if pod["metadata"]["name"] == cause.pod)
+        cause = next((removal.failure for removal in removals if uid in removal.gang), cause)
     return Outcome("failed", cause.reason, cause.exit_code, cause.message, cause.pod)

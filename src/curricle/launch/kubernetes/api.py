@@ -1,11 +1,13 @@
 """What the launcher needs of a cluster, and the one place where the kubernetes client is used (30.1: kfp's own cap).
 
-Objects are dicts in the API's own spelling. `ClusterApi` is the seam: tests put a cluster in memory behind it.
+Objects are dicts in the API's own spelling. `ClusterApi` is the seam: tests put a cluster in memory behind it. A cluster is seen for one kind of
+job and one namespace.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import warnings
@@ -13,7 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from curricle.errors import JobError
-from curricle.launch.pytorchjob.render import GROUP, KIND, PLURAL, VERSION
+from curricle.launch.kubernetes.kind import JobKind
+
+TIMEOUTS = (5.0, 30.0)
+"""Seconds for a connection, and for an answer over it."""
 
 
 class Conflict(Exception):
@@ -35,8 +40,10 @@ class Unreachable(OSError):
 class ClusterApi(Protocol):
     """What the launcher needs of a cluster, in dicts as the API returns them. All raise `Unreachable` and `JobError` (refused)."""
 
+    namespace: str
+
     def create_job(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Create a PyTorchJob; raises `Conflict`."""
+        """Create a job; raises `Conflict`."""
 
     def get_job(self, name: str) -> dict[str, Any] | None:
         """The job, or None."""
@@ -66,49 +73,76 @@ class ClusterApi(Protocol):
     def read_log(self, pod: str, *, since_seconds: int | None, follow: bool) -> Iterable[bytes]:
         """See `logs.LogSource`."""
 
+    def allowed(self, verb: str, resource: str, group: str = "") -> bool:
+        """Whether this account may do that in the namespace; `resource` may name a subresource (``pods/log``)."""
+
+    def serves(self, group: str, version: str, resource: str) -> bool:
+        """Whether the API server knows a resource; every account may ask."""
+
+    def get_object(self, group: str, version: str, resource: str, name: str) -> dict[str, Any] | None:
+        """A custom object of the namespace, or None; raises `JobError` where it may not be read."""
+
+    def nodes_with(self, resource: str) -> int:
+        """How many nodes offer a resource; raises `JobError` where nodes may not be listed."""
+
+    def operator_images(self) -> list[str]:
+        """Images of the operators of this kind that run in the cluster; raises `JobError` where deployments may not be listed."""
+
 
 class KubernetesApi:
-    """A `ClusterApi` over the official client (30.1: kfp's own cap)."""
+    """A `ClusterApi` over the official client. It connects when it is first asked for something: in a pod by its service account, else by
+    kubeconfig. Where neither is there, every verb raises `JobError` with reason `configuration`."""
 
-    def __init__(self, namespace: str, *, kubeconfig: str | None = None, context: str | None = None):
-        """In a pod by its service account, else by kubeconfig.
+    def __init__(self, kind: JobKind, namespace: str, *, kubeconfig: str | None = None, context: str | None = None):
+        self.namespace = namespace
+        self._kind, self._kubeconfig, self._context = kind, kubeconfig, context
+        self._resource = f"{kind.plural}.{kind.group}"
+        self._place = (kind.group, kind.version, namespace, kind.plural)
 
-        Raises:
-            JobError: reason `configuration`: neither is there.
-        """
+    @functools.cached_property
+    def _client(self) -> Any:
         from kubernetes import client, config
         from urllib3.exceptions import InsecureRequestWarning
 
         settings = client.Configuration()
         try:
-            if kubeconfig is None and context is None:
+            if self._kubeconfig is None and self._context is None:
                 try:
                     config.load_incluster_config(settings)
                 except config.ConfigException:
                     config.load_kube_config(client_configuration=settings)
             else:
-                config.load_kube_config(kubeconfig, context, client_configuration=settings)
+                config.load_kube_config(self._kubeconfig, self._context, client_configuration=settings)
         except config.ConfigException as error:
             raise JobError(
                 f"no cluster: neither a pod's service account nor a kubeconfig ({error})",
                 reason="configuration",
                 exit_code=2,
             ) from error
-        if (
-            not settings.verify_ssl
-        ):  # somebody wrote that into the kubeconfig; a warning at every request tells nobody anything
+        if not settings.verify_ssl:
+            # Somebody wrote that into the kubeconfig; a warning at every request tells nobody anything.
             warnings.filterwarnings("ignore", category=InsecureRequestWarning)
         settings.retries = False
-        self.namespace = namespace
-        self._client = client.ApiClient(settings)
-        self._jobs, self._core = client.CustomObjectsApi(self._client), client.CoreV1Api(self._client)
+        return client.ApiClient(settings)
+
+    @functools.cached_property
+    def _jobs(self) -> Any:
+        from kubernetes import client
+
+        return client.CustomObjectsApi(self._client)
+
+    @functools.cached_property
+    def _core(self) -> Any:
+        from kubernetes import client
+
+        return client.CoreV1Api(self._client)
 
     def _call(
         self,
         what: str,
         call: Callable[..., Any],
         *args: Any,
-        timeout: float | tuple[float, float] = (5.0, 30.0),
+        timeout: float | tuple[float, float] = TIMEOUTS,
         **kwargs: Any,
     ) -> Any:
         from kubernetes.client import ApiException
@@ -132,73 +166,55 @@ class KubernetesApi:
             raise JobError(f"{what}: {_said(error)}", reason="refused", exit_code=2) from error
 
     def create_job(self, body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        """Create a PyTorchJob, strictly: a field that the server does not know is an error. `dry_run` only asks it."""
-        extra = {"dry_run": "All"} if dry_run else {}
+        """Create a job, strictly: a field that the server does not know is an error. `dry_run` only asks it."""
+        what = f"create {self._kind.kind} {body['metadata']['name']!r} in namespace {self.namespace!r}"
+        extra: dict[str, Any] = {"dry_run": "All"} if dry_run else {}
+        create = self._jobs.create_namespaced_custom_object
         try:
-            return self._call(
-                f"create PyTorchJob {body['metadata']['name']!r} in namespace {self.namespace!r}", self._jobs.create_namespaced_custom_object,
-                GROUP, VERSION, self.namespace, PLURAL, body, field_validation="Strict", **extra)  # fmt: skip
+            return self._call(what, create, *self._place, body, field_validation="Strict", **extra)
         except Missing as error:
             raise JobError(
-                f"cannot create a PyTorchJob in namespace {self.namespace!r}: the cluster knows no {PLURAL}.{GROUP}, or has no such namespace. "
-                "Install the Kubeflow training operator (v1)",
+                f"cannot {what}: the cluster knows no {self._resource}, or has no such namespace. Install the {self._kind.operator}",
                 reason="no_operator",
                 exit_code=2,
             ) from error
 
     def get_job(self, name: str) -> dict[str, Any] | None:
         """The job, or None."""
+        what = f"get {self._kind.kind} {name!r}"
         try:
-            return self._call(
-                f"get PyTorchJob {name!r}",
-                self._jobs.get_namespaced_custom_object,
-                GROUP,
-                VERSION,
-                self.namespace,
-                PLURAL,
-                name,
-            )
+            return self._call(what, self._jobs.get_namespaced_custom_object, *self._place, name)
         except Missing:
             return None
 
     def list_jobs(self, selector: str) -> list[dict[str, Any]]:
         """Jobs by label selector."""
+        what = f"list {self._kind.kind}s in namespace {self.namespace!r}"
+        list_objects = self._jobs.list_namespaced_custom_object
         try:
-            found = self._call(
-                f"list PyTorchJobs in namespace {self.namespace!r}", self._jobs.list_namespaced_custom_object,
-                GROUP, VERSION, self.namespace, PLURAL, label_selector=selector)  # fmt: skip
+            return self._call(what, list_objects, *self._place, label_selector=selector)["items"]
         except Missing as error:
             raise JobError(
-                f"the cluster knows no {PLURAL}.{GROUP}. Install the Kubeflow training operator (v1)",
+                f"the cluster knows no {self._resource}. Install the {self._kind.operator}",
                 reason="no_operator",
                 exit_code=2,
             ) from error
-        return found["items"]
 
     def patch_job(self, name: str, body: dict[str, Any]) -> None:
         """Merge `body` into the job."""
-        self._call(
-            f"patch PyTorchJob {name!r}",
-            self._jobs.patch_namespaced_custom_object,
-            GROUP,
-            VERSION,
-            self.namespace,
-            PLURAL,
-            name,
-            body,
-        )
+        what = f"patch {self._kind.kind} {name!r}"
+        self._call(what, self._jobs.patch_namespaced_custom_object, *self._place, name, body)
 
     def delete_job(self, name: str, *, timeout: float | None = None) -> None:
         """Delete the job; its pods follow."""
+        what, delete = f"delete {self._kind.kind} {name!r}", self._jobs.delete_namespaced_custom_object
         with contextlib.suppress(Missing):
-            self._call(
-                f"delete PyTorchJob {name!r}", self._jobs.delete_namespaced_custom_object,
-                GROUP, VERSION, self.namespace, PLURAL, name, propagation_policy="Background", timeout=timeout or (5.0, 30.0))  # fmt: skip
+            self._call(what, delete, *self._place, name, propagation_policy="Background", timeout=timeout or TIMEOUTS)
 
     def list_pods(self, name: str) -> list[dict[str, Any]]:
         """The pods of a job, as plain dicts in the API's own spelling."""
-        found = self._pods_of(name, f"list pods of {name!r}")
-        return self._client.sanitize_for_serialization(found)["items"]
+        pods = self._pods_of(name, f"list pods of {name!r}")
+        return self._client.sanitize_for_serialization(pods)["items"]
 
     def pod_events(self, name: str, since: str | None, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
         """A watch of the job's pods; `seconds` are rounded up to whole ones."""
@@ -223,19 +239,19 @@ class KubernetesApi:
             what,
             self._core.list_namespaced_pod,
             self.namespace,
-            label_selector=f"training.kubeflow.org/job-name={name}",
+            label_selector=self._kind.pod_selector(name),
             **kwargs,
         )
 
     def job_warnings(self, name: str) -> list[str]:
         """Messages of the job's events of type Warning, newest last; empty where they may not be read."""
+        selector = f"involvedObject.name={name},involvedObject.kind={self._kind.kind},type=Warning"
+        list_events = self._core.list_namespaced_event
         try:
-            found = self._call(
-                f"events of {name!r}", self._core.list_namespaced_event, self.namespace,
-                field_selector=f"involvedObject.name={name},involvedObject.kind={KIND},type=Warning")  # fmt: skip
+            events = self._call(f"events of {name!r}", list_events, self.namespace, field_selector=selector)
         except (JobError, Missing):
             return []
-        return [f"{event.reason}: {event.message}" for event in found.items]
+        return [f"{event.reason}: {event.message}" for event in events.items]
 
     def allowed(self, verb: str, resource: str, group: str = "") -> bool:
         """Whether this account may do that in the namespace; `resource` may name a subresource (``pods/log``)."""
@@ -257,10 +273,10 @@ class KubernetesApi:
     def serves(self, group: str, version: str, resource: str) -> bool:
         """Whether the API server knows a resource; every account may ask."""
         try:
-            found = self._call(f"resources of {group}/{version}", self._jobs.get_api_resources, group, version)
+            known = self._call(f"resources of {group}/{version}", self._jobs.get_api_resources, group, version)
         except Missing:
             return False
-        return any(item.name == resource for item in found.resources)
+        return any(item.name == resource for item in known.resources)
 
     def get_object(self, group: str, version: str, resource: str, name: str) -> dict[str, Any] | None:
         """A custom object of the namespace, or None; raises `JobError` where it may not be read."""
@@ -279,23 +295,30 @@ class KubernetesApi:
 
     def nodes_with(self, resource: str) -> int:
         """How many nodes offer a resource; raises `JobError` where nodes may not be listed."""
-        found = self._call("list nodes", self._core.list_node)
-        return sum(1 for node in found.items if int((node.status.allocatable or {}).get(resource, "0")) > 0)
+        nodes = self._call("list nodes", self._core.list_node)
+        return sum(1 for node in nodes.items if int((node.status.allocatable or {}).get(resource, "0")) > 0)
 
     def operator_images(self) -> list[str]:
-        """Images of the training operators that run in the cluster; raises `JobError` where deployments may not be listed."""
+        """Images of the operators of this kind that run in the cluster; raises `JobError` where deployments may not be listed."""
         from kubernetes import client
 
-        found = self._call("list deployments", client.AppsV1Api(self._client).list_deployment_for_all_namespaces,
-                           field_selector="metadata.name=training-operator")  # fmt: skip
-        return [container.image for item in found.items for container in item.spec.template.spec.containers]
+        deployments = self._call(
+            "list deployments",
+            client.AppsV1Api(self._client).list_deployment_for_all_namespaces,
+            field_selector=f"metadata.name={self._kind.deployment}",
+        )
+        return [
+            container.image
+            for deployment in deployments.items
+            for container in deployment.spec.template.spec.containers
+        ]
 
     def read_log(self, pod: str, *, since_seconds: int | None, follow: bool) -> Iterator[bytes]:
         """Chunks of a pod's log with timestamps; raises `Unreachable` when there is none (yet)."""
         since = {} if since_seconds is None else {"since_seconds": since_seconds}
         try:
             response = self._call(
-                f"log of {pod!r}", self._core.read_namespaced_pod_log, pod, self.namespace, container="pytorch",
+                f"log of {pod!r}", self._core.read_namespaced_pod_log, pod, self.namespace, container=self._kind.container,
                 follow=follow, timestamps=True, _preload_content=False, timeout=(5.0, 60.0), **since)  # fmt: skip
         except Missing as error:
             raise Unreachable(f"log of {pod!r}: {error}") from error

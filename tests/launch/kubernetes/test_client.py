@@ -8,77 +8,12 @@ import time
 import pytest
 
 from curricle.errors import Interrupted, JobError
-from curricle.launch.job import Outcome
-from curricle.launch.pytorchjob.api import Conflict, Expired, Unreachable
-from curricle.launch.pytorchjob.client import PyTorchJobLauncher, Waits, run_with_retries
-from curricle.launch.pytorchjob.reasons import RETRYABLE
-from curricle.launch.pytorchjob.render import Owner
-
-FAST = Waits(poll=0.01, notice=0.0, drain=2.0)
-
-
-class Cluster:
-    """A cluster in memory: objects that a test moves by hand."""
-
-    def __init__(self):
-        self.jobs, self.pods, self.logs, self.deleted, self.down, self.warned = {}, {}, {}, [], 0, []
-        self.events = []
-        self.on_get = lambda: None
-
-    def create_job(self, body):
-        name = body["metadata"]["name"]
-        if name in self.jobs:
-            raise Conflict(name)
-        self.jobs[name] = body
-        return body
-
-    def get_job(self, name):
-        self.on_get()
-        if self.down:
-            self.down -= 1
-            raise Unreachable("503")
-        return self.jobs.get(name)
-
-    def list_jobs(self, selector):
-        key, value = selector.split("=")
-        return [j for j in self.jobs.values() if j["metadata"]["labels"].get(key) == value]
-
-    def patch_job(self, name, body):
-        self.jobs[name]["metadata"] |= body["metadata"]
-
-    def delete_job(self, name, *, timeout=None):
-        self.deleted.append((name, timeout))
-        self.jobs.pop(name, None)
-
-    def job_warnings(self, name):
-        return self.warned
-
-    def list_pods(self, name):
-        return self.pods.get(name, [])
-
-    def pod_events(self, name, since, seconds):
-        yield from self.events
-        self.events = []
-        yield from [("MODIFIED", pod) for pod in self.list_pods(name)]
-        time.sleep(seconds)
-
-    def read_log(self, pod, *, since_seconds, follow):
-        yield self.logs.get(pod, b"")
-
-    def now(self, name, condition, message=""):
-        self.jobs[name]["status"] = {"conditions": [{"type": condition, "status": "True", "message": message}]}
-
-
-def pod(name, code=None, message=""):
-    state = (
-        {"running": {}}
-        if code is None
-        else {"terminated": {"exitCode": code, "message": message, "finishedAt": "2026-01-01T00:00:00Z"}}
-    )
-    return {
-        "metadata": {"name": name, "uid": name},
-        "status": {"phase": "Running", "containerStatuses": [{"name": "pytorch", "state": state}]},
-    }
+from curricle.launch.job import RETRYABLE, Outcome
+from curricle.launch.kubernetes.api import Expired
+from curricle.launch.kubernetes.client import KubernetesLauncher
+from curricle.launch.kubernetes.options import Owner
+from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
+from tests.launch.kubernetes.memory import FAST, Cluster, pod
 
 
 @pytest.fixture
@@ -88,7 +23,7 @@ def cluster():
 
 @pytest.fixture
 def launcher(cluster, plain):
-    return PyTorchJobLauncher(plain, cluster, waits=FAST)
+    return KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=FAST)
 
 
 def test_submit_sends_what_render_shows(launcher, cluster, job):
@@ -119,7 +54,10 @@ def test_other_work_without_our_labels_is_refused_too(launcher, cluster, job):
 
 def test_two_launchers_at_once_share_one_job(cluster, plain, job):
     """The second lists before the first creates: it meets a conflict and then adopts."""
-    first, second = PyTorchJobLauncher(plain, cluster, waits=FAST), PyTorchJobLauncher(plain, cluster, waits=FAST)
+    first, second = (
+        KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=FAST),
+        KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=FAST),
+    )
     create, listed = cluster.create_job, cluster.list_jobs
 
     def slow(body):
@@ -137,7 +75,7 @@ def test_after_a_failed_attempt_comes_the_next_counted_in_the_cluster(launcher, 
     cluster.now(job.name, "Failed")
     assert launcher.submit(job) == f"kubeflow:{job.name}-a2"
     cluster.now(f"{job.name}-a2", "Failed")
-    assert PyTorchJobLauncher(plain, cluster, waits=FAST).submit(job) == f"kubeflow:{job.name}-a3"
+    assert KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=FAST).submit(job) == f"kubeflow:{job.name}-a3"
 
 
 def test_a_job_that_is_being_deleted_is_waited_for(launcher, cluster, job):
@@ -149,7 +87,7 @@ def test_a_job_that_is_being_deleted_is_waited_for(launcher, cluster, job):
 
 
 def test_a_deletion_that_never_ends_is_an_error(cluster, plain, job):
-    launcher = PyTorchJobLauncher(plain, cluster, waits=dataclasses.replace(FAST, gone=0.05))
+    launcher = KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=dataclasses.replace(FAST, gone=0.05))
     launcher.submit(job)
     cluster.jobs[job.name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     with pytest.raises(JobError, match="finalizers"):
@@ -159,7 +97,7 @@ def test_a_deletion_that_never_ends_is_an_error(cluster, plain, job):
 def test_a_second_launcher_becomes_a_further_owner(cluster, plain, job):
     for uid in ("one", "two", "two"):
         options = dataclasses.replace(plain, owner=Owner(name=uid, uid=uid))
-        PyTorchJobLauncher(options, cluster, waits=FAST).submit(job)
+        KubernetesLauncher(PYTORCHJOB, options, cluster, waits=FAST).submit(job)
     assert [o["uid"] for o in cluster.jobs[job.name]["metadata"]["ownerReferences"]] == ["one", "two"]
 
 
@@ -214,8 +152,8 @@ def test_a_pod_deleted_between_two_looks_is_the_cause_of_what_its_gang_says_afte
     names = {"master": f"{job.name}-master-0", "worker": f"{job.name}-worker-0", "new worker": f"{job.name}-worker-0"}
 
     def seen(kind, who, code):
-        found = pod(names[who], code, "connection closed by peer" if code else "")
-        return kind, found | {"metadata": found["metadata"] | {"uid": who}}
+        body = pod(names[who], code, "connection closed by peer" if code else "")
+        return kind, body | {"metadata": body["metadata"] | {"uid": who}}
 
     cluster.events = [seen("ADDED", "master", None), seen("ADDED", "worker", None), *(seen(*event) for event in events)]
     looks = iter(range(100))
@@ -245,7 +183,7 @@ def test_a_success_is_a_success(launcher, cluster, job):
     assert launcher.wait(handle, print).state == "succeeded"
 
 
-def test_a_cluster_that_does_not_answer_for_a_while_is_borne(launcher, cluster, job):
+def test_a_cluster_that_does_not_answer_for_a_while_is_waited_for(launcher, cluster, job):
     handle = launcher.submit(job)
     cluster.now(job.name, "Succeeded")
     cluster.down = 5
@@ -253,7 +191,7 @@ def test_a_cluster_that_does_not_answer_for_a_while_is_borne(launcher, cluster, 
 
 
 def test_a_cluster_that_never_answers_is_an_error_and_the_job_is_left_alone(cluster, plain, job):
-    launcher = PyTorchJobLauncher(plain, cluster, waits=dataclasses.replace(FAST, unreachable=0.05))
+    launcher = KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=dataclasses.replace(FAST, unreachable=0.05))
     handle = launcher.submit(job)
     cluster.down = 10**6
     with pytest.raises(JobError, match="attach to it later") as caught:
@@ -262,7 +200,7 @@ def test_a_cluster_that_never_answers_is_an_error_and_the_job_is_left_alone(clus
 
 
 def test_without_an_operator_the_job_is_given_up_and_taken_away(cluster, plain, job):
-    launcher = PyTorchJobLauncher(plain, cluster, waits=dataclasses.replace(FAST, no_operator=0.05))
+    launcher = KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=dataclasses.replace(FAST, no_operator=0.05))
     outcome = launcher.wait(launcher.submit(job), lambda line: None)
     assert outcome.reason == "no_operator" and not cluster.jobs
 
@@ -272,7 +210,7 @@ def test_a_pod_that_fits_no_node_is_waited_for_unless_told_otherwise(cluster, pl
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes", "lastTransitionTime": "2020-01-01T00:00:00Z"}]}}  # fmt: skip
     lines = []
     for schedule, state in ((0.0, "succeeded"), (1.0, "failed")):
-        launcher = PyTorchJobLauncher(plain, cluster, waits=dataclasses.replace(FAST, schedule=schedule))
+        launcher = KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=dataclasses.replace(FAST, schedule=schedule))
         handle = launcher.submit(job)
         cluster.pods[job.name] = [unfit]
         cluster.now(job.name, "Created")
@@ -294,7 +232,7 @@ def test_a_cancelled_job_ends_its_wait(launcher, cluster, job):
 
 @pytest.mark.parametrize(("choice", "left"), [("cancel", 0), ("detach", 1)])
 def test_sigterm_deletes_the_job_or_leaves_it(choice, left, cluster, plain, job):
-    launcher = PyTorchJobLauncher(plain, cluster, waits=FAST, on_sigterm=choice)
+    launcher = KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=FAST, on_sigterm=choice)
     handle = launcher.submit(job)
     before = signal.getsignal(signal.SIGTERM)
     threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
@@ -338,7 +276,7 @@ def test_whoever_waits_for_a_job_keeps_its_heart_beating(launcher, cluster, job,
 
 
 def test_a_queue_that_nobody_reads_is_a_warning(cluster, plain, job):
-    launcher = PyTorchJobLauncher(dataclasses.replace(plain, queue="team"), cluster, waits=FAST)
+    launcher = KubernetesLauncher(PYTORCHJOB, dataclasses.replace(plain, queue="team"), cluster, waits=FAST)
     handle, lines = launcher.submit(job), []
     cluster.now(job.name, "Succeeded")
     launcher.wait(handle, lines.append)
@@ -348,43 +286,9 @@ def test_a_queue_that_nobody_reads_is_a_warning(cluster, plain, job):
     assert admitted == []
 
 
-class Script:
-    """A launcher whose attempts end as told."""
-
-    def __init__(self, *ends):
-        self.ends, self.submitted = list(ends), 0
-
-    def submit(self, job):
-        self.submitted += 1
-        return str(self.submitted)
-
-    def wait(self, handle, on_log):
-        reason = self.ends[int(handle) - 1]
-        return Outcome("succeeded" if reason == "succeeded" else "failed", reason, 0, reason)
-
-
-@pytest.mark.parametrize(
-    ("ends", "advanced", "submitted", "reason"),
-    [
-        (["succeeded"], [], 1, "succeeded"),
-        (["evicted", "succeeded"], [True], 2, "succeeded"),
-        (["lost", "interrupted", "preempted", "succeeded"], [True, True, True], 3, "preempted"),
-        (["evicted", "succeeded"], [False], 2, "succeeded"),
-        (["evicted", "evicted", "succeeded"], [False, False], 2, "evicted"),
-        (["oom_killed", "succeeded"], [], 1, "oom_killed"),
-        (["configuration", "succeeded"], [], 1, "configuration"),
-        (["error", "succeeded"], [], 1, "error"),
-    ],
-)
-def test_only_what_a_retry_may_cure_is_tried_again(ends, advanced, submitted, reason, job):
-    script, steps = Script(*ends), iter(advanced)
-    outcome = run_with_retries(script, job, max_attempts=3, advanced=lambda: next(steps), on_log=lambda line: None)
-    assert (script.submitted, outcome.reason) == (submitted, reason)
-
-
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_job_that_no_pod_is_made_for_is_given_up_with_the_operators_words(cluster, plain, job, seen):
-    launcher = PyTorchJobLauncher(plain, cluster, waits=dataclasses.replace(FAST, no_pod=0.05))
+    launcher = KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=dataclasses.replace(FAST, no_pod=0.05))
     cluster.warned = ["FailedCreatePod: no such service account"]
     handle = launcher.submit(job)
     if seen:

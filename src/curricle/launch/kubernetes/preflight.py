@@ -1,0 +1,192 @@
+"""Whether a cluster can train: rights, operator, queue and GPUs as they can be read, and a probe pod that is what a worker will be.
+
+The probe asks for no GPU: it must not wait for one, nor take one. What an account may not read is said, with the right that is missing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from curricle.errors import Finding, JobError
+from curricle.launch.job import RUN, Job
+from curricle.launch.kubernetes.api import ClusterApi, Unreachable
+from curricle.launch.kubernetes.kind import JobKind
+from curricle.launch.kubernetes.options import ClusterOptions, Waits
+from curricle.launch.probe import read_findings
+
+if TYPE_CHECKING:
+    from curricle.launch.kubernetes.client import KubernetesLauncher
+
+WAITS = Waits(poll=1.0, no_operator=60.0, no_pod=30.0, image_pull=60.0, broken=30.0, schedule=60.0, notice=30.0)
+ADVICE = {
+    "image_pull": "Correct the image, or give the registry's credentials (image_pull_secrets).",
+    "unschedulable": "Ask for less CPU or memory, or correct node_selector, tolerations and affinity; see `kubectl describe nodes`.",
+    "no_pod": "Make the service account that is named (manifests/), or see the quota and the policies of the namespace.",
+    "no_operator": "Start the operator that is named (`kubectl get pods -A`).",
+    "refused": "Correct what the cluster refuses, or have its rights granted (manifests/base/launcher.yaml).",
+}
+
+
+def check_all(launcher: KubernetesLauncher, probe: tuple[str, ...]) -> list[Finding]:
+    """What can be asked; then a pod that runs `probe`, where the API is there and this account may make jobs."""
+    kind, api, options = launcher.kind, launcher.api, launcher.options
+    findings = check_cluster(kind, api, options)
+    needed = [finding for finding in findings if finding.name in (_api_check(kind), "rights")]
+    if all(finding.ok for finding in needed):
+        findings += run_probe(launcher, probe)
+    return findings
+
+
+def rights(kind: JobKind) -> list[tuple[str, str, str]]:
+    """What the launcher must be allowed to do in its namespace: (verb, resource, group)."""
+    jobs = [(verb, kind.plural, kind.group) for verb in ("create", "get", "list", "delete", "patch")]
+    return [*jobs, ("list", "pods", ""), ("watch", "pods", ""), ("get", "pods/log", "")]
+
+
+def _api_check(kind: JobKind) -> str:
+    return f"{kind.kind} API"
+
+
+def check_cluster(kind: JobKind, api: ClusterApi, options: ClusterOptions) -> list[Finding]:
+    """What can be asked without starting anything; a finding with advice although it is ok could not be seen."""
+    try:
+        return [
+            _served(kind, api),
+            _rights(kind, api),
+            _operator(kind, api),
+            *_queue(kind, api, options),
+            *_gpus(api, options),
+        ]
+    except Unreachable as error:
+        return [
+            Finding(
+                "rights",
+                False,
+                f"the cluster does not answer: {error}",
+                "Correct the kubeconfig, or start the cluster.",
+            )
+        ]
+
+
+def _served(kind: JobKind, api: ClusterApi) -> Finding:
+    resource = f"{kind.plural}.{kind.group}/{kind.version}"
+    if api.serves(kind.group, kind.version, kind.plural):
+        return Finding(_api_check(kind), True, f"{resource} is served")
+    return Finding(_api_check(kind), False, f"{resource} is not known", f"Install the {kind.operator}.")
+
+
+def _rights(kind: JobKind, api: ClusterApi) -> Finding:
+    needed = rights(kind)
+    missing = [f"{verb} {resource}" for verb, resource, group in needed if not api.allowed(verb, resource, group)]
+    if missing:
+        return Finding(
+            "rights",
+            False,
+            f"this account may not {', '.join(missing)} in {api.namespace}",
+            "Run with the service account curricle-launcher, or grant its role (manifests/base/launcher.yaml).",
+        )
+    return Finding("rights", True, f"all {len(needed)} that the launcher needs in {api.namespace}")
+
+
+def _operator(kind: JobKind, api: ClusterApi) -> Finding:
+    name = "operator version"
+    try:
+        images = api.operator_images()
+    except JobError:
+        advice = "For the version: grant list deployments, or ask an administrator."
+        return Finding(name, True, "not visible to this account", advice)
+    if not images:
+        advice = "The probe below tells whether one runs."
+        return Finding(name, True, f"no deployment is called {kind.deployment}", advice)
+    return Finding(name, True, ", ".join(images))
+
+
+def _queue(kind: JobKind, api: ClusterApi, options: ClusterOptions) -> list[Finding]:
+    if not options.queue:
+        return []
+    name = f"queue {options.queue}"
+    for version in ("v1beta2", "v1beta1"):
+        if not api.serves("kueue.x-k8s.io", version, "localqueues"):
+            continue
+        try:
+            queue = api.get_object("kueue.x-k8s.io", version, "localqueues", options.queue)
+        except JobError as error:
+            return [
+                Finding(
+                    name,
+                    True,
+                    f"not visible to this account ({error})",
+                    "Grant get localqueues (manifests/components/kueue).",
+                )
+            ]
+        if queue is None:
+            return [
+                Finding(
+                    name,
+                    False,
+                    f"{api.namespace} has no LocalQueue of that name",
+                    "Make it, or correct `queue` in the settings.",
+                )
+            ]
+        return [Finding(name, True, f"LocalQueue of {queue['spec'].get('clusterQueue')}")]
+    return [
+        Finding(
+            name,
+            False,
+            "Kueue is not installed",
+            f"Install Kueue with its integration {kind.queue_integration}, or leave `queue` out.",
+        )
+    ]
+
+
+def _gpus(api: ClusterApi, options: ClusterOptions) -> list[Finding]:
+    if not options.gpus:
+        return []
+    try:
+        nodes = api.nodes_with(options.gpu_resource)
+    except JobError:
+        return [
+            Finding(
+                options.gpu_resource,
+                True,
+                "not visible to this account",
+                "To have it checked: grant list nodes (a ClusterRole).",
+            )
+        ]
+    if not nodes:
+        return [
+            Finding(
+                options.gpu_resource,
+                False,
+                "no node offers it now",
+                "Correct gpu_resource, start the device plugin, or expect the autoscaler to add such a node.",
+            )
+        ]
+    return [Finding(options.gpu_resource, True, f"{nodes} nodes offer it")]
+
+
+def run_probe(launcher: KubernetesLauncher, argv: tuple[str, ...]) -> list[Finding]:
+    """Start one pod as a worker's, without GPUs, and take its findings; the job is deleted whatever happens."""
+    options = replace(
+        launcher.options, gpus=0, elastic=None, active_deadline_seconds=300, ttl_seconds=300, clean_pod_policy="All"
+    )
+    probing = launcher.with_options(options, WAITS)
+    name = f"preflight-{uuid.uuid4().hex[:8]}"
+    job = Job(name=name, argv=argv, nodes=1, processes_per_node=1, labels={RUN: "preflight"}, digest=name)
+    lines: list[str] = []
+    try:
+        handle = probing.submit(job)
+    except JobError as error:
+        return [Finding("probe pod", False, str(error), ADVICE["refused"])]
+    try:
+        outcome = probing.wait(handle, lines.append)
+    finally:
+        probing.cancel(handle)
+    told = read_findings(lines)
+    if told is None:
+        advice = ADVICE.get(outcome.reason, "The pod's last lines say more; correct what they name.")
+        return [Finding("probe pod", False, f"{outcome.reason}: {outcome.message or 'it left no findings'}", advice)]
+    account = options.service_account or "the default account"
+    return [Finding("probe pod", True, f"image {options.image} ran as {account}"), *told]

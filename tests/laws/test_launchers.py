@@ -1,0 +1,234 @@
+"""What every launcher keeps to. A further one joins with a `Place` of its own.
+
+Jobs are short programs; how they are brought to their end is the place's: genuine processes end by themselves, jobs of a cluster in memory are moved
+by hand.
+"""
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from curricle.errors import ConfigError, Finding, JobError
+from curricle.launch import LAUNCHERS, check_launcher, open_launcher
+from curricle.launch.job import RUN, Job, Launcher
+from curricle.launch.kubernetes.client import KubernetesLauncher
+from curricle.launch.kubernetes.kind import JobKind
+from curricle.launch.kubernetes.options import ClusterOptions
+from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
+from curricle.launch.local import LocalLauncher
+from tests.launch.kubernetes.memory import FAST, Cluster
+from tests.laws.toykind import ToyKind
+
+VERBS = sorted(name for name, _ in inspect.getmembers(Launcher, inspect.isfunction) if not name.startswith("_"))
+
+
+class Place(ABC):
+    """A launcher, and the outside world that it speaks to."""
+
+    launcher: Launcher
+
+    @abstractmethod
+    def job(self, name: str, code: str = "pass", *, run: str = "r1", digest: str = "d1") -> Job:
+        """A job of this place whose only rank runs a line of Python."""
+
+    @abstractmethod
+    def let_it_end(self, job: Job, exit_code: int) -> None:
+        """See to it that a submitted job ends as its program would; it may take a moment."""
+
+    @abstractmethod
+    def is_there(self, job: Job) -> bool:
+        """Whether a submitted job has neither been stopped nor removed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+
+class OnThisMachine(Place):
+    def __init__(self) -> None:
+        self.launcher = LocalLauncher()
+        self.names: list[str] = []
+
+    def job(self, name: str, code: str = "pass", *, run: str = "r1", digest: str = "d1") -> Job:
+        self.names.append(name)
+        return Job(name, ("-c", code), 1, 1, labels={RUN: run}, digest=digest)
+
+    def let_it_end(self, job: Job, exit_code: int) -> None:
+        pass
+
+    def is_there(self, job: Job) -> bool:
+        (running,) = [r for r in self.launcher._running.values() if r.job.name == job.name]
+        return not running.cancelled.is_set()
+
+    def close(self) -> None:
+        for handle in list(self.launcher._running):
+            self.launcher.cancel(handle)
+            self.launcher.wait(handle, lambda line: None)
+
+
+class OnACluster(Place):
+    """The Kubernetes launcher of one kind of job, over a cluster in memory."""
+
+    def __init__(self, kind: JobKind, pod_name: str, success: str) -> None:
+        """`pod_name`: what follows the job's name in that of its first pod; `success`: the condition of a job that went well."""
+        self.cluster, self.pod_name, self.success = Cluster(), pod_name, success
+        self.launcher = KubernetesLauncher(kind, ClusterOptions(image="x:1"), self.cluster, waits=FAST)
+
+    def job(self, name: str, code: str = "pass", *, run: str = "r1", digest: str = "d1") -> Job:
+        return Job(name, ("-c", code), 1, 1, labels={RUN: run}, digest=digest)
+
+    def let_it_end(self, job: Job, exit_code: int) -> None:
+        self.cluster.end(job.name, exit_code, pod_name=self.pod_name, success=self.success)
+
+    def is_there(self, job: Job) -> bool:
+        return job.name in self.cluster.jobs
+
+    def close(self) -> None:
+        pass
+
+
+PLACES: dict[str, Callable[[], Place]] = {
+    "local": OnThisMachine,
+    "pytorchjob": lambda: OnACluster(PYTORCHJOB, "master-0", "Succeeded"),
+    "toyjob": lambda: OnACluster(ToyKind(), "node-0-0-x7k2p", "Complete"),
+}
+"""The launchers that there are, and a kind of job that shows that a further one is a matter of one file."""
+LONG = "import time; time.sleep(60)"
+
+
+def test_every_launcher_has_a_place_here():
+    assert set(LAUNCHERS) == set(PLACES) - {"toyjob"}
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    place = PLACES[request.param]()
+    assert place.launcher.name == request.param
+    yield place
+    place.close()
+
+
+def quiet(line: str) -> None:
+    """Where log lines go that no test looks at."""
+
+
+def test_the_protocol_is_whole(place: Place):
+    for verb in VERBS:
+        asked = inspect.signature(getattr(Launcher, verb))
+        offered = inspect.signature(getattr(type(place.launcher), verb))
+        needed = [name for name, parameter in offered.parameters.items() if parameter.default is parameter.empty]
+        assert needed == list(asked.parameters), verb
+    assert isinstance(place.launcher.max_attempts, int) and place.launcher.max_attempts >= 1
+
+
+def test_rendering_is_pure_and_equal_twice(place: Place):
+    job = place.job("a-job")
+    kept = dataclasses.replace(job)
+    assert place.launcher.render(job) == place.launcher.render(job) and job == kept
+    assert "a-job" in str(place.launcher.render(job))
+    with pytest.raises(JobError):
+        place.launcher.attach(job.name)
+
+
+def test_manifests_are_yaml_and_what_is_rendered(place: Place):
+    jobs = [place.job("a-job"), place.job("another")]
+    documents = [document for document in yaml.safe_load_all(place.launcher.manifests(jobs)) if document is not None]
+    assert documents in ([], [place.launcher.render(job) for job in jobs])
+    assert [d for d in yaml.safe_load_all(place.launcher.manifests([])) if d is not None] == []
+
+
+def test_the_same_work_is_adopted_and_other_work_of_its_name_refused(place: Place):
+    job = place.job("a-job", LONG)
+    handle = place.launcher.submit(job)
+    assert place.launcher.submit(dataclasses.replace(job)) == handle == place.launcher.attach(job.name)
+    with pytest.raises(JobError) as caught:
+        place.launcher.submit(place.job("a-job", LONG, digest="d2"))
+    assert caught.value.reason == "refused" and caught.value.exit_code == 2
+    assert place.is_there(job)
+
+
+def test_a_job_that_nobody_has_submitted_cannot_be_attached_to(place: Place):
+    with pytest.raises(JobError, match="nobody-knows") as caught:
+        place.launcher.attach("nobody-knows")
+    assert caught.value.reason == "lost"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "state", "reason"),
+    [(0, "succeeded", "succeeded"), (2, "failed", "configuration"), (7, "failed", "error")],
+)
+def test_waiting_gives_the_outcome(place: Place, exit_code: int, state: str, reason: str):
+    job = place.job("a-job", f"import sys; sys.exit({exit_code})")
+    handle = place.launcher.submit(job)
+    place.let_it_end(job, exit_code)
+    outcome = place.launcher.wait(handle, quiet)
+    assert (outcome.state, outcome.reason, outcome.exit_code) == (state, reason, exit_code), outcome
+    assert bool(outcome.where) == bool(exit_code)
+
+
+def test_cancelling_ends_the_wait_and_is_no_error_twice(place: Place):
+    job = place.job("a-job", LONG)
+    handle = place.launcher.submit(job)
+    place.launcher.cancel(handle)
+    place.launcher.cancel(handle)
+    outcome = place.launcher.wait(handle, quiet)
+    assert (outcome.state, outcome.reason) == ("cancelled", "cancelled") and not place.is_there(job)
+    place.launcher.cancel(handle)
+
+
+def test_a_run_takes_its_own_jobs_with_it_and_no_other(place: Place):
+    jobs = [place.job("one", LONG, run="r1"), place.job("two", LONG, run="r1"), place.job("three", LONG, run="r2")]
+    for job in jobs:
+        place.launcher.submit(job)
+    assert sorted(place.launcher.delete_by_run("r1")) == ["one", "two"]
+    assert [place.is_there(job) for job in jobs] == [False, False, True]
+    assert place.launcher.delete_by_run("r1") == [] == place.launcher.delete_by_run("r3")
+
+
+def test_preflight_gives_findings(place: Place):
+    findings = place.launcher.preflight(("-c", "pass"))
+    assert all(isinstance(finding, Finding) for finding in findings)
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_opening_connects_to_nothing_and_rendering_needs_no_cluster(name: str, tmp_path: Path):
+    """In a process of its own, without a kubeconfig: no client of a cluster is even imported."""
+    code = (
+        "import sys\nfrom curricle.launch import open_launcher\nfrom curricle.launch.job import Job\n"
+        f"launcher = open_launcher({name!r})\n"
+        "assert not {'torchx', 'kubernetes', 'torch'} & set(sys.modules), sys.modules\n"
+        "job = Job('a-job', ('-c', 'pass'), 1, 1, digest='d')\n"
+        "launcher.render(job), launcher.manifests([job])\n"
+        "assert not {'kubernetes', 'torch'} & set(sys.modules), sys.modules\n"
+    )
+    environment = {"PATH": "", "HOME": str(tmp_path), "CURRICLE_TRAINER_IMAGE": "x:1", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"), [("pytorchjobs", "'pytorchjob'"), ("Local", "'local'"), ("", "there are local, pytorchjob")]
+)
+def test_an_unknown_launcher_is_refused_with_the_nearest(name: str, advice: str):
+    for refuse in (check_launcher, open_launcher):
+        with pytest.raises(ConfigError, match=f"no launcher {name!r}; .*{advice}"):
+            refuse(name)
+
+
+def test_a_further_kind_of_job_is_rendered_by_its_own_names():
+    """Nothing of a PyTorchJob is left in what the Kubernetes launcher makes and says of another kind."""
+    place = PLACES["toyjob"]()
+    job = dataclasses.replace(place.job("a-job"), nodes=3)
+    text = place.launcher.manifests([job])
+    assert "kind: ToyJob" in text and "a-job-node-0-0.a-job:29500" in text and "pytorch" not in text.lower()
+    with pytest.raises(ConfigError, match="at most 40"):
+        place.launcher.render(dataclasses.replace(job, name="n" * 41))
+    finding = place.launcher.preflight(("-c", "pass"))[0]
+    assert (finding.name, finding.advice) == ("ToyJob API", "Install the toy operator.")

@@ -1,0 +1,37 @@
+"""The steps as components call them: what the exit handler leaves, whatever has happened."""
+
+import json
+
+import pytest
+from curricle.steps.component import cleanup
+
+from curricle.launch import LAUNCHERS
+from curricle.store.folder import FolderStore
+
+
+class Launcher:
+    """Has two jobs of one run."""
+
+    def __init__(self, task_config: str = ""):
+        pass
+
+    def delete_by_run(self, run_id: str) -> list[str]:
+        return ["a-job", "a-job-a2"] if run_id == "r1" else []
+
+
+@pytest.mark.parametrize(
+    ("launcher", "run_id", "deleted"),
+    [
+        ("local", "r1", {}),
+        ("elsewhere", "r1", {"deleted_jobs": "['a-job', 'a-job-a2']"}),
+        ("elsewhere", "r2", {"deleted_jobs": "[]"}),
+        ("no such launcher", "r1", {}),
+    ],
+)
+def test_the_exit_handler_deletes_what_is_left_and_writes_the_final_state(
+    launcher, run_id, deleted, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(LAUNCHERS, "elsewhere", f"{__name__}:Launcher")
+    note = json.loads(cleanup(run_id, str(tmp_path), launcher, "FAILED"))
+    assert note == {"run_id": run_id, "status": "FAILED", **deleted}
+    assert json.loads(FolderStore(str(tmp_path)).read(f"{run_id}/final.json")) == note

@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
 import itertools
@@ -102,6 +103,8 @@ class _File:
             for a, t in ((starts, np.uint64), (ends, np.uint64), (groups, np.int64))
         )
         self.keys = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
+        self._kept_before = [number - nth for nth, number in enumerate(self.blanks, 1)]
+        """For each blank record, how many that are kept stand before it."""
         self._handle = -1
 
     def __len__(self) -> int:
@@ -124,14 +127,11 @@ class _File:
 
     def number(self, row: int) -> int:
         """The number in the file of a record that is kept here as `row`: blank ones are not."""
-        for skipped, blank in enumerate(self.blanks):
-            if blank > row + 1 + skipped:
-                return row + 1 + skipped
-        return row + 1 + len(self.blanks)
+        return row + 1 + bisect.bisect_right(self._kept_before, row)
 
     def record(self, row: int) -> dict[str, Any]:
         """One record."""
-        return read_piece(self.path, self.raw(row), int(self.starts[row]))
+        return read_piece(self.path, self.number(row), int(self.starts[row]), self.raw(row))
 
     def line(self, row: int) -> bytes:
         """One record as one line of JSON with its `origin`; a record that has an origin already keeps it."""

@@ -11,10 +11,10 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
-    from curricle.families.naics.encoder import PACKAGED, encoder_source
+    from curricle.families.encoders import EMBEDDED, encoder_folder
 
     folder = tmp_path_factory.mktemp("encoder")
-    tokenizer = AutoTokenizer.from_pretrained(encoder_source(PACKAGED))
+    tokenizer = AutoTokenizer.from_pretrained(encoder_folder(EMBEDDED))
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     shape = {

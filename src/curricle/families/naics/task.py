@@ -16,24 +16,26 @@ import torch
 from torch import Tensor, nn
 
 from curricle.errors import CheckpointError, DataError
+from curricle.families.encoders import length_bucketed, read_weights
 from curricle.families.naics import geometry, losses, metrics
 from curricle.families.naics.config import NaicsConfig
 from curricle.families.naics.encoder import Encoder, cached_features
 from curricle.families.naics.model import NaicsHead
 from curricle.families.naics.prepare import NaicsTable, load
 from curricle.families.naics.triplets import sample
+from curricle.store import layout
 from curricle.train.compiled import compiled
 from curricle.train.distributed import gather
 from curricle.train.precision import resolve_precision
 from curricle.train.task import StageContext, TrainingTask
 
 CHANNELS = ("title", "description", "examples", "exclusions")
+ADAPTER = "adapter"
+"""Folder in a checkpoint with the adapters as peft writes them, if the encoder has any."""
 STRESS_ROWS = 256
 CHANNEL_DROPOUT = 0.3
 APART = 10
 """Of so many codes, one is kept from a stage that trains on whole codes: what it validates their placing by."""
-LENGTH_CHUNK = 16
-"""Batches whose texts are sorted by length together: wide enough for next to no padding, narrow enough for batches of every mixture."""
 STRUCTURE_FLOOR = 0.985
 """Pearson, NDCG@10 and edge MAP below which the validation loss is charged the shortfall."""
 
@@ -51,7 +53,7 @@ def build(context: StageContext) -> TrainingTask:
     return kind(context, config)
 
 
-class NaicsModel(nn.Module):
+class CodeSpace(nn.Module):
     """Encoder and head under one roof, so that the loop sees one module."""
 
     def __init__(self, encoder: Encoder, head: NaicsHead):
@@ -90,13 +92,27 @@ class NaicsModel(nn.Module):
                 tensor.copy_(weights[name])
 
 
-def load_model(config: NaicsConfig, table: NaicsTable, device: torch.device) -> NaicsModel:
+def load_model(config: NaicsConfig, table: NaicsTable, device: torch.device) -> CodeSpace:
     """A fresh model for these codes, seeded by the configuration."""
     torch.manual_seed(config.seed)
     encoder = Encoder(config.model, device)
-    return NaicsModel(
+    return CodeSpace(
         encoder, NaicsHead(config.model, encoder.width, torch.from_numpy(table.level).to(device)).to(device)
     )
+
+
+def read_checkpoint(folder: Path) -> dict[str, Tensor]:
+    """The weights of a stage's checkpoint: the head's, and the adapters' where the folder holds peft's copy of them.
+
+    Raises:
+        CheckpointError: they cannot be read, the adapters are missing, or a tensor is not finite.
+    """
+    weights = read_weights(folder / layout.WEIGHTS)
+    if (folder / ADAPTER).is_dir() and not any(name.startswith("adapter.") for name in weights):
+        raise CheckpointError(
+            f"{folder / layout.WEIGHTS} lacks the adapters, which {folder / ADAPTER} tells of; take a whole copy"
+        )
+    return weights
 
 
 def distinct_texts(table: NaicsTable) -> list[str]:
@@ -121,9 +137,7 @@ class _Task:
         self.live = config.curriculum.features == "live" and "encoder" in config.curriculum.trainable
         self._scalars: dict[str, float] = {}
         if context.parent_dir is not None:
-            from safetensors.torch import load_file
-
-            self.model.load_weights(load_file(context.parent_dir / "model.safetensors"))
+            self.model.load_weights(read_checkpoint(context.parent_dir))
         if self.live:
             self.encoder.add_adapters()
         self.validation = self.table.split("validation")
@@ -296,18 +310,18 @@ class _Task:
                 self.head.table[codes] = self.head.by_text(*channels, self.head.level[codes])
 
     def weights(self) -> dict[str, Tensor]:
-        """See `NaicsModel.weights`."""
+        """See `CodeSpace.weights`."""
         return self.model.weights()
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """See `NaicsModel.load_weights`."""
+        """See `CodeSpace.load_weights`."""
         self.model.load_weights(weights)
 
     def save_extras(self, folder: Path) -> None:
         """The tokenizer, and the adapters as peft writes them, so that transformers and peft alone can load the encoder."""
         self.encoder.tokenizer.save_pretrained(folder / "tokenizer")
         if self.encoder.adapted:
-            self.encoder.model.save_pretrained(folder / "adapter")
+            self.encoder.model.save_pretrained(folder / ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -346,16 +360,10 @@ class RetrievalTask(_Task):
         rng = np.random.default_rng([self.config.seed, epoch])
         order = rng.permutation(len(self.target))
         size, world = self.config.data_loader.batch_size, self.ranks.world_size
+        lengths = np.zeros(len(self.target), dtype=np.int64)
         if self.live:
-            lengths = np.array([len(self.tokens[r]) for r in self.text_rows] + [0] * len(self.code_items))
-            chunk = size * LENGTH_CHUNK
-            order = np.concatenate(
-                [
-                    part[np.argsort(lengths[part], kind="stable")]
-                    for part in np.split(order, range(chunk, len(order), chunk))
-                ]
-            )
-        parts = [order[i : i + size] for i in range(0, len(order), size)]
+            lengths[: len(self.text_rows)] = [len(self.tokens[row]) for row in self.text_rows]
+        parts = length_bucketed(order, lengths, size)
         parts = [part[: len(part) // world * world] for part in parts]
         made = []
         for k in rng.permutation(len(parts)):

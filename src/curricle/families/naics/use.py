@@ -26,9 +26,10 @@ from curricle.families.naics.encoder import cached_features
 from curricle.families.naics.geometry import exp0, polar, time
 from curricle.families.naics.metrics import retrieval
 from curricle.families.naics.prepare import NaicsTable, load
-from curricle.families.naics.task import CHANNELS, NaicsModel, distinct_texts, load_model
+from curricle.families.naics.task import ADAPTER, CHANNELS, CodeSpace, distinct_texts, load_model, read_checkpoint
 from curricle.families.naics.texts import LabelledText
-from curricle.store import open_store
+from curricle.store import layout, open_store
+from curricle.store.local import write_whole
 from curricle.store.manifest import read_manifest
 from curricle.train.precision import resolve_precision
 
@@ -52,23 +53,21 @@ class Hit:
     """Probability of the code, calibrated on validation texts."""
 
 
-def open_checkpoint(folder: Path, data_dir: Path) -> tuple[NaicsConfig, NaicsTable, NaicsModel]:
+def open_checkpoint(folder: Path, data_dir: Path) -> tuple[NaicsConfig, NaicsTable, CodeSpace]:
     """The model of a checkpoint folder, on the CPU.
 
     Raises:
         CheckpointError: the folder holds no NAICS checkpoint, or its weights do not fit.
     """
-    from safetensors.torch import load_file
-
-    for name in ("config.yaml", "model.safetensors"):
+    for name in (layout.CONFIG, layout.WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointError(
                 f"{folder} is no NAICS checkpoint: {name} is missing; it holds {', '.join(sorted(p.name for p in folder.iterdir()))}"
             )
-    config = from_tree(NaicsConfig, read_yaml(folder / "config.yaml").tree)
+    config = from_tree(NaicsConfig, read_yaml(folder / layout.CONFIG).tree)
     table = load(data_dir)
     model = load_model(config, table, torch.device("cpu"))
-    model.load_weights(load_file(folder / "model.safetensors"))
+    model.load_weights(read_checkpoint(folder))
     model.eval()
     return config, table, model
 
@@ -89,7 +88,7 @@ def leaf_texts(table: NaicsTable) -> tuple[list[LabelledText], np.ndarray]:
 class Scorer:
     """Scores texts against all six-digit codes."""
 
-    def __init__(self, config: NaicsConfig, table: NaicsTable, model: NaicsModel, cache: Path):
+    def __init__(self, config: NaicsConfig, table: NaicsTable, model: CodeSpace, cache: Path):
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self.config, self.table, self.model, self.cache = config, table, model, cache
@@ -214,14 +213,12 @@ class Scorer:
             digest.update(name.encode() + tensor.numpy().tobytes())
         digest.update("\n".join(self.memory).encode() + self.bare.tobytes())
         path = self.cache / f"scorer-{digest.hexdigest()[:32]}.json"
-        if path.is_file():
-            kept = json.loads(path.read_text())
-            return np.array(kept["weights"], dtype=np.float32), kept["lift"], kept["temperature"]
+        if (kept := _kept_tuning(path)) is not None:
+            return kept
         weights, lift, temperature = self._tune()
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({"weights": weights.tolist(), "lift": lift, "temperature": temperature}))
-        part.replace(path)
+        content = json.dumps({"weights": weights.tolist(), "lift": lift, "temperature": temperature})
+        write_whole(path, lambda out: out.write(content.encode()))
         return weights, lift, temperature
 
     def _tune(self) -> tuple[np.ndarray, float, float]:
@@ -294,6 +291,16 @@ class _Memory:
         return out
 
 
+def _kept_tuning(path: Path) -> tuple[np.ndarray, float, float] | None:
+    """Weights, lift and temperature in a file of the cache; None where there is none, or it is not whole."""
+    try:
+        kept = json.loads(path.read_text())
+        weights = np.array(kept["weights"], dtype=np.float32)
+        return (weights, float(kept["lift"]), float(kept["temperature"])) if weights.shape == (4,) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 def _reciprocal_ranks(scores: np.ndarray, target: np.ndarray) -> np.ndarray:
     return 1 / (scores >= scores[np.arange(len(target)), target][:, None]).sum(1)
 
@@ -341,19 +348,19 @@ def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
             "time": time(points, 1.0).numpy(),
         }
     if kind == "npz":
-        with output.open("xb") as out:
-            np.savez(out, coordinates=points.numpy(), **columns)
+        write_whole(output, lambda out: np.savez(out, coordinates=points.numpy(), **columns))
     elif kind == "parquet":
         import pyarrow
         import pyarrow.parquet
 
         coordinates = {f"x{i}": points[:, i].numpy() for i in range(points.shape[1])}
-        pyarrow.parquet.write_table(pyarrow.table({**columns, **coordinates}), output)
+        table_of_codes = pyarrow.table({**columns, **coordinates})
+        write_whole(output, lambda out: pyarrow.parquet.write_table(table_of_codes, out))
     else:
         _export_folder(folder, output, config, table, model)
 
 
-def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: NaicsTable, model: NaicsModel) -> None:
+def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: NaicsTable, model: CodeSpace) -> None:
     from safetensors.torch import save_file
 
     encoder = model.encoder
@@ -362,8 +369,8 @@ def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: Naics
         encoder.model.peft_config[
             "default"
         ].base_model_name_or_path = config.model.encoder  # not where the base lies on this machine
-        encoder.model.save_pretrained(output / "adapter")
-        (output / "adapter" / "README.md").unlink(missing_ok=True)  # peft's is a form to be filled in
+        encoder.model.save_pretrained(output / ADAPTER)
+        (output / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's is a form to be filled in
     merged = encoder.model.merge_and_unload() if adapted else encoder.model
     merged.save_pretrained(output)
     encoder.tokenizer.model_max_length = config.model.max_tokens
@@ -373,7 +380,7 @@ def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: Naics
         output / "head.safetensors",
     )
     (output / "codes.json").write_text(json.dumps(list(table.codes)) + "\n", encoding="utf-8")
-    shutil.copyfile(folder / "config.yaml", output / "curricle.yaml")
+    shutil.copyfile(folder / layout.CONFIG, output / "curricle.yaml")
     manifest = read_manifest(open_store(str(folder)), "")
     card = model_card(config, len(table.codes), adapted, manifest.metrics if manifest else {})
     (output / "README.md").write_text(card, encoding="utf-8")

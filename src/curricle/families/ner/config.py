@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from curricle.config.schema import DataLoaderConfig, StageConfig, TrainerConfig, TrainingConfig, require
+from curricle.config.schema import DataLoaderConfig, LoraConfig, StageConfig, TrainerConfig, TrainingConfig, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +58,11 @@ class NerCheckpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NerLora:
+class NerLora(LoraConfig):
     """Low-rank adapters of the encoder; the head is trained whole."""
 
     enabled: bool = False
     """Train adapters instead of the encoder."""
-    r: int = 16
-    """Rank."""
-    alpha: int = 32
-    """Scale (alpha / r)."""
-    dropout: float = 0.0
-    """Dropout before the adapters."""
 
 
 @dataclass(frozen=True, kw_only=True)

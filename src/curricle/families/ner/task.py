@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import re
-import warnings
 from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from curricle.errors import DataError
+from curricle.families.encoders import add_adapters, length_bucketed
 from curricle.families.ner.config import NerConfig
 from curricle.families.ner.forgetting import changes, score
 from curricle.families.ner.formats import load_records, spans_of
@@ -34,8 +34,6 @@ from curricle.train.precision import resolve_precision
 from curricle.train.task import SCORE, StageContext
 
 _log = logging.getLogger(__name__)
-BUCKET = 16
-"""Batches whose windows are sorted by length together."""
 WHOLE = "whole"
 """Folder in a LoRA stage's checkpoint with the model that has its adapters merged in."""
 
@@ -116,19 +114,12 @@ class NerTask:
         lora = self.config.model.lora
         if not lora.enabled:
             return model
-        from peft import LoraConfig, TaskType, get_peft_model
+        from peft import TaskType
 
-        section = LoraConfig(
-            task_type=TaskType.TOKEN_CLS,
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules="all-linear",
-            exclude_modules=["classifier", "score"],
+        heads = ["classifier", "score"]
+        return add_adapters(
+            model, lora, task_type=TaskType.TOKEN_CLS, target_modules="all-linear", exclude_modules=heads
         )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            return get_peft_model(model, section)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One group a layer and kind: layer-wise decayed learning rates; no weight decay on biases and norms."""
@@ -164,11 +155,7 @@ class NerTask:
         )
         order = rows[draw.permutation(len(rows))]
         lengths = np.array([len(w.ids) for w in windows])
-        chunks: list[np.ndarray] = []
-        for begin in range(0, len(order), size * BUCKET):
-            bucket = order[begin : begin + size * BUCKET]
-            bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
-            chunks += [bucket[i : i + size] for i in range(0, len(bucket), size)]
+        chunks = length_bucketed(order, lengths, size)
         chunks = [chunks[i] for i in draw.permutation(len(chunks))]
         return [
             (chunk[self.ranks.rank :: self.ranks.world_size], int(sum(len(windows[i].tags) for i in chunk)))

@@ -169,16 +169,21 @@ def merge_adapters(model: nn.Module, folder: Path, fresh: Sequence[str]) -> Any:
     from peft.utils import load_peft_weights
 
     try:
+        given = load_peft_weights(str(folder), device="cpu")
+    except Exception as error:  # what stands in a folder can make the library fail in any way
+        raise _refused(folder, "adapters", error, CheckpointError) from None
+    check_tensors(
+        folder, [f"base_model.model.{name}" for name in fresh if f"base_model.model.{name}" not in given], given
+    )
+    try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # they are refused below
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            given = load_peft_weights(str(folder), device="cpu")
             adapted = PeftModel.from_pretrained(model, str(folder))
             wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    except Exception as error:  # what stands in a folder can make the library fail in any way
+    except Exception as error:
         raise _refused(folder, "adapters", error, CheckpointError) from None
-    missing = {*wanted, *(f"base_model.model.{name}" for name in fresh)} - given.keys()
-    check_tensors(folder, sorted(missing), given)
+    check_tensors(folder, sorted(wanted.keys() - given.keys()), {})
     unknown = [name for name in sorted(given.keys() - wanted.keys()) if "embed" not in name]
     if unknown:
         raise CheckpointError(f"{folder} holds tensors that its base model has no place for: {', '.join(unknown[:5])}")

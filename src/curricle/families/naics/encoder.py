@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ class Encoder(nn.Module):
         self.adapted = False
         self._digest = ""
         """Of the encoder before its adapters were folded in."""
+        self.states: Callable[[Tensor, Tensor], Tensor] = self._states
+        """(ids, mask) [n, tokens] of a padded batch → token states [n, tokens, width], float32. What is compiled where compiling is on."""
 
     def add_adapters(self) -> None:
         """Put LoRA adapters in (once); their second matrix starts at zero, so the features stay what they were."""
@@ -75,7 +78,7 @@ class Encoder(nn.Module):
             self.model = self.model.merge_and_unload()
             self.adapted = False
 
-    def adapter_weights(self) -> dict[str, Tensor]:
+    def adapter_weights(self) -> dict[str, nn.Parameter]:
         """The adapters' tensors by name; empty without adapters."""
         return {name: p for name, p in self.model.named_parameters() if "lora_" in name} if self.adapted else {}
 
@@ -87,8 +90,7 @@ class Encoder(nn.Module):
             else []
         )
 
-    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Token states [n, tokens, width], float32, of a padded batch. What is compiled where compiling is on."""
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
         return self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
 
     def forward(self, ids: list[list[int]]) -> Tensor:
@@ -119,13 +121,13 @@ class Encoder(nn.Module):
         """SHA-256 of what decides the features: the encoder's name and width, and every adapter tensor."""
         if self._digest:
             return self._digest
-        found = hashlib.sha256(f"{self.config.encoder} {self.width}".encode())
+        digest = hashlib.sha256(f"{self.config.encoder} {self.width}".encode())
         first = next(p for name, p in self.model.named_parameters() if "lora_" not in name and p.ndim == 2)
-        found.update(first.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(first.detach().cpu().contiguous().numpy().tobytes())
         for name, tensor in sorted(self.adapter_weights().items()):
-            found.update(name.encode())
-            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 def cached_features(encoder: Encoder, texts: list[str], max_tokens: int, token_budget: int, folder: Path) -> np.ndarray:

@@ -159,17 +159,17 @@ class Scorer:
         """
         features = self._encode(texts)
         direction = self._directions(features)
-        found = np.full((4, len(texts), len(self.leaves)), -1.0, dtype=np.float32)
+        opinions = np.full((4, len(texts), len(self.leaves)), -1.0, dtype=np.float32)
         near = (
             features @ self.features.T,
             direction @ self.directions.T,
             (self.ngrams.transform(texts) @ self.grams).toarray(),
         )
         for k, similarity in enumerate(near, start=1):
-            self.everything.nearest(similarity, found[k])
+            self.everything.nearest(similarity, opinions[k])
             if unseen is not None:
-                only = self.described.nearest(similarity, np.full_like(found[k], -1.0))
-                found[k][:, unseen] = only[:, unseen]
+                only = self.described.nearest(similarity, np.full_like(opinions[k], -1.0))
+                opinions[k][:, unseen] = only[:, unseen]
         head = self.model.head
         with torch.inference_mode():
             level = torch.full((len(texts),), 6)
@@ -179,8 +179,8 @@ class Scorer:
                     head.to_codes(torch.from_numpy(direction), level, torch.from_numpy(self.leaves), self.by_text)
                 )
                 logits = torch.where(torch.from_numpy(unseen), placed, logits)
-            found[0] = logits.log_softmax(-1).numpy()
-        return found
+            opinions[0] = logits.log_softmax(-1).numpy()
+        return opinions
 
     def scores(self, texts: list[str]) -> np.ndarray:
         """[n, leaves] summed opinions; higher is better."""
@@ -199,13 +199,13 @@ class Scorer:
         probability = np.exp(scaled)
         probability /= probability.sum(1, keepdims=True)
         titles = self.table.channels["title"]
-        found = []
+        hits = []
         for row, shares in zip(scores, probability, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
-            found.append(
+            hits.append(
                 [Hit(self.codes[i], titles[self.leaves[i]] or "", float(row[i]), float(shares[i])) for i in best]
             )
-        return found
+        return hits
 
     def _tuned(self) -> tuple[np.ndarray, float, float]:
         digest = hashlib.sha256(self.model.encoder.digest().encode())
@@ -234,9 +234,9 @@ class Scorer:
                 for value in GRID:
                     candidate = weights.copy()
                     candidate[k] = value
-                    found = _mrr(np.tensordot(candidate, opinions, 1), target)
-                    if found > best + 1e-9:
-                        best, weights = found, candidate
+                    mrr = _mrr(np.tensordot(candidate, opinions, 1), target)
+                    if mrr > best + 1e-9:
+                        best, weights = mrr, candidate
         lift = self._lift([t.text for t in texts], target, opinions, weights) if self.bare.any() else 0.0
         scores = np.tensordot(weights, opinions, 1) + lift * self.bare
         spread = np.geomspace(0.2, 10, 25)
@@ -248,7 +248,7 @@ class Scorer:
         )
 
     def _lift(self, texts: list[str], target: np.ndarray, opinions: np.ndarray, weights: np.ndarray) -> float:
-        """What a code without examples gets on top, so that it is found as well as it can be without burying the others.
+        """What a code without examples gets on top, so that it is ranked as well as it can be without burying the others.
 
         A tenth of the codes after the other plays the one without examples; chosen is the harmonic mean of the MRR of their texts and
         of others': calibrated stacking (Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning", ECCV 2016).
@@ -321,8 +321,8 @@ def measure(scorer: Scorer, split: str, name: str) -> dict[str, float]:
         return {}
     column = {code: i for i, code in enumerate(scorer.codes)}
     scores = scorer.scores([t.text for t in texts])
-    found = retrieval(scores, np.array([column[t.code] for t in texts]), scorer.codes)
-    return {f"{name}/{metric}": value for metric, value in found.items()} | {f"{name}/texts": float(len(texts))}
+    values = retrieval(scores, np.array([column[t.code] for t in texts]), scorer.codes)
+    return {f"{name}/{metric}": value for metric, value in values.items()} | {f"{name}/texts": float(len(texts))}
 
 
 def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
@@ -340,7 +340,7 @@ def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
     with torch.inference_mode():
         radius, direction = model.head.codes()
         points = exp0(radius.double().unsqueeze(-1) * direction.double(), 1.0)
-        columns = {
+        columns: dict[str, Any] = {
             "code": np.array(table.codes),
             "level": table.level,
             "title": np.array([t or "" for t in table.channels["title"]]),

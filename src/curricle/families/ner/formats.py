@@ -33,6 +33,7 @@ _FORGET = 8 << 20
 """Bytes of a file after which its mapped pages are let go (whole pages on every system)."""
 _BOM = b"\xef\xbb\xbf"
 _BOUNDARY = re.compile(rb"\}\s*([,\]])\s*")
+_BEHIND = re.compile(rb"\s*([,\]])\s*")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
 _SPACE = re.compile(rb"\s*")
 _TAG = re.compile(r"O|[BIESLU]-\S+")
@@ -53,12 +54,12 @@ def split_file(folder: Path, split: str) -> Path | None:
     Raises:
         DataError: two files of one split stand there.
     """
-    found = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
-    if len(found) > 1:
+    files = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
+    if len(files) > 1:
         raise DataError(
-            f"{folder} holds {' and '.join(p.name for p in found)}: which one is the {split} data? Keep one"
+            f"{folder} holds {' and '.join(p.name for p in files)}: which one is the {split} data? Keep one"
         )
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def dataset_files(folder: Path | str, what: str = "dataset") -> dict[str, Path]:
@@ -85,7 +86,7 @@ def layout_of(path: Path, data: bytes | mmap.mmap) -> Layout:
     """Which layout a file has: by its suffix, and for JSON by its first character."""
     if path.suffix == ".conll":
         return "conll"
-    first = _SPACE.match(data, len(_BOM) if data[:3] == _BOM else 0).end()
+    first = _after_space(data, len(_BOM) if data[:3] == _BOM else 0)
     return "array" if data[first : first + 1] == b"[" else "lines"
 
 
@@ -138,23 +139,29 @@ def _loads(raw: bytes) -> Any:
         return json.loads(raw.decode("utf-8"))
 
 
+def _after_space(data: bytes | mmap.mmap, at: int) -> int:
+    """The first byte from `at` on that is no white space."""
+    space = _SPACE.match(data, at)
+    return space.end() if space else at
+
+
 def _array(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
     size = len(data)
-    at = _SPACE.match(data, _SPACE.match(data, at).end() + 1).end()
+    at = _after_space(data, _after_space(data, at) + 1)
     number = 1
     if data[at : at + 1] == b"]":
         _nothing_after(path, data, at + 1, 0)
         return
     while True:
-        found = _BOUNDARY.search(data, at)
-        record = None
-        if found:
-            end = found.start() + 1
+        boundary = _BOUNDARY.search(data, at)
+        record: Any = None
+        if boundary:
+            end = boundary.start() + 1
             try:
                 record = _loads(data[at:end])
             except ValueError:
-                found = None
-        if found is None:
+                boundary = None
+        if boundary is None:
             end = _object_end(data, at)
             try:
                 record = _loads(data[at:end])
@@ -165,8 +172,8 @@ def _array(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dic
                 raise _fail(
                     path, number, at + len(error.doc[: error.pos].encode()), f"not JSON: {error.msg}{cut}"
                 ) from None
-            found = re.compile(rb"\s*([,\]])\s*").match(data, end)
-            if not found:
+            boundary = _BEHIND.match(data, end)
+            if not boundary:
                 raise _fail(
                     path,
                     number,
@@ -174,14 +181,14 @@ def _array(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dic
                     "a comma or the closing ] was expected after this record; the file seems to be cut off",
                 )
         yield at, end, record
-        if found[1] == b"]":
-            _nothing_after(path, data, found.end(), number)
+        if boundary[1] == b"]":
+            _nothing_after(path, data, boundary.end(), number)
             return
-        at, number = found.end(), number + 1
+        at, number = boundary.end(), number + 1
 
 
 def _nothing_after(path: Path, data: mmap.mmap, at: int, number: int) -> None:
-    at = _SPACE.match(data, at).end()
+    at = _after_space(data, at)
     if at < len(data):
         raise _fail(path, number, at, "something stands after the closing ] of the array")
 

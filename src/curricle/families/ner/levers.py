@@ -7,7 +7,7 @@ in an average.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ class SoftTargets:
             for row, i in enumerate(chosen):
                 self._logs[i] = logs[row, windows[i].positions].clone()
 
-    def divergence(self, logits: torch.Tensor, labels: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    def divergence(self, logits: torch.Tensor, labels: torch.Tensor, rows: Iterable[int]) -> torch.Tensor:
         """Summed Kullback-Leibler divergence from the old model's distribution to the model's, over the scored words of windows `rows`.
 
         The model's O stands for O and all added tags together, for to the old model a new entity is O.

@@ -79,7 +79,7 @@ def _with_head(
     return model, load_tokenizer(source, wrong), fresh
 
 
-def head_of(model: torch.nn.Module) -> torch.nn.Linear:
+def head_of(model: Any) -> torch.nn.Linear:
     """The classifier of a token-classification model."""
     for name in ("classifier", "score"):
         head = getattr(model, name, None)
@@ -91,7 +91,7 @@ def head_of(model: torch.nn.Module) -> torch.nn.Linear:
 
 
 @torch.no_grad()
-def replace_head(model: torch.nn.Module, made: Reconciliation, seed: int) -> None:
+def replace_head(model: Any, made: Reconciliation, seed: int) -> None:
     """Give the model the new head: rows copied by name, fresh ones drawn from N(0, 0.02²) with zero bias, config's labels set."""
     old, sources = head_of(model), made.sources()
     new = torch.nn.Linear(old.in_features, len(sources), bias=old.bias is not None, dtype=old.weight.dtype)
@@ -105,7 +105,7 @@ def replace_head(model: torch.nn.Module, made: Reconciliation, seed: int) -> Non
             if new.bias is not None:
                 new.bias[row] = old.bias[source]
     setattr(model, "classifier" if head_of(model) is getattr(model, "classifier", None) else "score", new)
-    tags = [r.tag for r in sorted((r for r in made.rows if r.new is not None), key=lambda r: r.new)]
+    tags = [row.tag for row in made.head()]
     model.num_labels = model.config.num_labels = len(tags)
     model.config.id2label, model.config.label2id = dict(enumerate(tags)), {t: i for i, t in enumerate(tags)}
 

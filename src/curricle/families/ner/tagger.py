@@ -32,11 +32,11 @@ def collate(windows: Sequence[Window], pad: int, device: torch.device) -> dict[s
 
 
 class Tagger:
-    """A model with its tokenizer and tags."""
+    """A transformers model for token classification (compiled or with adapters, as may be) with its tokenizer and tags."""
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: Any,
         tokenizer: Any,
         tags: Sequence[str],
         device: torch.device,
@@ -124,10 +124,10 @@ class ScoredSet:
         total = SpanCounts()
         scores = {}
         for domain in domains:
-            found = SpanCounts.from_flat(
+            counted = SpanCounts.from_flat(
                 {k.removeprefix(f"{domain}/"): v for k, v in flat.items() if k.startswith(f"{domain}/")}
             )
-            scores[domain] = found.scores()
+            scores[domain] = counted.scores()
             for kind in ("right", "predicted", "true"):
-                getattr(total, kind).update(getattr(found, kind))
+                getattr(total, kind).update(getattr(counted, kind))
         return scores | {"all": total.scores()}, flat["loss"] / max(1.0, flat["words"])

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from curricle.families.encoders import encoder_folder
 from curricle.families.naics.config import NaicsModel
-from curricle.families.naics.encoder import encoder_source
 from curricle.families.naics.geometry import distance, exp0
 from curricle.families.naics.losses import balance
 from curricle.families.naics.model import Mixture
@@ -38,7 +38,7 @@ class NaiveModel(nn.Module):
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        source = encoder_source(encoder)
+        source = encoder_folder(encoder)
         self.tokenizer = AutoTokenizer.from_pretrained(source)
         self.backbones = nn.ModuleDict()
         for name in CHANNELS:

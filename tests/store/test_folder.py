@@ -8,7 +8,8 @@ import pytest
 
 from curricle.errors import StoreError
 from curricle.store import open_store
-from curricle.store.folder import FolderStore, part_beside
+from curricle.store.folder import FolderStore
+from curricle.store.local import part_beside
 
 
 def test_a_folder_and_its_file_uri_are_the_same_store(tmp_path: Path):

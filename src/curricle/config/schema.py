@@ -113,6 +113,18 @@ class PathsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters of the encoder."""
+
+    r: int = 16
+    """Rank."""
+    alpha: int = 32
+    """Scale (alpha / r)."""
+    dropout: float = 0.0
+    """Dropout before the adapters."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """What is written while a stage trains."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -17,28 +16,9 @@ from urllib.parse import unquote
 from curricle.errors import StoreError
 from curricle.store import Entry
 from curricle.store.keys import check_delete, check_key, check_prefix, manifests_first
+from curricle.store.local import PART, is_part, sync_folder, write_whole
 
-_PART = ".part"  # a hidden `.name.<random>.part` is a file being written; no key may look like one
 _CHUNK = 1 << 20
-
-
-def is_part(name: str) -> bool:
-    """Whether a file's name is that of a file still being written."""
-    return name.startswith(".") and name.endswith(_PART)
-
-
-def part_beside(path: Path) -> Path:
-    """A fresh hidden name in the same folder, to be written and then renamed to `path`."""
-    return path.with_name(f".{path.name[:80]}.{uuid.uuid4().hex}{_PART}")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames within `folder` survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def open_local(path: Path, key: str, uri: str) -> BinaryIO:
@@ -106,7 +86,7 @@ class FolderStore:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if path.is_file() and os.path.samestat(os.fstat(source.fileno()), path.stat()):
                     return
-                _write_whole(path, lambda out: shutil.copyfileobj(source, out, _CHUNK))
+                write_whole(path, lambda out: shutil.copyfileobj(source, out, _CHUNK))
             except OSError as error:
                 raise StoreError(
                     f"{self.uri}: got {key!r}, but cannot write it to {path}: {error.strerror or error}"
@@ -161,7 +141,7 @@ class FolderStore:
         path = self._root / check_key(key, self.uri)
         if is_part(path.name):
             raise StoreError(
-                f"{self.uri}: key {key!r} refused: hidden names that end in {_PART} are those of files being written"
+                f"{self.uri}: key {key!r} refused: hidden names that end in {PART} are those of files being written"
             )
         if not path.resolve().is_relative_to(self._root.resolve()):
             raise StoreError(
@@ -182,7 +162,7 @@ class FolderStore:
         for last_try in (False, False, True):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _write_whole(path, fill)
+                write_whole(path, fill)
                 return
             except FileNotFoundError as error:  # a delete pruned the empty folder between mkdir and open
                 if last_try or path.parent.is_dir():
@@ -207,20 +187,6 @@ class FolderStore:
 
     def _refused(self, verb: str, key: str, error: OSError) -> StoreError:
         return StoreError(f"{self.uri}: cannot {verb} {key!r}: {error.strerror or error} ({self._root / key})")
-
-
-def _write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Fill a hidden file beside `path`, sync it, rename it to `path`; nothing is left behind on failure."""
-    part = part_beside(path)
-    try:
-        with open(part, "xb") as out:
-            fill(out)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def _remove_if_empty(folder: Path) -> bool:

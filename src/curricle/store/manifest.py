@@ -26,9 +26,10 @@ from typing import Any, Literal, TypeVar, get_args
 
 from curricle.errors import CheckpointError, StoreError
 from curricle.store import Store, join_uri, open_store, split_uri
-from curricle.store.folder import FolderStore, is_part
+from curricle.store.folder import FolderStore
 from curricle.store.keys import check_key
 from curricle.store.layout import MANIFEST
+from curricle.store.local import is_part
 
 Kind = Literal["dataset", "checkpoint", "stage", "evaluation"]
 T = TypeVar("T")

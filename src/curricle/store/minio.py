@@ -28,8 +28,9 @@ from urllib3.util import Retry, Timeout
 
 from curricle.errors import StoreError
 from curricle.store import Entry
-from curricle.store.folder import open_local, part_beside, sync_folder
+from curricle.store.folder import open_local
 from curricle.store.keys import check_delete, check_key, check_prefix, manifests_first
+from curricle.store.local import write_whole
 
 ENDPOINT_VARIABLES = ("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 AWS_ENDPOINT = "https://s3.amazonaws.com"
@@ -214,21 +215,18 @@ class MinioStore:
     def get(self, key: str, path: Path) -> None:
         """Download to a local file, which appears only when it is whole; a broken connection goes on where it left off."""
         name = self._name(key)
-        part = part_beside(path)
+
+        def download(out: BinaryIO) -> None:
+            with self._errors("get", key):
+                self._download(name, out)
+
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "xb") as out, self._errors("get", key):
-                self._download(name, out)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(part, path)
-            sync_folder(path.parent)
+            write_whole(path, download)
         except OSError as error:
             raise StoreError(
                 f"{self.uri}: got {key!r}, but cannot write it to {path}: {error.strerror or error}"
             ) from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """Every object whose key starts with `prefix`, sorted by key."""

@@ -1,5 +1,8 @@
 """The encoder: what makes training and inference cheap changes no number."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 import torch
 
@@ -51,3 +54,71 @@ def test_a_stage_can_switch_the_encoders_dropout_off(adapted, dropout, alike):
     torch.testing.assert_close(features(adapted), before, rtol=1e-5, atol=1e-6)
     adapted.train()
     assert torch.equal(features(adapted), features(adapted)) is alike
+
+
+def whole(path, content):
+    path.write_bytes(content)
+
+
+def as_pickle(path, content):
+    np.save(path, np.array([Mark(path.parent / "ran")], dtype=object), allow_pickle=True)
+
+
+def as_archive(path, content):
+    with path.open("wb") as out:
+        np.savez(out, features=np.zeros((4, 32), np.float32))
+
+
+class Mark:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+DAMAGE = {
+    "empty": lambda path, content: whole(path, b""),
+    "half a header": lambda path, content: whole(path, content[:40]),
+    "cut off": lambda path, content: whole(path, content[:-8]),
+    "zeros at its end": lambda path, content: whole(path, content[:-64] + bytes(64)),
+    "not finite": lambda path, content: np.save(path, np.full((4, 32), np.nan, np.float32)),
+    "too long": lambda path, content: whole(path, content + content[-128:]),
+    "another shape": lambda path, content: np.save(path, np.zeros((3, 32), np.float32)),
+    "an archive": as_archive,
+    "a pickle": as_pickle,
+    "a header that asks for everything": lambda path, content: whole(
+        path, content.replace(b"(4, 32), }         ", b"(4000000000, 32), }")
+    ),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_file_of_the_cache_is_made_again(adapted, tmp_path, damage):
+    wanted = cached_features(adapted, TEXTS, 24, 4096, tmp_path)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    damage(path, content)
+    assert np.array_equal(cached_features(adapted, TEXTS, 24, 4096, tmp_path), wanted)
+    assert path.read_bytes() == content and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@torch.no_grad()
+def test_a_whole_file_of_the_cache_is_read_and_not_made_again(adapted, tmp_path):
+    wanted = cached_features(adapted, TEXTS, 24, 4096, tmp_path)
+    (path,) = tmp_path.iterdir()
+    kept = np.roll(wanted, 1, axis=0)
+    np.save(path, kept)
+    assert np.array_equal(cached_features(adapted, TEXTS, 24, 4096, tmp_path), kept)
+
+
+@torch.no_grad()
+def test_two_that_fill_the_same_cache_do_not_meet(adapted, tmp_path):
+    wanted = cached_features(adapted, TEXTS, 24, 4096, tmp_path / "alone")
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: cached_features(adapted, TEXTS, 24, 4096, tmp_path / "cache"), range(12)))
+    assert all(np.array_equal(features, wanted) for features in made)
+    assert len(list((tmp_path / "cache").iterdir())) == 1

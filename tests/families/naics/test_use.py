@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from curricle.families.naics.use import Scorer, _Memory
 
@@ -34,3 +35,21 @@ def _lift(handicap: float) -> float:
 def test_codes_without_examples_are_lifted_by_what_they_lack():
     assert _lift(0.0) == 0.0
     assert 4.0 <= _lift(6.0) <= 8.0
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "null", "{}", '{"weights": [1], "lift": 0, "temperature": 1}', '{"weights": {}}']
+)
+def test_a_damaged_file_of_the_scorers_weights_is_made_again(tmp_path, content):
+    head, encoder = SimpleNamespace(state_dict=dict), SimpleNamespace(digest=lambda: "d")
+    scorer = object.__new__(Scorer)
+    scorer.model, scorer.memory, scorer.bare = SimpleNamespace(head=head, encoder=encoder), ["text"], np.zeros(1, bool)
+    scorer.cache, tuned = tmp_path, (np.array([1, 2, 3, 4], dtype=np.float32), 2.0, 0.5)
+    scorer._tune = lambda: tuned
+    for _ in range(2):
+        weights, *others = scorer._tuned()
+        assert weights.tolist() == tuned[0].tolist() and tuple(others) == tuned[1:]
+        (path,) = tmp_path.iterdir()
+        path.write_text(content)
+    path.write_text('{"weights": [4, 3, 2, 1], "lift": 1, "temperature": 2}')
+    assert scorer._tuned()[0].tolist() == [4, 3, 2, 1]

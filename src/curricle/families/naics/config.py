@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from curricle.config.schema import StageConfig, require
+from curricle.config.schema import LoraConfig, StageConfig, require
 
 Count = int | Literal["all"]
 Part = Literal["encoder", "fusion", "head", "table", "temperature", "radius"]
@@ -22,18 +22,6 @@ class NaicsData:
     """Seed of the train/validation/test split of the index entries."""
     hidden_codes: int = 0
     """So many leaf codes are hidden entirely from training (cold-code evaluation)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """Low-rank adapters of the encoder."""
-
-    r: int = 16
-    """Rank."""
-    alpha: int = 32
-    """Scale (alpha / r)."""
-    dropout: float = 0.0
-    """Dropout before the adapters."""
 
 
 @dataclass(frozen=True, kw_only=True)

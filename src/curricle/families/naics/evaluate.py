@@ -17,6 +17,6 @@ def evaluate(checkpoint_dir: Path, data_dir: Path) -> dict[str, float]:
     """
     scorer = Scorer.load(checkpoint_dir, data_dir)
     check_no_leak(scorer.table.texts)
-    found = measure(scorer, "test", "test") | measure(scorer, "cold", "cold")
+    scores = measure(scorer, "test", "test") | measure(scorer, "cold", "cold")
     form = metrics.structure(scorer.model.head.between(), scorer.table.tree)
-    return found | {f"structure/{name}": value for name, value in form.items()}
+    return scores | {f"structure/{name}": value for name, value in form.items()}

@@ -28,7 +28,7 @@ def retrieval(scores: np.ndarray, target: np.ndarray, candidates: list[str]) -> 
     own = scores[np.arange(n), target]
     rank = (scores >= own[:, None]).sum(1)
     first = scores.argmax(1)
-    found = {
+    out = {
         "top1": (rank == 1).mean(),
         "hit@5": (rank <= 5).mean(),
         "hit@10": (rank <= 10).mean(),
@@ -37,14 +37,14 @@ def retrieval(scores: np.ndarray, target: np.ndarray, candidates: list[str]) -> 
     codes = np.array(candidates)
     for digits in (2, 3, 4, 5):
         prefix = np.array([sector(c) if digits == 2 else c[:digits] for c in codes])
-        found[f"top1@{digits}"] = (prefix[first] == prefix[target]).mean()
+        out[f"top1@{digits}"] = (prefix[first] == prefix[target]).mean()
     if scores.shape[1] > 1:
         two = -np.partition(-scores, 1, axis=1)[:, :2]
         order = np.argsort(two[:, 1] - two[:, 0], kind="stable")
         right = first == target
         for share in (50, 70, 90):
-            found[f"precision@{share}"] = right[order[: max(1, n * share // 100)]].mean()
-    return {name: float(value) for name, value in found.items()}
+            out[f"precision@{share}"] = right[order[: max(1, n * share // 100)]].mean()
+    return {name: float(value) for name, value in out.items()}
 
 
 def sector(code: str) -> str:
@@ -62,8 +62,8 @@ def structure(distances: np.ndarray, tree: Tree) -> dict[str, float]:
     """
     everyone = np.arange(len(tree.codes))
     true = tree.tree_distance(everyone[:, None], everyone[None, :])
-    found = _pairs(distances, true, tree.ancestors[:, 0]) | _neighbours(distances, true, tree)
-    return {name: float(value) for name, value in found.items()}
+    scores = _pairs(distances, true, tree.ancestors[:, 0]) | _neighbours(distances, true, tree)
+    return {name: float(value) for name, value in scores.items()}
 
 
 def _pairs(distances: np.ndarray, true: np.ndarray, sectors: np.ndarray) -> dict[str, float]:
@@ -71,7 +71,7 @@ def _pairs(distances: np.ndarray, true: np.ndarray, sectors: np.ndarray) -> dict
     upper = np.triu(np.ones(true.shape, dtype=bool), 1)
     d, t = distances[upper], true[upper].astype(np.float64)
     ratio = d / t
-    found = {
+    scores = {
         "pearson": _pearson(d, t),
         "distortion": np.abs(ratio / np.median(ratio) - 1).mean(),
         "spearman": _pearson(_ranks(d), _ranks(t)),
@@ -82,7 +82,7 @@ def _pairs(distances: np.ndarray, true: np.ndarray, sectors: np.ndarray) -> dict
         if len(rows) >= 5:
             block, pairs = np.ix_(rows, rows), np.triu_indices(len(rows), 1)
             within.append(_pearson(_ranks(distances[block][pairs]), _ranks(true[block][pairs])))
-    return found | {"spearman_within": np.mean(within)}
+    return scores | {"spearman_within": np.mean(within)}
 
 
 def _neighbours(distances: np.ndarray, true: np.ndarray, tree: Tree) -> dict[str, float]:
@@ -100,7 +100,8 @@ def _neighbours(distances: np.ndarray, true: np.ndarray, tree: Tree) -> dict[str
 
 def _edges(distances: np.ndarray, order: np.ndarray, tree: Tree) -> dict[str, float]:
     n = len(tree.codes)
-    right, counted = [], []
+    right: list[bool] = []
+    counted: list[bool] = []
     for level in range(3, 7):
         rows, above = np.flatnonzero(tree.level == level), np.flatnonzero(tree.level == level - 1)
         if len(rows):

@@ -16,9 +16,16 @@ from torch import Tensor, nn
 from curricle.families.naics.config import NaicsModel
 from curricle.families.naics.geometry import SOFT_CAP, pairwise, polar, soft_cap
 
-LEVELS = 5
 RADII = (0.65, 1.15, 1.65, 2.15, 2.65)
 """Radii of levels 2 to 6 to start from, for scale 0.5: one tree edge is about `scale` long."""
+
+
+def _from_zero(width: int, out: int) -> nn.Sequential:
+    """A network of one hidden layer whose output is zero until it is trained."""
+    first, last = nn.Linear(width, 512), nn.Linear(512, out)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(first, nn.GELU(), last)
 
 
 class Mixture(nn.Module):
@@ -52,11 +59,9 @@ class Fusion(nn.Module):
         super().__init__()
         self.kind = config.fusion
         self.scores = nn.Linear(width, 1)
-        self.mlp = nn.Sequential(nn.Linear(4 * width, 512), nn.GELU(), nn.Linear(512, width))
+        self.mlp = _from_zero(4 * width, width)
         nn.init.zeros_(self.scores.weight)
         nn.init.zeros_(self.scores.bias)
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
         self.mixture = Mixture(4 * width, config, 256)
         if self.kind != "mlp":
             del self.mlp
@@ -90,15 +95,16 @@ class Fusion(nn.Module):
 class NaicsHead(nn.Module):
     """Everything that is trained beside the encoder, float32. Curvature is -1; `scale` is the length of a tree edge."""
 
+    level: Tensor
+    """Level, 2 to 6, of each code: int64 [N]."""
+
     def __init__(self, config: NaicsModel, width: int, level: Tensor):
         """level: int64 [N], 2 to 6, of the codes in canonical order."""
         super().__init__()
         self.scale = config.scale
         stretch = config.scale / 0.5
         self.linear = nn.Linear(width, config.dim, bias=False)
-        self.residual = nn.Sequential(nn.Linear(width, 512), nn.GELU(), nn.Linear(512, config.dim))
-        nn.init.zeros_(self.residual[2].weight)
-        nn.init.zeros_(self.residual[2].bias)
+        self.residual = _from_zero(width, config.dim)
         self.fusion = Fusion(width, config)
         self.radius = nn.Parameter(torch.tensor(RADII) * stretch)
         self.table = nn.Parameter(torch.randn(len(level), config.dim) * 0.01)

@@ -16,24 +16,26 @@ import torch
 from torch import Tensor, nn
 
 from curricle.errors import CheckpointError, DataError
+from curricle.families.encoders import length_bucketed, read_weights
 from curricle.families.naics import geometry, losses, metrics
 from curricle.families.naics.config import NaicsConfig
 from curricle.families.naics.encoder import Encoder, cached_features
 from curricle.families.naics.model import NaicsHead
 from curricle.families.naics.prepare import NaicsTable, load
 from curricle.families.naics.triplets import sample
+from curricle.store import layout
 from curricle.train.compiled import compiled
 from curricle.train.distributed import gather
 from curricle.train.precision import resolve_precision
 from curricle.train.task import StageContext, TrainingTask
 
 CHANNELS = ("title", "description", "examples", "exclusions")
+ADAPTER = "adapter"
+"""Folder in a checkpoint with the adapters as peft writes them, if the encoder has any."""
 STRESS_ROWS = 256
 CHANNEL_DROPOUT = 0.3
 APART = 10
 """Of so many codes, one is kept from a stage that trains on whole codes: what it validates their placing by."""
-LENGTH_CHUNK = 16
-"""Batches whose texts are sorted by length together: wide enough for next to no padding, narrow enough for batches of every mixture."""
 STRUCTURE_FLOOR = 0.985
 """Pearson, NDCG@10 and edge MAP below which the validation loss is charged the shortfall."""
 
@@ -47,11 +49,12 @@ def build(context: StageContext) -> TrainingTask:
     """
     config = context.config
     assert isinstance(config, NaicsConfig)
-    kind = ContrastiveTask if config.curriculum.objective == "contrastive" else RetrievalTask
-    return kind(context, config)
+    if config.curriculum.objective == "contrastive":
+        return ContrastiveTask(context, config)
+    return RetrievalTask(context, config)
 
 
-class NaicsModel(nn.Module):
+class CodeSpace(nn.Module):
     """Encoder and head under one roof, so that the loop sees one module."""
 
     def __init__(self, encoder: Encoder, head: NaicsHead):
@@ -90,13 +93,27 @@ class NaicsModel(nn.Module):
                 tensor.copy_(weights[name])
 
 
-def load_model(config: NaicsConfig, table: NaicsTable, device: torch.device) -> NaicsModel:
+def load_model(config: NaicsConfig, table: NaicsTable, device: torch.device) -> CodeSpace:
     """A fresh model for these codes, seeded by the configuration."""
     torch.manual_seed(config.seed)
     encoder = Encoder(config.model, device)
-    return NaicsModel(
+    return CodeSpace(
         encoder, NaicsHead(config.model, encoder.width, torch.from_numpy(table.level).to(device)).to(device)
     )
+
+
+def read_checkpoint(folder: Path) -> dict[str, Tensor]:
+    """The weights of a stage's checkpoint: the head's, and the adapters' where the folder holds peft's copy of them.
+
+    Raises:
+        CheckpointError: they cannot be read, the adapters are missing, or a tensor is not finite.
+    """
+    weights = read_weights(folder / layout.WEIGHTS)
+    if (folder / ADAPTER).is_dir() and not any(name.startswith("adapter.") for name in weights):
+        raise CheckpointError(
+            f"{folder / layout.WEIGHTS} lacks the adapters, which {folder / ADAPTER} tells of; take a whole copy"
+        )
+    return weights
 
 
 def distinct_texts(table: NaicsTable) -> list[str]:
@@ -114,70 +131,89 @@ class _Task:
 
     def __init__(self, context: StageContext, config: NaicsConfig):
         self.context, self.config, self.ranks, self.device = context, config, context.ranks, context.device
+        self.learning_rate = config.training.learning_rate
         self.table = load(context.data_dir)
         self.tree = self.table.tree
-        self.model = load_model(config, self.table, context.device)
-        self.head, self.encoder = self.model.head, self.model.encoder
-        self.live = config.curriculum.features == "live" and "encoder" in config.curriculum.trainable
         self._scalars: dict[str, float] = {}
-        if context.parent_dir is not None:
-            from safetensors.torch import load_file
+        self._number_texts()
+        self._open_model()
+        self._ready_encoder()
+        if context.parent_dir is None:
+            self._start_head()
+        self._measure_tree()
+        self._freeze()
 
-            self.model.load_weights(load_file(context.parent_dir / "model.safetensors"))
-        if self.live:
-            self.encoder.add_adapters()
+    def _number_texts(self) -> None:
+        """Number all texts that may be asked for, and say which of them train, validate and make up each code's channels."""
+        config = self.config
+        self.texts = [t for t in self.table.split("train") if t.kind in config.curriculum.texts]
         self.validation = self.table.split("validation")
         if not self.validation:
-            raise DataError(f"{context.data_dir} has no validation texts; a stage cannot choose its best checkpoint")
-        self.texts = [t for t in self.table.split("train") if t.kind in config.curriculum.texts]
+            place = self.context.data_dir
+            raise DataError(f"{place} has no validation texts; a stage cannot choose its best checkpoint")
         self.distinct = distinct_texts(self.table)
         self.number = {text: i for i, text in enumerate(self.distinct)}
-        self.channels = np.array(
-            [[self.number.get(c, -1) if c else -1 for c in self.table.channels[name]] for name in CHANNELS]
-        ).T
+        channels = [[self.number.get(text, -1) if text else -1 for text in self.table.channels[n]] for n in CHANNELS]
+        self.channels = np.array(channels).T
+        """int64 [N, 4]: the number of each channel's text, -1 where a code has none."""
+        column = {code: i for i, code in enumerate(self.tree.leaves)}
+        self.validation_rows = np.array([self.number[t.text] for t in self.validation])
+        self.validation_target = np.array([column[self.tree.index[t.code]] for t in self.validation])
+
+    def _open_model(self) -> None:
+        """A fresh model, or the parent's; with adapters where this stage trains the encoder."""
+        curriculum = self.config.curriculum
+        self.space = load_model(self.config, self.table, self.device)
+        self.model: nn.Module = self.space
+        self.head, self.encoder = self.space.head, self.space.encoder
+        self.live = curriculum.features == "live" and "encoder" in curriculum.trainable
+        if self.context.parent_dir is not None:
+            self.space.load_weights(read_checkpoint(self.context.parent_dir))
+        if self.live:
+            self.encoder.add_adapters()
+
+    def _ready_encoder(self) -> None:
+        """What the encoder's texts need: tokens of each where it runs in every step, else (and to start from) features of each."""
+        config, trainer = self.config, self.config.training.trainer
         self.features: Tensor | None = None
         self.tokens: list[list[int]] = []
         if self.live:
-            self.encoder.prepare_training(
-                resolve_precision(config.training.trainer.precision, context.device).dtype, config.curriculum.dropout
-            )
+            dtype = resolve_precision(trainer.precision, self.device).dtype
+            self.encoder.prepare_training(dtype, config.curriculum.dropout)
             self.tokens = self.encoder.tokenize(self.distinct, config.model.max_tokens)
-        if config.training.trainer.compile:
+        if trainer.compile:
             self.encoder.states = compiled(self.encoder.states)
-        if not self.live or context.parent_dir is None:
+        if not self.live or self.context.parent_dir is None:
             self.features = self._cached()
-        if context.parent_dir is None:
-            rows = self._channel_features(np.arange(len(self.tree.codes)), cached=True)
-            mean = nn.functional.normalize((rows[0] * rows[1].unsqueeze(-1)).sum(1), dim=-1)
-            self.head.start(
-                mean,
-                torch.from_numpy(self.tree.subtree).to(self.device),
-                torch.from_numpy(~self.table.cold).to(self.device),
-            )
-        self.validation_rows = np.array([self.number[t.text] for t in self.validation])
-        column = {code: i for i, code in enumerate(self.tree.leaves)}
-        self.validation_target = np.array([column[self.tree.index[t.code]] for t in self.validation])
+
+    def _start_head(self) -> None:
+        """Place the codes by their texts: each by the mean of its channels' features."""
+        channels, present = self._channel_features(np.arange(len(self.tree.codes)), cached=True)
+        mean = nn.functional.normalize((channels * present.unsqueeze(-1)).sum(1), dim=-1)
+        subtree, shown = torch.from_numpy(self.tree.subtree), torch.from_numpy(~self.table.cold)
+        self.head.start(mean, subtree.to(self.device), shown.to(self.device))
+
+    def _measure_tree(self) -> None:
+        """True distances of all codes, and which codes are hidden."""
         everyone = np.arange(len(self.tree.codes))
         self.hidden = torch.from_numpy(self.table.cold).to(self.device)
         """Codes that training must not see: no loss ranks them, and their distances below are 0, which the losses leave out."""
-        self.true = (
-            torch.from_numpy(self.tree.tree_distance(everyone[:, None], everyone[None, :])).to(self.device).float()
-        )
+        distances = self.tree.tree_distance(everyone[:, None], everyone[None, :])
+        self.true = torch.from_numpy(distances).to(self.device).float()
         self.true[self.hidden] = 0
         self.true[:, self.hidden] = 0
-        self._freeze()
 
     def _cached(self) -> Tensor:
         precision = resolve_precision(self.config.training.trainer.precision, self.device)
         with precision.autocast():
-            found = cached_features(
+            features = cached_features(
                 self.encoder,
                 self.distinct,
                 self.config.model.max_tokens,
                 self.config.data_loader.token_budget,
                 self.context.work_dir / precision.name,
             )
-        return torch.from_numpy(found).to(self.device)
+        return torch.from_numpy(features).to(self.device)
 
     def _freeze(self) -> None:
         parts = self.config.curriculum.trainable if self.config.curriculum.objective != "geometry" else ()
@@ -232,11 +268,11 @@ class _Task:
         wanted = rows[rows >= 0]
         if cached:
             assert self.features is not None
-            found = self.features[torch.from_numpy(wanted)]
+            features = self.features[torch.from_numpy(wanted)]
         else:
-            found = self._text_features(wanted)
-        out = torch.zeros((*rows.shape, found.shape[-1]), device=self.device)
-        out[torch.from_numpy(rows >= 0).to(self.device)] = found.float()
+            features = self._text_features(wanted)
+        out = torch.zeros((*rows.shape, features.shape[-1]), device=self.device)
+        out[torch.from_numpy(rows >= 0).to(self.device)] = features.float()
         return out, present
 
     def _mean(self, value: Tensor) -> Tensor:
@@ -247,12 +283,14 @@ class _Task:
         """The five global-batch figures of the last step."""
         return self._scalars
 
-    def _count(self, batch: int, negatives: float, shape: tuple[int, int], dim: int, hard: bool) -> None:
+    def _count(self, batch: int, negatives: float, distances: Tensor, dim: int, hard: bool) -> None:
+        """Set the figures of a step; distances: [rows, columns] that its loss compares."""
+        rows, columns = distances.shape
         self._scalars = {
             "train/global_batch/global_batch_size": float(batch),
             "train/global_batch/global_k_negatives": float(negatives),
-            "train/global_batch/global_negatives_memory_mb": shape[1] * dim * 4 / 2**20,
-            "train/global_batch/similarity_matrix_memory_mb": shape[0] * shape[1] * 4 / 2**20,
+            "train/global_batch/global_negatives_memory_mb": columns * dim * 4 / 2**20,
+            "train/global_batch/similarity_matrix_memory_mb": rows * columns * 4 / 2**20,
             "train/global_batch/global_hard_negatives_used": float(hard),
         }
 
@@ -269,20 +307,16 @@ class _Task:
             level = torch.full((len(direction),), 6, device=self.device)
             leaves = torch.from_numpy(self.tree.leaves).to(self.device)
             distances = self.head.to_codes(direction, level, leaves)
-            found = metrics.retrieval(
+            ranking = metrics.retrieval(
                 -distances.double().cpu().numpy(),
                 self.validation_target,
                 [self.tree.codes[i] for i in self.tree.leaves],
             )
             form = metrics.structure(self.head.between(), self.tree)
-        loss = (
-            1
-            - found["mrr"]
-            + sum(max(0.0, STRUCTURE_FLOOR - form[name]) for name in ("pearson", "ndcg@10", "edge_map"))
-        )
+        shortfall = sum(max(0.0, STRUCTURE_FLOOR - form[name]) for name in ("pearson", "ndcg@10", "edge_map"))
         return {
-            "val_loss": loss,
-            **{f"val/{k}": v for k, v in found.items()},
+            "val_loss": 1 - ranking["mrr"] + shortfall,
+            **{f"val/{k}": v for k, v in ranking.items()},
             **{f"structure/{k}": v for k, v in form.items()},
         }
 
@@ -296,18 +330,18 @@ class _Task:
                 self.head.table[codes] = self.head.by_text(*channels, self.head.level[codes])
 
     def weights(self) -> dict[str, Tensor]:
-        """See `NaicsModel.weights`."""
-        return self.model.weights()
+        """See `CodeSpace.weights`."""
+        return self.space.weights()
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """See `NaicsModel.load_weights`."""
-        self.model.load_weights(weights)
+        """See `CodeSpace.load_weights`."""
+        self.space.load_weights(weights)
 
     def save_extras(self, folder: Path) -> None:
         """The tokenizer, and the adapters as peft writes them, so that transformers and peft alone can load the encoder."""
         self.encoder.tokenizer.save_pretrained(folder / "tokenizer")
         if self.encoder.adapted:
-            self.encoder.model.save_pretrained(folder / "adapter")
+            self.encoder.model.save_pretrained(folder / ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -346,29 +380,25 @@ class RetrievalTask(_Task):
         rng = np.random.default_rng([self.config.seed, epoch])
         order = rng.permutation(len(self.target))
         size, world = self.config.data_loader.batch_size, self.ranks.world_size
+        lengths = np.zeros(len(self.target), dtype=np.int64)
         if self.live:
-            lengths = np.array([len(self.tokens[r]) for r in self.text_rows] + [0] * len(self.code_items))
-            chunk = size * LENGTH_CHUNK
-            order = np.concatenate(
-                [
-                    part[np.argsort(lengths[part], kind="stable")]
-                    for part in np.split(order, range(chunk, len(order), chunk))
-                ]
-            )
-        parts = [order[i : i + size] for i in range(0, len(order), size)]
+            lengths[: len(self.text_rows)] = [len(self.tokens[row]) for row in self.text_rows]
+        parts = length_bucketed(order, lengths, size)
         parts = [part[: len(part) // world * world] for part in parts]
+        mine = slice(self.ranks.rank, None, world)
         made = []
         for k in rng.permutation(len(parts)):
             if len(parts[k]):
-                rows = (
-                    rng.choice(len(self.tree.codes), STRESS_ROWS // world * world, replace=False)
-                    if len(self.tree.codes) > STRESS_ROWS
-                    else np.arange(len(self.tree.codes) // world * world)
-                )
-                made.append(
-                    TextBatch(parts[k][self.ranks.rank :: world], rows[self.ranks.rank :: world], len(parts[k]))
-                )
+                rows = self._stress_rows(rng)
+                made.append(TextBatch(parts[k][mine], rows[mine], len(parts[k])))
         return made
+
+    def _stress_rows(self, rng: np.random.Generator) -> np.ndarray:
+        """The rows of the table whose distances a batch measures: `STRESS_ROWS` drawn ones or all, equally many for every rank."""
+        codes, world = len(self.tree.codes), self.ranks.world_size
+        if codes <= STRESS_ROWS:
+            return np.arange(codes // world * world)
+        return rng.choice(codes, STRESS_ROWS // world * world, replace=False)
 
     def losses(self, batch: TextBatch) -> dict[str, Tensor]:
         """``loss`` = leaf·CE(own level) + level·CE(coarser levels) + stress·(table, text-only codes) + balance·routing."""
@@ -405,31 +435,31 @@ class RetrievalTask(_Task):
             stress = losses.stress(
                 geometry.pairwise(radius[rows], points[rows], radius, points), self.true[rows], head.scale, self._mean
             )
-            found = {"ranking": rank, "stress": stress}
+            terms = {"ranking": rank, "stress": stress}
             total = rank + weights.stress * stress
             if len(
                 self.code_items
             ):  # also where this rank's part has no code: another rank's may, and the means are common
                 placed = self._placed(features[len(texts) :], codes)
-                found |= {
+                terms |= {
                     "text_stress": losses.stress(placed, self.true[codes], head.scale, self._mean),
                     "balance": losses.balance(routing, self._mean),
                 }
-                total = total + weights.stress * found["text_stress"] + weights.balance * found["balance"]
-        self._count(batch.size, len(head.level) - 1, tuple(distances.shape), points.shape[1], hard=False)
-        return {"loss": total} | found
+                total = total + weights.stress * terms["text_stress"] + weights.balance * terms["balance"]
+        self._count(batch.size, len(head.level) - 1, distances, points.shape[1], hard=False)
+        return {"loss": total} | terms
 
     def validate(self) -> dict[str, float]:
         """As for all; where whole codes are trained on also ``val/code_stress``, the stress of the codes kept apart, each placed by its texts
         alone, against all others. ``val_loss`` counts it, or it would see nothing of what such a stage learns."""
-        found = super().validate()
+        scores = super().validate()
         if len(self.validation_codes):
             channels = self._channel_features(self.validation_codes)
             with torch.autocast(self.device.type, enabled=False):
                 placed = self._placed(self.head.fusion(*channels)[0], self.validation_codes)
-            found["val/code_stress"] = float(losses.stress(placed, self.true[self.validation_codes], self.head.scale))
-            found["val_loss"] += found["val/code_stress"]
-        return found
+            stress = float(losses.stress(placed, self.true[self.validation_codes], self.head.scale))
+            scores |= {"val/code_stress": stress, "val_loss": scores["val_loss"] + stress}
+        return scores
 
     def _placed(self, fused: Tensor, codes: np.ndarray) -> Tensor:
         """Distances [n, N] from codes, placed by their fused channels, to all codes of the table."""
@@ -517,7 +547,7 @@ class ContrastiveTask(_Task):
         self._count(
             p * self.ranks.world_size,
             float(allowed.sum(1).float().mean()),
-            tuple(far.shape),
+            far,
             direction.shape[1],
             hard=True,
         )

@@ -23,12 +23,6 @@ RELATIONS = {
 }  # fmt: skip
 """Steps up to the lowest common ancestor, the shallower code's first → relation id."""
 
-RELATION_NAMES = {
-    0: "excluded", 1: "child", 2: "sibling", 3: "grandchild", 4: "great-grandchild", 5: "nephew/niece", 6: "great-great-grandchild",
-    7: "cousin", 8: "grand-nephew/niece", 9: "grand-grand-nephew/niece", 10: "cousin once removed", 11: "second cousin",
-    12: "cousin twice removed", 13: "second cousin once removed", 14: "third cousin", 99: "unrelated",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Tree:
@@ -90,11 +84,11 @@ class Tree:
 
     def common_level(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Level of the lowest common ancestor of each pair (broadcast), 1 for codes of different sectors (the virtual root)."""
-        found = np.ones(np.broadcast_shapes(np.shape(rows), np.shape(columns)), dtype=np.int64)
+        level = np.ones(np.broadcast_shapes(np.shape(rows), np.shape(columns)), dtype=np.int64)
         for k in range(5):
             a, b = self.ancestors[rows, k], self.ancestors[columns, k]
-            found += (a >= 0) & (a == b)
-        return found
+            level += (a >= 0) & (a == b)
+        return level
 
     def tree_distance(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """D*: edges of the path through a virtual root above the sectors, 0 to itself, else 1 to 10 (int64, broadcast)."""

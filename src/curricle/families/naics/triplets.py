@@ -139,7 +139,7 @@ def _draw(
         weights = rules.weights(anchors[rows], positives[rows])
         keys = np.full(weights.shape, np.inf)
         np.divide(rng.standard_exponential(weights.shape), weights, out=keys, where=weights > 0)
-        if width < keys.shape[1]:
+        if width < weights.shape[1]:
             best = np.argpartition(keys, width - 1, axis=1)[:, :width]
         else:
             best = np.broadcast_to(np.arange(width), (len(keys), width))
@@ -238,6 +238,5 @@ def _survivors(name: str, rules: _Rules) -> Survivors:
 
 
 def _member(values: np.ndarray, wanted: Sequence[float]) -> np.ndarray:
-    return (
-        np.abs(np.asarray(values, dtype=np.float64)[..., None] - np.asarray(wanted, dtype=np.float64)) < TOLERANCE
-    ).any(-1)
+    apart = np.abs(np.asarray(values, dtype=np.float64)[..., None] - np.asarray(wanted, dtype=np.float64))
+    return np.any(apart < TOLERANCE, axis=-1)

@@ -26,9 +26,10 @@ from curricle.families.naics.encoder import cached_features
 from curricle.families.naics.geometry import exp0, polar, time
 from curricle.families.naics.metrics import retrieval
 from curricle.families.naics.prepare import NaicsTable, load
-from curricle.families.naics.task import CHANNELS, NaicsModel, distinct_texts, load_model
+from curricle.families.naics.task import ADAPTER, CHANNELS, CodeSpace, distinct_texts, load_model, read_checkpoint
 from curricle.families.naics.texts import LabelledText
-from curricle.store import open_store
+from curricle.store import layout, open_store
+from curricle.store.local import write_whole
 from curricle.store.manifest import read_manifest
 from curricle.train.precision import resolve_precision
 
@@ -52,23 +53,21 @@ class Hit:
     """Probability of the code, calibrated on validation texts."""
 
 
-def open_checkpoint(folder: Path, data_dir: Path) -> tuple[NaicsConfig, NaicsTable, NaicsModel]:
+def open_checkpoint(folder: Path, data_dir: Path) -> tuple[NaicsConfig, NaicsTable, CodeSpace]:
     """The model of a checkpoint folder, on the CPU.
 
     Raises:
         CheckpointError: the folder holds no NAICS checkpoint, or its weights do not fit.
     """
-    from safetensors.torch import load_file
-
-    for name in ("config.yaml", "model.safetensors"):
+    for name in (layout.CONFIG, layout.WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointError(
                 f"{folder} is no NAICS checkpoint: {name} is missing; it holds {', '.join(sorted(p.name for p in folder.iterdir()))}"
             )
-    config = from_tree(NaicsConfig, read_yaml(folder / "config.yaml").tree)
+    config = from_tree(NaicsConfig, read_yaml(folder / layout.CONFIG).tree)
     table = load(data_dir)
     model = load_model(config, table, torch.device("cpu"))
-    model.load_weights(load_file(folder / "model.safetensors"))
+    model.load_weights(read_checkpoint(folder))
     model.eval()
     return config, table, model
 
@@ -89,7 +88,7 @@ def leaf_texts(table: NaicsTable) -> tuple[list[LabelledText], np.ndarray]:
 class Scorer:
     """Scores texts against all six-digit codes."""
 
-    def __init__(self, config: NaicsConfig, table: NaicsTable, model: NaicsModel, cache: Path):
+    def __init__(self, config: NaicsConfig, table: NaicsTable, model: CodeSpace, cache: Path):
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self.config, self.table, self.model, self.cache = config, table, model, cache
@@ -160,17 +159,17 @@ class Scorer:
         """
         features = self._encode(texts)
         direction = self._directions(features)
-        found = np.full((4, len(texts), len(self.leaves)), -1.0, dtype=np.float32)
+        opinions = np.full((4, len(texts), len(self.leaves)), -1.0, dtype=np.float32)
         near = (
             features @ self.features.T,
             direction @ self.directions.T,
             (self.ngrams.transform(texts) @ self.grams).toarray(),
         )
         for k, similarity in enumerate(near, start=1):
-            self.everything.nearest(similarity, found[k])
+            self.everything.nearest(similarity, opinions[k])
             if unseen is not None:
-                only = self.described.nearest(similarity, np.full_like(found[k], -1.0))
-                found[k][:, unseen] = only[:, unseen]
+                only = self.described.nearest(similarity, np.full_like(opinions[k], -1.0))
+                opinions[k][:, unseen] = only[:, unseen]
         head = self.model.head
         with torch.inference_mode():
             level = torch.full((len(texts),), 6)
@@ -180,8 +179,8 @@ class Scorer:
                     head.to_codes(torch.from_numpy(direction), level, torch.from_numpy(self.leaves), self.by_text)
                 )
                 logits = torch.where(torch.from_numpy(unseen), placed, logits)
-            found[0] = logits.log_softmax(-1).numpy()
-        return found
+            opinions[0] = logits.log_softmax(-1).numpy()
+        return opinions
 
     def scores(self, texts: list[str]) -> np.ndarray:
         """[n, leaves] summed opinions; higher is better."""
@@ -200,13 +199,13 @@ class Scorer:
         probability = np.exp(scaled)
         probability /= probability.sum(1, keepdims=True)
         titles = self.table.channels["title"]
-        found = []
+        hits = []
         for row, shares in zip(scores, probability, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
-            found.append(
+            hits.append(
                 [Hit(self.codes[i], titles[self.leaves[i]] or "", float(row[i]), float(shares[i])) for i in best]
             )
-        return found
+        return hits
 
     def _tuned(self) -> tuple[np.ndarray, float, float]:
         digest = hashlib.sha256(self.model.encoder.digest().encode())
@@ -214,14 +213,12 @@ class Scorer:
             digest.update(name.encode() + tensor.numpy().tobytes())
         digest.update("\n".join(self.memory).encode() + self.bare.tobytes())
         path = self.cache / f"scorer-{digest.hexdigest()[:32]}.json"
-        if path.is_file():
-            kept = json.loads(path.read_text())
-            return np.array(kept["weights"], dtype=np.float32), kept["lift"], kept["temperature"]
+        if (kept := _kept_tuning(path)) is not None:
+            return kept
         weights, lift, temperature = self._tune()
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({"weights": weights.tolist(), "lift": lift, "temperature": temperature}))
-        part.replace(path)
+        content = json.dumps({"weights": weights.tolist(), "lift": lift, "temperature": temperature})
+        write_whole(path, lambda out: out.write(content.encode()))
         return weights, lift, temperature
 
     def _tune(self) -> tuple[np.ndarray, float, float]:
@@ -237,9 +234,9 @@ class Scorer:
                 for value in GRID:
                     candidate = weights.copy()
                     candidate[k] = value
-                    found = _mrr(np.tensordot(candidate, opinions, 1), target)
-                    if found > best + 1e-9:
-                        best, weights = found, candidate
+                    mrr = _mrr(np.tensordot(candidate, opinions, 1), target)
+                    if mrr > best + 1e-9:
+                        best, weights = mrr, candidate
         lift = self._lift([t.text for t in texts], target, opinions, weights) if self.bare.any() else 0.0
         scores = np.tensordot(weights, opinions, 1) + lift * self.bare
         spread = np.geomspace(0.2, 10, 25)
@@ -251,7 +248,7 @@ class Scorer:
         )
 
     def _lift(self, texts: list[str], target: np.ndarray, opinions: np.ndarray, weights: np.ndarray) -> float:
-        """What a code without examples gets on top, so that it is found as well as it can be without burying the others.
+        """What a code without examples gets on top, so that it is ranked as well as it can be without burying the others.
 
         A tenth of the codes after the other plays the one without examples; chosen is the harmonic mean of the MRR of their texts and
         of others': calibrated stacking (Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning", ECCV 2016).
@@ -294,6 +291,16 @@ class _Memory:
         return out
 
 
+def _kept_tuning(path: Path) -> tuple[np.ndarray, float, float] | None:
+    """Weights, lift and temperature in a file of the cache; None where there is none, or it is not whole."""
+    try:
+        kept = json.loads(path.read_text())
+        weights = np.array(kept["weights"], dtype=np.float32)
+        return (weights, float(kept["lift"]), float(kept["temperature"])) if weights.shape == (4,) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 def _reciprocal_ranks(scores: np.ndarray, target: np.ndarray) -> np.ndarray:
     return 1 / (scores >= scores[np.arange(len(target)), target][:, None]).sum(1)
 
@@ -314,8 +321,8 @@ def measure(scorer: Scorer, split: str, name: str) -> dict[str, float]:
         return {}
     column = {code: i for i, code in enumerate(scorer.codes)}
     scores = scorer.scores([t.text for t in texts])
-    found = retrieval(scores, np.array([column[t.code] for t in texts]), scorer.codes)
-    return {f"{name}/{metric}": value for metric, value in found.items()} | {f"{name}/texts": float(len(texts))}
+    values = retrieval(scores, np.array([column[t.code] for t in texts]), scorer.codes)
+    return {f"{name}/{metric}": value for metric, value in values.items()} | {f"{name}/texts": float(len(texts))}
 
 
 def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
@@ -333,7 +340,7 @@ def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
     with torch.inference_mode():
         radius, direction = model.head.codes()
         points = exp0(radius.double().unsqueeze(-1) * direction.double(), 1.0)
-        columns = {
+        columns: dict[str, Any] = {
             "code": np.array(table.codes),
             "level": table.level,
             "title": np.array([t or "" for t in table.channels["title"]]),
@@ -341,19 +348,19 @@ def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
             "time": time(points, 1.0).numpy(),
         }
     if kind == "npz":
-        with output.open("xb") as out:
-            np.savez(out, coordinates=points.numpy(), **columns)
+        write_whole(output, lambda out: np.savez(out, coordinates=points.numpy(), **columns))
     elif kind == "parquet":
         import pyarrow
         import pyarrow.parquet
 
         coordinates = {f"x{i}": points[:, i].numpy() for i in range(points.shape[1])}
-        pyarrow.parquet.write_table(pyarrow.table({**columns, **coordinates}), output)
+        table_of_codes = pyarrow.table({**columns, **coordinates})
+        write_whole(output, lambda out: pyarrow.parquet.write_table(table_of_codes, out))
     else:
         _export_folder(folder, output, config, table, model)
 
 
-def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: NaicsTable, model: NaicsModel) -> None:
+def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: NaicsTable, model: CodeSpace) -> None:
     from safetensors.torch import save_file
 
     encoder = model.encoder
@@ -362,8 +369,8 @@ def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: Naics
         encoder.model.peft_config[
             "default"
         ].base_model_name_or_path = config.model.encoder  # not where the base lies on this machine
-        encoder.model.save_pretrained(output / "adapter")
-        (output / "adapter" / "README.md").unlink(missing_ok=True)  # peft's is a form to be filled in
+        encoder.model.save_pretrained(output / ADAPTER)
+        (output / ADAPTER / "README.md").unlink(missing_ok=True)  # peft's is a form to be filled in
     merged = encoder.model.merge_and_unload() if adapted else encoder.model
     merged.save_pretrained(output)
     encoder.tokenizer.model_max_length = config.model.max_tokens
@@ -373,7 +380,7 @@ def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: Naics
         output / "head.safetensors",
     )
     (output / "codes.json").write_text(json.dumps(list(table.codes)) + "\n", encoding="utf-8")
-    shutil.copyfile(folder / "config.yaml", output / "curricle.yaml")
+    shutil.copyfile(folder / layout.CONFIG, output / "curricle.yaml")
     manifest = read_manifest(open_store(str(folder)), "")
     card = model_card(config, len(table.codes), adapted, manifest.metrics if manifest else {})
     (output / "README.md").write_text(card, encoding="utf-8")

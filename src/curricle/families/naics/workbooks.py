@@ -198,9 +198,9 @@ def _rows(folder: Path, book: Workbook) -> Iterator[tuple[str, tuple[str, ...]]]
     header = [_one_line(cell) for cell in table[0]] if table else []
     absent = [c for c in book.columns if c not in header]
     if absent:
-        found = ", ".join(repr(h) for h in header if h) or "an empty row"
+        named = ", ".join(repr(h) for h in header if h) or "an empty row"
         raise DataError(
-            f"{path}, sheet {book.sheet!r}, row 1: expected the columns {', '.join(map(repr, book.columns))}; found {found}"
+            f"{path}, sheet {book.sheet!r}, row 1: expected the columns {', '.join(map(repr, book.columns))}; found {named}"
         )
     places = [header.index(c) for c in book.columns]
     if len(table) < 2:
@@ -323,8 +323,8 @@ def _read_cross_references(folder: Path, titles: dict[str, str]) -> Iterator[Cro
 def _targets(wording: str, titles: dict[str, str]) -> tuple[str, ...]:
     """The distinct codes that follow `classified in`."""
     tail = wording.rpartition("classified")[2]
-    found = re.findall(r"\b(?:Sector|Subsector|Group|Industry|Industries|Code) (\d\d-\d\d|\d{2,6})\b", tail)
-    return tuple(dict.fromkeys(COMBINED.get(code, code) for code in found if COMBINED.get(code, code) in titles))
+    codes = re.findall(r"\b(?:Sector|Subsector|Group|Industry|Industries|Code) (\d\d-\d\d|\d{2,6})\b", tail)
+    return tuple(dict.fromkeys(COMBINED.get(code, code) for code in codes if COMBINED.get(code, code) in titles))
 
 
 def _phrase(wording: str) -> str:
@@ -353,8 +353,8 @@ def _title_phrases(titles: dict[str, str], most: int = 8) -> Iterator[tuple[str,
             if len(text) >= 4 and text.lower() not in taken:
                 phrases.setdefault(code, {}).setdefault(text.lower(), text)
                 owners.setdefault(text.lower(), set()).add(code)
-    for code, found in phrases.items():
-        unique = [text for key, text in found.items() if len(owners[key]) == 1]
+    for code, own in phrases.items():
+        unique = [text for key, text in own.items() if len(owners[key]) == 1]
         step = max(1, len(unique) // most)
         yield from ((code, text) for text in unique[::step][:most])
 

@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
 import itertools
@@ -49,13 +50,14 @@ def text_key(text: str) -> bytes:
     """16 bytes that are equal for texts equal after NFKC, case folding and removal of white space."""
     raw = text.encode("utf-8", "surrogatepass")
     if not text.isascii():
-        alone = [_folded_alone(char) for char in set(raw.translate(None, _ASCII).decode("utf-8", "surrogatepass"))]
-        if None in alone:
+        beyond = set(raw.translate(None, _ASCII).decode("utf-8", "surrogatepass"))
+        alone = [pair for char in beyond if (pair := _folded_alone(char)) is not None]
+        if len(alone) < len(beyond):
             raw = _folded(text).encode("utf-8", "surrogatepass")
         else:
-            for char, folded in alone:
-                if folded != char:
-                    raw = raw.replace(char, folded)
+            for written, folded in alone:
+                if folded != written:
+                    raw = raw.replace(written, folded)
     return hashlib.blake2b(raw.translate(_LOWER, _WHITE), digest_size=16).digest()
 
 
@@ -102,6 +104,8 @@ class _File:
             for a, t in ((starts, np.uint64), (ends, np.uint64), (groups, np.int64))
         )
         self.keys = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
+        self._kept_before = [number - nth for nth, number in enumerate(self.blanks, 1)]
+        """For each blank record, how many that are kept stand before it."""
         self._handle = -1
 
     def __len__(self) -> int:
@@ -124,14 +128,11 @@ class _File:
 
     def number(self, row: int) -> int:
         """The number in the file of a record that is kept here as `row`: blank ones are not."""
-        for skipped, blank in enumerate(self.blanks):
-            if blank > row + 1 + skipped:
-                return row + 1 + skipped
-        return row + 1 + len(self.blanks)
+        return row + 1 + bisect.bisect_right(self._kept_before, row)
 
     def record(self, row: int) -> dict[str, Any]:
         """One record."""
-        return read_piece(self.path, self.raw(row), int(self.starts[row]))
+        return read_piece(self.path, self.number(row), int(self.starts[row]), self.raw(row))
 
     def line(self, row: int) -> bytes:
         """One record as one line of JSON with its `origin`; a record that has an origin already keeps it."""
@@ -236,9 +237,7 @@ def combine_datasets(
         ConfigError: an argument is wrong.
         DataError: a file is missing or damaged, or nothing is left to train on. Nothing is written then.
     """
-    _check(strategy, old_dataset_path, new_dataset_path, validation_ratio, random_seed, replay)
-    folders = {} if strategy == "new_only" else {"old": Path(old_dataset_path)}
-    folders["new"] = Path(new_dataset_path)
+    folders = _checked(strategy, old_dataset_path, new_dataset_path, validation_ratio, random_seed, replay)
     named = {source: dataset_files(folder, f"{source}_dataset_path") for source, folder in folders.items()}
     files = _read([(source, split, path) for source, parts in named.items() for split, path in parts.items()])
     plan = _Plan(files, int(random_seed))
@@ -263,7 +262,8 @@ def combine_datasets(
     return made
 
 
-def _check(strategy: str, old: Any, new: Any, ratio: Any, seed: Any, replay: Any) -> None:
+def _checked(strategy: str, old: Any, new: Any, ratio: Any, seed: Any, replay: Any) -> dict[str, Path]:
+    """The folders that are read, by source, after a check of all arguments."""
     problems = []
     if strategy not in STRATEGIES:
         problems.append(f"data.strategy: Invalid strategy {strategy!r}; use one of {', '.join(STRATEGIES)}")
@@ -281,6 +281,7 @@ def _check(strategy: str, old: Any, new: Any, ratio: Any, seed: Any, replay: Any
         problems.append("data.replay keeps old records, and strategy 'new_only' reads none; use 'combined' or 'append'")
     if problems:
         raise ConfigError(problems)
+    return {"new": Path(new)} if strategy == "new_only" else {"old": Path(old), "new": Path(new)}
 
 
 class _Plan:
@@ -312,8 +313,8 @@ class _Plan:
     def _drop(self, mask: np.ndarray, why: str) -> None:
         self.dropped[why] = int(mask.sum())
         if mask.any():
-            found = [(self.files[self.which[i]], int(self.rows[i])) for i in np.flatnonzero(mask)[:5]]
-            self.examples[why] = [file.place(file.number(row)) for file, row in found]
+            first = [(self.files[self.which[i]], int(self.rows[i])) for i in np.flatnonzero(mask)[:5]]
+            self.examples[why] = [file.place(file.number(row)) for file, row in first]
         self.train &= ~mask
         self.validation &= ~mask
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from curricle.config.schema import DataLoaderConfig, StageConfig, TrainerConfig, TrainingConfig, require
+from curricle.config.schema import DataLoaderConfig, LoraConfig, StageConfig, TrainerConfig, TrainingConfig, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +58,11 @@ class NerCheckpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NerLora:
+class NerLora(LoraConfig):
     """Low-rank adapters of the encoder; the head is trained whole."""
 
     enabled: bool = False
     """Train adapters instead of the encoder."""
-    r: int = 16
-    """Rank."""
-    alpha: int = 32
-    """Scale (alpha / r)."""
-    dropout: float = 0.0
-    """Dropout before the adapters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +101,7 @@ class NerModel:
 class NerTraining(TrainingConfig):
     """Optimisation of one NER stage."""
 
-    learning_rate: float | None = None
+    learning_rate: float | None = None  # type: ignore[assignment]  # only here may null stand for what the encoder's width gives
     """Peak learning rate of the encoder's top layer, see `model.layer_decay` and `model.head_lr_scale`. Null takes it by the width of the
     encoder that is trained, 4e-4 at 384 (MiniLM), 5e-5 at 768 (DistilBERT, BERT base), 2e-5 at 1024, and by the batch: times
     sqrt(batch_size / 16), the scaling rule of adaptive optimisers (Malladi et al. 2022, arXiv 2205.10287)."""

@@ -22,14 +22,15 @@ def evaluate(checkpoint_dir: Path, data_dir: Path) -> dict[str, float]:
         DataError: there is nothing to test on.
     """
     data_dir = Path(data_dir)
-    split = next((s for s in ("test", "validation") if split_file(data_dir, s)), None)
-    if split is None:
+    prefix, path = "test", split_file(data_dir, "test")
+    if path is None:
+        prefix, path = "val", split_file(data_dir, "validation")
+    if path is None:
         raise DataError(
             f"{data_dir} holds neither test nor validation records (test.json, validation.json, or .jsonl, .conll)"
         )
     tagger = load_tagger(checkpoint_dir)
-    scores, loss = ScoredSet(split_file(data_dir, split), tagger).score(tagger)
-    prefix = "test" if split == "test" else "val"
+    scores, loss = ScoredSet(path, tagger).score(tagger)
     out = {f"{prefix}/loss": loss} | {f"{prefix}/{name}": value for name, value in scores.pop("all").items()}
     for domain, values in scores.items():
         out |= {f"{prefix}/{domain}/{name}": value for name, value in values.items()}

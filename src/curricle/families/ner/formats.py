@@ -1,9 +1,13 @@
 """Records of a NER dataset: how they stand in a file, where each begins and ends, and what makes one valid.
 
 A record is ``{"text": str, "annotations": [[start, end, label], ...]}``; offsets are characters, end exclusive; further keys are
-kept. Three layouts are read: one JSON array, JSON Lines, and CoNLL (a token and its B-/I-/O tag a line, sentences apart by an empty
-line; the text is the tokens joined by spaces). UTF-8 only; a byte order mark at the start of a file is skipped.
+kept. Three layouts are read: one JSON array, JSON Lines, and CoNLL. UTF-8 only; a byte order mark at the start of a file is skipped.
 A file is read once, in order, through a memory map: what stays in memory is the record at hand and, if wished, its byte range.
+
+CoNLL: a line is a token (its first column) and a tag (its last one), columns apart by tabs if the line has one, else by blanks; no other
+white space separates. An empty line or a ``-DOCSTART-`` line ends a sentence; the text is the tokens joined by blanks. Tags are O, B- and I-
+(IOB1 and IOB2), with S- and E- (IOBES) or U- and L- (BILOU). A line that begins with ``#`` and has no tag is a comment, unless it has a tab
+or is a single word like ``#golang``: that is a token whose tag is missing, and refused.
 """
 
 from __future__ import annotations
@@ -29,9 +33,10 @@ _FORGET = 8 << 20
 """Bytes of a file after which its mapped pages are let go (whole pages on every system)."""
 _BOM = b"\xef\xbb\xbf"
 _BOUNDARY = re.compile(rb"\}\s*([,\]])\s*")
+_BEHIND = re.compile(rb"\s*([,\]])\s*")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
 _SPACE = re.compile(rb"\s*")
-_CONLL_BREAK = re.compile(rb"\r?\n[ \t]*\r?\n")
+_TAG = re.compile(r"O|[BIESLU]-\S+")
 
 
 class Piece(NamedTuple):
@@ -49,12 +54,12 @@ def split_file(folder: Path, split: str) -> Path | None:
     Raises:
         DataError: two files of one split stand there.
     """
-    found = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
-    if len(found) > 1:
+    files = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
+    if len(files) > 1:
         raise DataError(
-            f"{folder} holds {' and '.join(p.name for p in found)}: which one is the {split} data? Keep one"
+            f"{folder} holds {' and '.join(p.name for p in files)}: which one is the {split} data? Keep one"
         )
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def dataset_files(folder: Path | str, what: str = "dataset") -> dict[str, Path]:
@@ -81,7 +86,7 @@ def layout_of(path: Path, data: bytes | mmap.mmap) -> Layout:
     """Which layout a file has: by its suffix, and for JSON by its first character."""
     if path.suffix == ".conll":
         return "conll"
-    first = _SPACE.match(data, len(_BOM) if data[:3] == _BOM else 0).end()
+    first = _after_space(data, len(_BOM) if data[:3] == _BOM else 0)
     return "array" if data[first : first + 1] == b"[" else "lines"
 
 
@@ -106,9 +111,20 @@ def iter_pieces(path: Path) -> Iterator[Piece]:
             yield Piece(number, begin, end, record)
 
 
-def read_piece(path: Path, raw: bytes, start: int) -> dict[str, Any]:
-    """The record in bytes of a file that was read before; they begin at `start`."""
-    return _sentence(path, raw, start) if path.suffix == ".conll" else _loads(raw)
+def read_piece(path: Path, number: int, start: int, raw: bytes) -> dict[str, Any]:
+    """The record of a `Piece` that was read before, from its bytes.
+
+    Raises:
+        DataError: they are no record any more (the file was changed meanwhile); names file, record and byte.
+    """
+    if path.suffix == ".conll":
+        return _sentence(*_token_lines(path, number, start, raw))
+    try:
+        return _loads(raw)
+    except ValueError as error:
+        raise _fail(
+            path, number, start, f"not JSON any more, the file was changed while it was read: {error}"
+        ) from None
 
 
 def _fail(path: Path, number: int, byte: int, problem: str) -> DataError:
@@ -123,23 +139,29 @@ def _loads(raw: bytes) -> Any:
         return json.loads(raw.decode("utf-8"))
 
 
+def _after_space(data: bytes | mmap.mmap, at: int) -> int:
+    """The first byte from `at` on that is no white space."""
+    space = _SPACE.match(data, at)
+    return space.end() if space else at
+
+
 def _array(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
     size = len(data)
-    at = _SPACE.match(data, _SPACE.match(data, at).end() + 1).end()
+    at = _after_space(data, _after_space(data, at) + 1)
     number = 1
     if data[at : at + 1] == b"]":
         _nothing_after(path, data, at + 1, 0)
         return
     while True:
-        found = _BOUNDARY.search(data, at)
-        record = None
-        if found:
-            end = found.start() + 1
+        boundary = _BOUNDARY.search(data, at)
+        record: Any = None
+        if boundary:
+            end = boundary.start() + 1
             try:
                 record = _loads(data[at:end])
             except ValueError:
-                found = None
-        if found is None:
+                boundary = None
+        if boundary is None:
             end = _object_end(data, at)
             try:
                 record = _loads(data[at:end])
@@ -150,8 +172,8 @@ def _array(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dic
                 raise _fail(
                     path, number, at + len(error.doc[: error.pos].encode()), f"not JSON: {error.msg}{cut}"
                 ) from None
-            found = re.compile(rb"\s*([,\]])\s*").match(data, end)
-            if not found:
+            boundary = _BEHIND.match(data, end)
+            if not boundary:
                 raise _fail(
                     path,
                     number,
@@ -159,14 +181,14 @@ def _array(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dic
                     "a comma or the closing ] was expected after this record; the file seems to be cut off",
                 )
         yield at, end, record
-        if found[1] == b"]":
-            _nothing_after(path, data, found.end(), number)
+        if boundary[1] == b"]":
+            _nothing_after(path, data, boundary.end(), number)
             return
-        at, number = found.end(), number + 1
+        at, number = boundary.end(), number + 1
 
 
 def _nothing_after(path: Path, data: mmap.mmap, at: int, number: int) -> None:
-    at = _SPACE.match(data, at).end()
+    at = _after_space(data, at)
     if at < len(data):
         raise _fail(path, number, at, "something stands after the closing ] of the array")
 
@@ -211,45 +233,71 @@ def _lines(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dic
 
 
 def _conll(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    number = 0
-    while at < len(data):
-        found = _CONLL_BREAK.search(data, at)
-        end = found.start() if found else len(data)
-        raw = data[at:end]
-        if raw.strip() and not raw.lstrip().startswith(b"-DOCSTART-"):
+    number = 1
+    for begin, end in _blocks(data, at):
+        tokens, tags = _token_lines(path, number, begin, data[begin:end])
+        if tokens:
+            yield begin, end, _sentence(tokens, tags)
             number += 1
-            yield at, end, _sentence(path, number, at, raw)
-        at = found.end() if found else end
 
 
-def _sentence(path: Path, number: int, byte: int, raw: bytes) -> dict[str, Any]:
+def _blocks(data: mmap.mmap, at: int) -> Iterator[tuple[int, int]]:
+    """Byte ranges of the lines between empty lines and ``-DOCSTART-`` lines."""
+    begin, behind, size = -1, -1, len(data)
+    while at < size:
+        end = data.find(b"\n", at)
+        end = size if end < 0 else end
+        line = data[at:end].strip(b" \t\r")
+        if line and line.split(maxsplit=1)[:1] != [b"-DOCSTART-"]:
+            begin, behind = (at if begin < 0 else begin), end
+        elif begin >= 0:
+            yield begin, behind
+            begin = -1
+        at = end + 1
+    if begin >= 0:
+        yield begin, behind
+
+
+def _token_lines(path: Path, number: int, byte: int, raw: bytes) -> tuple[list[str], list[str]]:
+    """Tokens and tags of one sentence's lines; of comments alone, none."""
     try:
-        lines = raw.decode("utf-8").splitlines()
+        lines = raw.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise _fail(path, number, byte + error.start, "not UTF-8 text") from None
     tokens, tags = [], []
-    for line in lines:
-        if not line.strip():
-            continue
-        columns = line.split("\t") if "\t" in line else line.split()
-        if len(columns) < 2 or not re.fullmatch(r"O|[BI]-\S+", columns[-1].strip()):
-            raise _fail(path, number, byte, f"line {line[:80]!r}: a token and a tag (O, B-x or I-x) were expected")
-        tokens.append(columns[0])
-        tags.append(columns[-1].strip())
-    return {"text": " ".join(tokens), "annotations": _joined(tokens, tags)}
+    for line in (line.removesuffix("\r") for line in lines):
+        if "\r" in line:
+            problem = f"line {line[:80]!r}: a carriage return alone ends no line; end lines with \\n or \\r\\n"
+            raise _fail(path, number, byte, problem)
+        columns = line.split("\t") if "\t" in line else [column for column in line.split(" ") if column]
+        tag = columns[-1].strip() if len(columns) > 1 else ""
+        if _TAG.fullmatch(tag):
+            tokens.append(columns[0])
+            tags.append(tag)
+        elif not _is_comment(line, columns):
+            problem = f"line {line[:80]!r}: a token and a tag were expected (O, B-x, I-x, also S-x, E-x, U-x, L-x)"
+            raise _fail(path, number, byte, problem)
+    return tokens, tags
 
 
-def _joined(tokens: list[str], tags: list[str]) -> list[list[Any]]:
-    """Spans in the text of space-joined tokens. An I- tag without its B- before it opens a span, as in the IOB1 scheme."""
+def _is_comment(line: str, columns: list[str]) -> bool:
+    """Whether a line without a tag is a comment, and not a token whose tag is missing."""
+    return line.startswith("#") and "\t" not in line and (len(columns) > 1 or columns == ["#"])
+
+
+def _sentence(tokens: list[str], tags: list[str]) -> dict[str, Any]:
+    """The record of space-joined tokens. What continues nothing (I-, E- or L- without a beginning) opens a span, as in IOB1."""
     spans: list[list[Any]] = []
-    at, before = 0, "O"
+    at, open_label = 0, ""
     for token, tag in zip(tokens, tags, strict=True):
-        if tag[0] == "I" and before[2:] == tag[2:]:
+        place, _, label = tag.partition("-")
+        if place in "IEL" and label == open_label:
             spans[-1][1] = at + len(token)
-        elif tag != "O":
-            spans.append([at, at + len(token), tag[2:]])
-        at, before = at + len(token) + 1, tag
-    return spans
+        elif place != "O":
+            spans.append([at, at + len(token), label])
+        open_label = label if place in "BI" else ""
+        at += len(token) + 1
+    return {"text": " ".join(tokens), "annotations": spans}
 
 
 def check_record(record: Any, path: Path | str, number: int) -> None:

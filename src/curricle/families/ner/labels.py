@@ -31,13 +31,13 @@ def label_of(tag: str) -> str:
     return "" if tag == "O" else tag[2:] if tag[:2] in ("B-", "I-") else tag
 
 
-def check_labels(found: Iterable[str], allowed: Sequence[str], where: str) -> None:
+def check_labels(annotated: Iterable[str], allowed: Sequence[str], where: str) -> None:
     """Refuse labels of the data that the configuration does not name: they would silently become ``O``.
 
     Raises:
         DataError: names the labels and what is allowed.
     """
-    unknown = sorted(set(found) - set(allowed))
+    unknown = sorted(set(annotated) - set(allowed))
     if unknown:
         raise DataError(
             f"{where} holds labels {', '.join(unknown)}, which data.labels does not name ({', '.join(sorted(allowed))}); "
@@ -61,9 +61,14 @@ class Reconciliation:
 
     rows: tuple[Row, ...]
 
+    def head(self) -> list[Row]:
+        """The rows of the new head, in order."""
+        by_place = {row.new: row for row in self.rows if row.new is not None}
+        return [by_place[place] for place in sorted(by_place)]
+
     def sources(self) -> list[int | None]:
         """For each new row, in order, the checkpoint's row that it copies, or None for a fresh one."""
-        return [row.old for row in sorted((r for r in self.rows if r.new is not None), key=lambda r: r.new)]
+        return [row.old for row in self.head()]
 
     def added(self) -> list[int]:
         """New rows that the checkpoint has nothing for."""
@@ -106,7 +111,8 @@ def reconcile(checkpoint: Sequence[str], wanted: Sequence[str]) -> Reconciliatio
     at = {tag: i for i, tag in enumerate(checkpoint)}
     rows, used = [], set()
     for new, tag in enumerate(wanted):
-        old, status = at.get(tag), "added"
+        old = at.get(tag)
+        status: Status = "added"
         if old is not None:
             status = "kept" if old == new else "permuted"
         elif label_of(tag) in at and tag != "O":

@@ -7,11 +7,12 @@ in an average.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 
+from curricle.families.encoders import length_bucketed
 from curricle.families.ner.labels import Reconciliation
 from curricle.families.ner.model import head_of
 from curricle.families.ner.tagger import Tagger, collate
@@ -27,11 +28,10 @@ PENALTY = 0.01
 
 def _passed(tagger: Tagger, windows: Sequence[Window]) -> Iterator[tuple[np.ndarray, torch.Tensor, torch.Tensor]]:
     """The model's answers without dropout and gradient, windows of like length together: (indices of the windows, labels, logits)."""
-    by_length = np.argsort([len(w.ids) for w in windows], kind="stable")
+    lengths = np.array([len(w.ids) for w in windows], np.int64)
     training = tagger.model.training
     tagger.model.eval()
-    for begin in range(0, len(by_length), 32):
-        chosen = by_length[begin : begin + 32]
+    for chosen in length_bucketed(np.arange(len(windows)), lengths, 32, bucket=len(windows)):
         tensors = collate([windows[i] for i in chosen], tagger.pad, tagger.device)
         labels = tensors.pop("labels")
         with torch.no_grad():
@@ -98,7 +98,7 @@ class SoftTargets:
             for row, i in enumerate(chosen):
                 self._logs[i] = logs[row, windows[i].positions].clone()
 
-    def divergence(self, logits: torch.Tensor, labels: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    def divergence(self, logits: torch.Tensor, labels: torch.Tensor, rows: Iterable[int]) -> torch.Tensor:
         """Summed Kullback-Leibler divergence from the old model's distribution to the model's, over the scored words of windows `rows`.
 
         The model's O stands for O and all added tags together, for to the old model a new entity is O.

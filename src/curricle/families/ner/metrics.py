@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 Spans = Iterable[tuple[Hashable, Hashable, str]]
@@ -46,7 +46,7 @@ class SpanCounts:
         """``precision``, ``recall``, ``f1`` (micro), ``f1_macro`` (over labels in gold or prediction) and ``f1/<label>``.
 
         ``f1_annotated`` leaves predicted spans of labels out that no gold span has: nobody looked for those in these records, so the rest of
-        the way down to ``f1`` is not what was forgotten, but what else is found. A ratio of 0 to 0 counts as 0, as in seqeval.
+        the way down to ``f1`` is not what was forgotten, but what else is predicted. A ratio of 0 to 0 counts as 0, as in seqeval.
         """
         labels = sorted(self.true.keys() | self.predicted.keys())
         per_label = {label: _f1(self.right[label], self.predicted[label], self.true[label]) for label in labels}
@@ -62,27 +62,3 @@ class SpanCounts:
 
 def _f1(right: int, predicted: int, true: int) -> float:
     return 2 * right / (predicted + true) if predicted + true else 0.0
-
-
-def strict_spans(tags: Sequence[str]) -> list[tuple[int, int, str]]:
-    """(first, behind last, label) of tags by seqeval's strict IOB2 reading: a span begins with B-; an orphan I- is none."""
-    spans: list[tuple[int, int, str]] = []
-    open_label = ""
-    for place, tag in enumerate(tags):
-        if tag[:2] == "I-" and open_label == tag[2:]:
-            start, _, label = spans[-1]
-            spans[-1] = (start, place + 1, label)
-        elif tag[:2] == "B-":
-            open_label = tag[2:]
-            spans.append((place, place + 1, open_label))
-        else:
-            open_label = ""
-    return spans
-
-
-def score_tags(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Scores of tag sequences, as seqeval gives them with ``mode="strict", scheme=IOB2``."""
-    counts = SpanCounts()
-    for right, guess in zip(gold, predicted, strict=True):
-        counts.add(strict_spans(right), strict_spans(guess))
-    return counts.scores()

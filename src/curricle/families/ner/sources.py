@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from curricle.errors import DataError
 from curricle.families.ner.config import NerData
@@ -25,9 +26,10 @@ def local_datasets(data: NerData) -> Iterator[NerData]:
         name: value for name in ("old_dataset_path", "new_dataset_path") if "://" in (value := getattr(data, name))
     }
     with tempfile.TemporaryDirectory(prefix="curricle-ner-") as place:
-        yield replace(
-            data, **{name: str(_fetched(uri, Path(place, name), f"data.{name}")) for name, uri in remote.items()}
-        )
+        folders: dict[str, Any] = {
+            name: str(_fetched(uri, Path(place, name), f"data.{name}")) for name, uri in remote.items()
+        }
+        yield replace(data, **folders)
 
 
 def _fetched(uri: str, folder: Path, what: str) -> Path:
@@ -36,12 +38,12 @@ def _fetched(uri: str, folder: Path, what: str) -> Path:
     store = open_store(uri)
     held = [entry.key for entry in store.list("") if "/" not in entry.key]
     wanted = [f"{split}{suffix}" for split in SPLITS for suffix in SUFFIXES]
-    found = [key for key in held if key in wanted]
-    if not any(key.startswith("train.") for key in found):
+    keys = [key for key in held if key in wanted]
+    if not any(key.startswith("train.") for key in keys):
         raise DataError(
             f"{what}: {uri}/train.json is not there (nor train.jsonl, train.conll); it holds {', '.join(held[:10]) or 'nothing'}"
         )
     folder.mkdir()
-    for key in found:
+    for key in keys:
         store.get(key, folder / key)
     return folder

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from curricle.families.encoders import budget_batches
 from curricle.families.ner.formats import Span, load_records, spans_of
 from curricle.families.ner.labels import label_of
 from curricle.families.ner.metrics import SpanCounts
@@ -31,11 +32,11 @@ def collate(windows: Sequence[Window], pad: int, device: torch.device) -> dict[s
 
 
 class Tagger:
-    """A model with its tokenizer and tags."""
+    """A transformers model for token classification (compiled or with adapters, as may be) with its tokenizer and tags."""
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: Any,
         tokenizer: Any,
         tags: Sequence[str],
         device: torch.device,
@@ -62,16 +63,13 @@ class Tagger:
         `banned` tag ids are never predicted. Batches hold windows of like length, at most `token_budget` padded tokens.
         """
         wanted = set(records)
-        windows = sorted((w for w in data.windows if w.record in wanted), key=lambda w: len(w.ids))
+        windows = [w for w in data.windows if w.record in wanted]
         predicted = {r: np.zeros(len(data.bounds[r]), np.int64) for r in wanted}
         loss, words = 0.0, 0
         was_training = self.model.training
         self.model.eval()
-        at = 0
-        while at < len(windows):
-            size = max(1, self.token_budget // len(windows[min(at + 31, len(windows) - 1)].ids))
-            batch = windows[at : at + size]
-            at += len(batch)
+        for rows in budget_batches([len(w.ids) for w in windows], self.token_budget):
+            batch = [windows[row] for row in rows]
             tensors = collate(batch, self.pad, self.device)
             labels = tensors.pop("labels")
             logits = self.model(**tensors).logits.float()
@@ -126,10 +124,10 @@ class ScoredSet:
         total = SpanCounts()
         scores = {}
         for domain in domains:
-            found = SpanCounts.from_flat(
+            counted = SpanCounts.from_flat(
                 {k.removeprefix(f"{domain}/"): v for k, v in flat.items() if k.startswith(f"{domain}/")}
             )
-            scores[domain] = found.scores()
+            scores[domain] = counted.scores()
             for kind in ("right", "predicted", "true"):
-                getattr(total, kind).update(getattr(found, kind))
+                getattr(total, kind).update(getattr(counted, kind))
         return scores | {"all": total.scores()}, flat["loss"] / max(1.0, flat["words"])

@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import re
-import warnings
 from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from curricle.errors import DataError
+from curricle.families.encoders import add_adapters, length_bucketed
 from curricle.families.ner.config import NerConfig
 from curricle.families.ner.forgetting import changes, score
 from curricle.families.ner.formats import load_records, spans_of
@@ -34,8 +34,6 @@ from curricle.train.precision import resolve_precision
 from curricle.train.task import SCORE, StageContext
 
 _log = logging.getLogger(__name__)
-BUCKET = 16
-"""Batches whose windows are sorted by length together."""
 WHOLE = "whole"
 """Folder in a LoRA stage's checkpoint with the model that has its adapters merged in."""
 
@@ -44,91 +42,111 @@ class NerTask:
     """One stage of NER training; satisfies `TrainingTask`."""
 
     def __init__(self, context: StageContext):
-        config: NerConfig = context.config
-        self.config, self.ranks, self.device = config, context.ranks, context.device
-        self.tags = tags_of(json.loads((context.data_dir / "labels.json").read_text(encoding="utf-8")))
-        parent = context.parent_dir
-        if parent is not None and (parent / WHOLE).is_dir():
-            parent = parent / WHOLE
+        config = context.config
+        assert isinstance(config, NerConfig)
+        self.config, self.ranks, self.device, self.parent = config, context.ranks, context.device, context.parent_dir
+        self.precision = resolve_precision(config.training.trainer.precision, context.device)
+        self._open_model(context.data_dir)
+        old = self._read_windows(context.data_dir)
+        self._adapt(old)
+        self._plan_replay(old)
+        self._read_validation(context.data_dir)
+        self._keep_old_model()
+        self.published: dict[str, torch.Tensor] = {}
+        self.epoch = 0
+
+    def _open_model(self, data_dir: Path) -> None:
+        """The model as it starts, in its tagger, with a head for the data's labels."""
+        config = self.config
+        self.tags = tags_of(json.loads((data_dir / "labels.json").read_text(encoding="utf-8")))
+        whole = self.parent / WHOLE if self.parent is not None else None
+        checkpoint = whole if whole is not None and whole.is_dir() else self.parent
         model, tokenizer, self.made = build_model(
-            config.model.encoder, self.tags, parent, dropout=config.model.dropout, seed=config.seed
+            config.model.encoder, self.tags, checkpoint, dropout=config.model.dropout, seed=config.seed
         )
-        self.learning_rate = (
-            4e-4 * (384 / model.config.hidden_size) ** 3 * math.sqrt(config.data_loader.batch_size / 16)
-        )
-        if (
-            context.device.type == "cpu"
-        ):  # beside dropout the fused attention is the slower one: by 3 % at 24 tokens, by 30 % at 100
+        by_width = 4e-4 * (384 / model.config.hidden_size) ** 3
+        self.learning_rate = by_width * math.sqrt(config.data_loader.batch_size / 16)
+        if self.device.type == "cpu":
+            # beside dropout the fused attention is the slower one: by 3 % at 24 tokens, by 30 % at 100
             model.set_attn_implementation("eager")
         model.get_input_embeddings().requires_grad_(config.model.train_embeddings)
         self.tagger = Tagger(
-            model.to(context.device),
+            model.to(self.device),
             tokenizer,
             self.tags,
-            context.device,
+            self.device,
             max_tokens=config.model.max_tokens,
             stride=config.model.stride,
             token_budget=config.data_loader.token_budget,
         )
-        records = load_records(context.data_dir / "train.jsonl")
+
+    def _read_windows(self, data_dir: Path) -> np.ndarray:
+        """The training windows; bool [windows]: which come from the old dataset."""
+        records = load_records(data_dir / "train.jsonl")
         self.data = self.tagger.encode([r["text"] for r in records], [spans_of(r) for r in records])
-        windows = self.data.windows
-        if not windows:
-            raise DataError(f"{context.data_dir}/train.jsonl holds no word to train on")
-        old = np.array([records[w.record].get("origin") == "old" for w in windows])
-        continued, added = self.made is not None, self.made.added() if self.made else []
-        precision = resolve_precision(config.training.trainer.precision, context.device)
-        if added:
-            with precision.autocast():
-                fit_added_rows(self.tagger, list(compress(windows, ~old)), added, config.seed)
-        self.model = self.tagger.model = self._with_lora(model).to(context.device)
-        if config.training.trainer.compile:
+        if not self.data.windows:
+            raise DataError(f"{data_dir}/train.jsonl holds no word to train on")
+        return np.array([records[w.record].get("origin") == "old" for w in self.data.windows])
+
+    def _adapt(self, old: np.ndarray) -> None:
+        """Fit the head's rows of added tags to the new windows, then put adapters in and compile, where the configuration says so."""
+        if self._added():
+            with self.precision.autocast():
+                fit_added_rows(self.tagger, list(compress(self.data.windows, ~old)), self._added(), self.config.seed)
+        self.model = self.tagger.model = self._with_lora(self.tagger.model).to(self.device)
+        if self.config.training.trainer.compile:
             compile_forward(self.model)
-        self.sets = [
-            ScoredSet(path, self.tagger)
-            for name in ("validation", "watch_old")
-            if (path := context.data_dir / f"{name}.jsonl").is_file()
-        ]
+
+    def _added(self) -> list[int]:
+        """Rows of the head that the checkpoint had nothing for."""
+        return self.made.added() if self.made else []
+
+    def _plan_replay(self, old: np.ndarray) -> None:
+        """Which windows every epoch reads, and of which ring each reads the next share."""
+        data = self.config.data
+        replayed = np.zeros_like(old)
+        if self.made is not None and data.replay is not None and data.replay_draw == "each_epoch":
+            replayed = old
+        self.fresh = np.flatnonzero(~replayed)
+        self.ring = np.random.default_rng(self.config.seed).permutation(np.flatnonzero(replayed))
+        self.drawn = max(1, round(len(self.ring) * (data.replay or 0.0))) if len(self.ring) else 0
+
+    def _read_validation(self, data_dir: Path) -> None:
+        paths = [data_dir / f"{name}.jsonl" for name in ("validation", "watch_old")]
+        self.sets = [ScoredSet(path, self.tagger) for path in paths if path.is_file()]
+
+    def _keep_old_model(self) -> None:
+        """What the levers against forgetting need of the model that this stage continues from: its scores, soft targets, weights."""
+        levers = self.config.forgetting
         self.before: dict[str, float] = {}
         self.soft: SoftTargets | None = None
         self.start: dict[str, torch.Tensor] = {}
-        self.published: dict[str, torch.Tensor] = {}
-        levers = config.forgetting
-        if parent is not None and not continued and (levers.distill or levers.average):
-            _log.warning(
-                "%s is a plain encoder: forgetting.distill and forgetting.average have no old model to keep",
-                context.parent_dir,
-            )
-        replayed = old & (continued and config.data.replay is not None and config.data.replay_draw == "each_epoch")
-        self.fresh = np.flatnonzero(~replayed)
-        self.ring = np.random.default_rng(config.seed).permutation(np.flatnonzero(replayed))
-        self.drawn = max(1, round(len(self.ring) * config.data.replay)) if len(self.ring) else 0
-        self.epoch = 0
-        with torch.no_grad(), precision.autocast():
-            if parent is not None:
-                self.before = {name: s["f1"] for name, s in self._score(added)[0].items()}
-            if levers.distill and continued:
-                self.soft = SoftTargets(self.tagger, windows, self.made)
-        if levers.average and continued:
+        if self.parent is not None:
+            with torch.no_grad(), self.precision.autocast():
+                self.before = {name: s["f1"] for name, s in self._score(self._added())[0].items()}
+        if self.made is None:
+            if self.parent is not None and (levers.distill or levers.average):
+                _log.warning(
+                    "%s is a plain encoder: forgetting.distill and forgetting.average have no old model to keep",
+                    self.parent,
+                )
+            return
+        if levers.distill:
+            with torch.no_grad(), self.precision.autocast():
+                self.soft = SoftTargets(self.tagger, self.data.windows, self.made)
+        if levers.average:
             self.start = {name: tensor.clone() for name, tensor in self._trained().items()}
 
-    def _with_lora(self, model: torch.nn.Module) -> torch.nn.Module:
+    def _with_lora(self, model: Any) -> Any:
         lora = self.config.model.lora
         if not lora.enabled:
             return model
-        from peft import LoraConfig, TaskType, get_peft_model
+        from peft import TaskType
 
-        section = LoraConfig(
-            task_type=TaskType.TOKEN_CLS,
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules="all-linear",
-            exclude_modules=["classifier", "score"],
+        heads = ["classifier", "score"]
+        return add_adapters(
+            model, lora, task_type=TaskType.TOKEN_CLS, target_modules="all-linear", exclude_modules=heads
         )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            return get_peft_model(model, section)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One group a layer and kind: layer-wise decayed learning rates; no weight decay on biases and norms."""
@@ -164,11 +182,7 @@ class NerTask:
         )
         order = rows[draw.permutation(len(rows))]
         lengths = np.array([len(w.ids) for w in windows])
-        chunks: list[np.ndarray] = []
-        for begin in range(0, len(order), size * BUCKET):
-            bucket = order[begin : begin + size * BUCKET]
-            bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
-            chunks += [bucket[i : i + size] for i in range(0, len(bucket), size)]
+        chunks = length_bucketed(order, lengths, size)
         chunks = [chunks[i] for i in draw.permutation(len(chunks))]
         return [
             (chunk[self.ranks.rank :: self.ranks.world_size], int(sum(len(windows[i].tags) for i in chunk)))
@@ -180,7 +194,8 @@ class NerTask:
         rows, words = batch
         self.published = {}
         if not len(rows):
-            nothing = sum(p.sum() * 0.0 for p in self.model.parameters() if p.requires_grad)
+            trained = (p.sum() * 0.0 for p in self.model.parameters() if p.requires_grad)
+            nothing = sum(trained, torch.zeros((), device=self.device))
             return {"loss": nothing} | ({"distill": nothing.detach()} if self.soft else {})
         tensors = collate([self.data.windows[i] for i in rows], self.tagger.pad, self.device)
         labels = tensors.pop("labels")
@@ -215,16 +230,17 @@ class NerTask:
         is its share.
         """
         training = self.config.training
-        if not self.start or self.epoch + 1 < training.trainer.max_epochs and not training.early_stopping.enabled:
+        may_end = training.early_stopping.enabled or self.epoch + 1 >= training.trainer.max_epochs
+        if self.made is None or not self.start or not may_end:
             return self._metrics()
         trained = {name: tensor.clone() for name, tensor in self._trained().items()}
         best = -float("inf")
         for share in sorted({1.0, *self.config.forgetting.average}, reverse=True):
             weights = mixed(self.start, trained, share, self.made)
             self.load_weights(weights)
-            found = self._metrics()
-            if found[SCORE] > best:
-                best, metrics, self.published = found[SCORE], found | {"val/average": share}, weights
+            scores = self._metrics()
+            if scores[SCORE] > best:
+                best, metrics, self.published = scores[SCORE], scores | {"val/average": share}, weights
         self.load_weights(trained)
         return metrics
 

@@ -114,7 +114,8 @@ def encode(
 
 def _words(offsets: list[tuple[int, int]], word_ids: list[int | None], text: str) -> tuple[np.ndarray, np.ndarray]:
     """First token and character bounds of each word; white space at a word's edges is not part of it."""
-    firsts, bounds = [], []
+    firsts: list[int] = []
+    bounds: list[list[int]] = []
     before = None
     for token, ((start, end), word) in enumerate(zip(offsets, word_ids, strict=True)):
         while start < end and text[start].isspace():

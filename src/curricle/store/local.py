@@ -1,0 +1,53 @@
+"""Files of this machine that appear whole or not at all: how one is written, and what one that is being written is called."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+PART = ".part"
+"""A hidden ``.name.<random>.part`` is a file being written."""
+
+
+def is_part(name: str) -> bool:
+    """Whether a file's name is that of a file still being written."""
+    return name.startswith(".") and name.endswith(PART)
+
+
+def part_beside(path: Path) -> Path:
+    """A fresh hidden name in the same folder, to be written and then renamed to `path`."""
+    return path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}{PART}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within `folder` survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that a reader finds the old one or the whole new one, also after a power loss; its mode is that of a new file.
+
+    Args:
+        path: in a folder that is there.
+        fill: writes the content into the open file that it is given. Whatever it raises leaves `path` as it was and no part behind.
+
+    Raises:
+        OSError: the folder is missing or full, or may not be written to.
+    """
+    part = part_beside(path)
+    try:
+        with open(part, "xb") as out:
+            fill(out)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(path.parent)

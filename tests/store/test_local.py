@@ -1,0 +1,46 @@
+"""A file that is written whole: at once there, or not at all."""
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from curricle.store.local import is_part, write_whole
+
+
+def test_a_file_is_replaced_and_nothing_else_stays(tmp_path):
+    for content in (b"one", b"two"):
+        write_whole(tmp_path / "k", lambda out, content=content: out.write(content))
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("k", b"two")]
+
+
+@pytest.mark.parametrize("stop", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError()])
+def test_what_fails_half_way_leaves_the_old_file_and_no_part(tmp_path, stop):
+    (tmp_path / "k").write_bytes(b"old")
+
+    def fill(out):
+        out.write(b"half")
+        assert sorted(is_part(p.name) for p in tmp_path.iterdir()) == [False, True]
+        raise stop
+
+    with pytest.raises(type(stop)):
+        write_whole(tmp_path / "k", fill)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("k", b"old")]
+
+
+def test_writers_of_one_file_at_the_same_time_do_not_meet(tmp_path):
+    contents = [bytes([65 + i]) * 100_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda content: write_whole(tmp_path / "k", lambda out: out.write(content)), contents * 5))
+    assert (tmp_path / "k").read_bytes() in contents and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_new_file_has_the_mode_that_the_umask_gives_and_the_longest_name_fits(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_whole(tmp_path / ("商" * 85), lambda out: out.write(b"x"))
+    finally:
+        os.umask(before)
+    (path,) = tmp_path.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640

@@ -7,6 +7,7 @@ export OMP_NUM_THREADS ?= 1
 
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
+CUDA  := ^(cuda|nvidia)-|^triton=
 
 .PHONY: install demo test test-cluster lint lock pipelines clean
 
@@ -35,13 +36,16 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-lock:  ## write requirements.lock anew from pyproject.toml
-	@echo "# Every package of the whole environment, pinned. Written by \`make lock\`; no index addresses." > requirements.lock
-	$(BIN)/uv pip compile -q pyproject.toml --extra test --python-version 3.11 --no-annotate --no-header \
-	  | sed 's/+cpu$$//' | grep -v '^--' >> requirements.lock
-	@echo "# What torch's CUDA build brings beside requirements.lock. Written by \`make lock\`; constrains, installs nothing." > images/trainer/cuda.lock
-	UV_FIND_LINKS= $(BIN)/uv pip compile -q pyproject.toml --extra train --python-version 3.11 --no-annotate --no-header --constraint requirements.lock \
-	  | grep -E '^(cuda|nvidia)-|^triton=' >> images/trainer/cuda.lock
+# One resolution for every Python and both builds of torch; what torch's CUDA build brings is split off, for it must not be asked of the CPU build.
+# Pins that still fit are kept; `make lock LOCK_ARGS=--upgrade` renews them.
+lock:  ## write requirements.lock and images/trainer/cuda.lock anew from pyproject.toml
+	@mkdir -p build && cat requirements.lock images/trainer/cuda.lock > build/all.lock
+	UV_FIND_LINKS= $(BIN)/uv pip compile -q pyproject.toml --extra test --universal --python-version 3.11 --no-annotate --no-header --no-emit-find-links \
+	  --no-emit-index-url $(LOCK_ARGS) --output-file build/all.lock
+	@(echo "# Every package of the whole environment, pinned, for Python 3.11 to 3.13. Written by \`make lock\`; no index addresses."; \
+	  grep -vE '$(CUDA)' build/all.lock) > requirements.lock
+	@(echo "# What torch's CUDA build brings beside requirements.lock. Written by \`make lock\`; constrains, installs nothing."; \
+	  grep -E '$(CUDA)' build/all.lock) > images/trainer/cuda.lock
 
 pipelines: $(READY)  ## compile kfp_pipelines/compiled/*.yaml
 	$(BIN)/curricle pipeline compile

@@ -1,19 +1,24 @@
-# What a newcomer runs. Needs Python 3.11 and make, nothing else: uv comes from the package index.
-PYTHON ?= python3.11
+# What a newcomer runs. Needs Python 3.11, 3.12 or 3.13 and make, nothing else: uv comes from the package index.
+PYTHON ?= $(or $(shell for v in 3.11 3.12 3.13; do python$$v -c "" 2> /dev/null && echo python$$v && break; done),python3)
 VENV   ?= .venv
+# Processes that tests run in: one a core. More than eight want more memory than they save time.
+JOBS   ?= $(shell nproc 2> /dev/null || sysctl -n hw.ncpu)
 # Where pip is told to look for wheels on disk, uv looks too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
 
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTS := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadgroup
 CUDA  := ^(cuda|nvidia)-|^triton=
 
-.PHONY: install demo test test-cluster lint lock pipelines clean
+.PHONY: install demo test test-slow test-cluster lint lock pipelines clean
 
 install: $(READY)  ## the environment, pinned by requirements.lock
 
 $(READY): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2> /dev/null || { \
+	  echo "no Python 3.11, 3.12 or 3.13 ($(PYTHON) is none): install one, for example 'apt install python3.11 python3.11-venv', or say where one is: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
@@ -26,8 +31,11 @@ demo: $(READY)
 	$(BIN)/curricle show --store checkpoints/demo
 	$(BIN)/curricle search --store checkpoints/demo "we brew craft beer"
 
-test: $(READY)  ## the whole suite; what needs MinIO or ../shared skips with one line where it is not there
-	$(BIN)/python -m pytest -m "not cluster and not gpu" $(PYTEST_ARGS)
+test: $(READY)  ## on every core; what needs MinIO or ../shared skips with one line where it is not there
+	$(TESTS) -m "not slow and not cluster and not gpu" $(PYTEST_ARGS)
+
+test-slow: $(READY)  ## minutes each, and seldom broken
+	$(TESTS) -m "slow and not cluster and not gpu" $(PYTEST_ARGS)
 
 test-cluster: $(READY)  ## needs KUBECONFIG and an S3 endpoint
 	$(BIN)/python -m pytest -m cluster $(PYTEST_ARGS)
@@ -35,6 +43,7 @@ test-cluster: $(READY)  ## needs KUBECONFIG and an S3 endpoint
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # One resolution for every Python and both builds of torch; what torch's CUDA build brings is split off, for it must not be asked of the CPU build.
 # Pins that still fit are kept; `make lock LOCK_ARGS=--upgrade` renews them.
@@ -51,4 +60,4 @@ pipelines: $(READY)  ## compile kfp_pipelines/compiled/*.yaml
 	$(BIN)/curricle pipeline compile
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

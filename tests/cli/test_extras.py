@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions, requires
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +14,13 @@ OURS = re.compile(r"curricle\b|.*extra == .test.$")
 """Extras of extras, and what only tests import."""
 
 
+ROOT = Path(__file__).parents[2]
+
+
 def run(arguments: list[str], *, without: str) -> subprocess.CompletedProcess[str]:
     """The command in a process that cannot import `without`."""
     code = f"import sys; sys.modules[{without!r}] = None; from curricle.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +29,8 @@ def run(arguments: list[str], *, without: str) -> subprocess.CompletedProcess[st
         (["combine", "--old", "o", "--new", "n", "-o", "out"], "numpy", "data"),
         (["ner", "predict", "--model", "m"], "torch", "train"),
         (["pipeline", "compile"], "kfp", "control"),
+        (["train-curriculum", "--chain", "chain_smoke"], "torch", "train"),
+        (["train", "--experiment", "config/experiment/resume_ner_baseline.yaml"], "torch", "train"),
     ],
 )
 def test_a_verb_says_which_extra_it_needs(arguments, library, extra):

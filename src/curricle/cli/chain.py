@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from curricle.cli.extras import require
 from curricle.cli.look import Progress, console, plan_table, runs_table
 from curricle.config.chain import list_chains, list_curricula, load_stage
 from curricle.config.load import read_yaml
@@ -191,6 +192,8 @@ def _run(config: Path, overrides: tuple[str, ...], launcher: str, **options: Any
 
 
 def _execute(planned: ChainPlan, launcher: str) -> None:
+    if launcher == "local":
+        require("torch")
     with Progress() as progress:
         outcomes = run_chain(planned, open_launcher(launcher), progress)
     last = outcomes[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import PackageNotFoundError, requires
+from importlib.util import find_spec
 
 MODULES = {
     "scikit-learn": "sklearn",
@@ -21,6 +22,16 @@ def extra_of(module: str) -> str:
     parts = module.split(".")
     names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
     return next((extras[name] for name in names if name in extras), "")
+
+
+def require(module: str) -> None:
+    """Fail here, where the extra can be named, for what only a process of its own would import.
+
+    Raises:
+        ModuleNotFoundError: `module` is not installed.
+    """
+    if find_spec(module) is None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 def _extras() -> dict[str, str]:

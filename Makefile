@@ -2,7 +2,7 @@
 PYTHON ?= $(or $(shell for v in 3.11 3.12 3.13; do python$$v -c "" 2> /dev/null && echo python$$v && break; done),python3)
 VENV   ?= .venv
 # Processes that tests run in: one a core. More than eight want more memory than they save time.
-JOBS   ?= $(shell nproc 2> /dev/null || sysctl -n hw.ncpu)
+JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 # Where pip is told to look for wheels on disk, uv looks too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1

@@ -1,4 +1,4 @@
-"""What all tests share: the folder of real data, where there is one, and which tests stay in one process."""
+"""What all tests share: the folder of real data, where there is one, and which tests come first."""
 
 import os
 from pathlib import Path
@@ -15,10 +15,20 @@ def shared() -> Path:
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+LONGEST = (
+    "tests/chains/test_naics_chain.py",
+    "tests/cli/test_experiment.py",
+    "tests/launch/test_agent.py",
+    "tests/train/test_job.py",
+    "tests/families/naics/test_task.py",
+    "tests/kfp_pipelines/test_submit.py",
+    "tests/train/test_distributed.py",
+    "tests/families/ner/test_job.py",
+)
+"""Files that take half a minute or more, the longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture of their module (a trained model, a prepared data set) run in one process, which makes it once."""
-    for item in items:
-        fixtures = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
-        if any(found[-1].scope == "module" for found in fixtures.values()):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """The longest files first: a process takes one file at a time (`--dist loadfile`), so that what its tests share is made once."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))

@@ -1,18 +1,25 @@
-# What a newcomer runs. Needs Python 3.11 and make, nothing else: uv comes from the package index.
-PYTHON ?= python3.11
+# What a newcomer runs. Needs Python 3.11, 3.12 or 3.13 and make, nothing else: uv comes from the package index.
+PYTHON ?= $(or $(shell for v in 3.11 3.12 3.13; do python$$v -c "" 2> /dev/null && echo python$$v && break; done),python3)
 VENV   ?= .venv
+# Processes that tests run in: one a core. More than eight want more memory than they save time.
+JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 # Where pip is told to look for wheels on disk, uv looks too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
 
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
+# A file stays in one process, whose fixtures it shares; tests/conftest.py says which files come first. (loadgroup: xdist 3.8 does not group under pytest 9.2.)
+TESTS := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+CUDA  := ^(cuda|nvidia)-|^triton=
 
-.PHONY: install demo test test-cluster lint lock pipelines clean
+.PHONY: install demo test test-slow test-cluster lint lock pipelines clean
 
 install: $(READY)  ## the environment, pinned by requirements.lock
 
 $(READY): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" 2> /dev/null || { \
+	  echo "no Python 3.11, 3.12 or 3.13 ($(PYTHON) is none): install one, for example 'apt install python3.11 python3.11-venv', or say where one is: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
@@ -25,8 +32,11 @@ demo: $(READY)
 	$(BIN)/curricle show --store checkpoints/demo
 	$(BIN)/curricle search --store checkpoints/demo "we brew craft beer"
 
-test: $(READY)  ## the whole suite; what needs MinIO or ../shared skips with one line where it is not there
-	$(BIN)/python -m pytest -m "not cluster and not gpu" $(PYTEST_ARGS)
+test: $(READY)  ## on every core; what needs MinIO or ../shared skips with one line where it is not there
+	$(TESTS) -m "not slow and not cluster and not gpu" $(PYTEST_ARGS)
+
+test-slow: $(READY)  ## minutes each, and seldom broken
+	$(TESTS) -m "slow and not cluster and not gpu" $(PYTEST_ARGS)
 
 test-cluster: $(READY)  ## needs KUBECONFIG and an S3 endpoint
 	$(BIN)/python -m pytest -m cluster $(PYTEST_ARGS)
@@ -34,17 +44,21 @@ test-cluster: $(READY)  ## needs KUBECONFIG and an S3 endpoint
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-lock:  ## write requirements.lock anew from pyproject.toml
-	@echo "# Every package of the whole environment, pinned. Written by \`make lock\`; no index addresses." > requirements.lock
-	$(BIN)/uv pip compile -q pyproject.toml --extra test --python-version 3.11 --no-annotate --no-header \
-	  | sed 's/+cpu$$//' | grep -v '^--' >> requirements.lock
-	@echo "# What torch's CUDA build brings beside requirements.lock. Written by \`make lock\`; constrains, installs nothing." > images/trainer/cuda.lock
-	UV_FIND_LINKS= $(BIN)/uv pip compile -q pyproject.toml --extra train --python-version 3.11 --no-annotate --no-header --constraint requirements.lock \
-	  | grep -E '^(cuda|nvidia)-|^triton=' >> images/trainer/cuda.lock
+# One resolution for every Python and both builds of torch; what torch's CUDA build brings is split off, for it must not be asked of the CPU build.
+# Pins that still fit are kept; `make lock LOCK_ARGS=--upgrade` renews them.
+lock:  ## write requirements.lock and images/trainer/cuda.lock anew from pyproject.toml
+	@mkdir -p build && cat requirements.lock images/trainer/cuda.lock > build/all.lock
+	UV_FIND_LINKS= $(BIN)/uv pip compile -q pyproject.toml --extra test --universal --python-version 3.11 --no-annotate --no-header --no-emit-find-links \
+	  --no-emit-index-url $(LOCK_ARGS) --output-file build/all.lock
+	@(echo "# Every package of the whole environment, pinned, for Python 3.11 to 3.13. Written by \`make lock\`; no index addresses."; \
+	  grep -vE '$(CUDA)' build/all.lock) > requirements.lock
+	@(echo "# What torch's CUDA build brings beside requirements.lock. Written by \`make lock\`; constrains, installs nothing."; \
+	  grep -E '$(CUDA)' build/all.lock) > images/trainer/cuda.lock
 
 pipelines: $(READY)  ## compile kfp_pipelines/compiled/*.yaml
 	$(BIN)/curricle pipeline compile
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""What all tests share: the folder of real data, where there is one."""
+"""What all tests share: the folder of real data, where there is one, and which tests come first."""
 
 import os
 from pathlib import Path
@@ -13,3 +13,22 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real data: {folder}/data is not there (set CURRICLE_SHARED)")
     return folder
+
+
+LONGEST = (
+    "tests/chains/test_naics_chain.py",
+    "tests/cli/test_experiment.py",
+    "tests/launch/test_agent.py",
+    "tests/train/test_job.py",
+    "tests/families/naics/test_task.py",
+    "tests/kfp_pipelines/test_submit.py",
+    "tests/train/test_distributed.py",
+    "tests/families/ner/test_job.py",
+)
+"""Files that take half a minute or more, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a process takes one file at a time (`--dist loadfile`), so that what its tests share is made once."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from curricle.config.defaults import config_file
 from curricle.errors import ConfigError
 from curricle.launch import open_launcher
 from curricle.plan import ChainPlan
@@ -54,7 +55,7 @@ def plan(
         texts = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     return make_plan(
         ChainRequest(
-            config=Path(config),
+            config=config_file(Path(config)),
             chain=chain,
             curricula=tuple(stages),
             overrides=tuple(texts),

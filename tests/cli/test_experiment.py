@@ -131,6 +131,7 @@ def test_a_model_that_forgets_is_held_and_kept_out_of_the_final_trainings(place,
     assert Path(place, result["checkpoint_uri"]).is_dir()
 
 
+@pytest.mark.slow
 def test_a_search_ends_in_the_cache_file_and_its_values_are_trained(place):
     text = (
         (place / "config/experiment/resume_ner_baseline.yaml")

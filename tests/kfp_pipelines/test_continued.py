@@ -61,6 +61,7 @@ def manifest(place: Path, run_id: str) -> dict:
     return json.loads((place / f"checkpoints/{run_id}/resume_ner_continued/manifest.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_way_of_a_model_through_three_datasets(place):
     said = run(place, "new_dataset_path=old", "strategy=new_only", "run_id=r0", expect=2)
     assert (

@@ -12,9 +12,11 @@ import sys
 import click
 
 from curricle import __version__
+from curricle.cli.extras import extra_of
 from curricle.errors import CurricleError
 
 VERBS = {
+    "init": ("init", "Write the shipped configuration to a folder, to be edited."),
     "train": ("chain", "Train one stage."),
     "train-curriculum": ("chain", "Train a chain of stages."),
     "plan": ("chain", "Show what would run and why; run nothing."),
@@ -60,7 +62,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point of the console script: every `CurricleError` is one message and its exit code, never a traceback."""
+    """Entry point of the console script: every `CurricleError` is one message and its exit code, never a traceback.
+
+    So is a library that an extra would have installed (exit 2); any other failed import is ours and stays a traceback.
+    """
     signal.signal(signal.SIGTERM, _terminated)
     try:
         cli.main(standalone_mode=False)
@@ -70,6 +75,16 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = extra_of(error.name or "")
+        if not extra:
+            raise
+        verb = next((word for word in sys.argv[1:] if word in VERBS), "")
+        click.echo(
+            f"error: `{f'curricle {verb}'.strip()}` needs {error.name}, which is not installed; install curricle[{extra}]",
+            err=True,
+        )
+        sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped; the same command goes on from the last saved state", err=True)
         sys.exit(130)

@@ -9,8 +9,10 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from curricle.cli.extras import require
 from curricle.cli.look import Progress, console, plan_table, runs_table, show_notes
 from curricle.config.chain import list_chains, list_curricula, load_chain, load_stage
+from curricle.config.defaults import config_file
 from curricle.config.load import read_yaml
 from curricle.errors import ConfigError, CurricleError
 from curricle.launch import LAUNCHERS, open_launcher
@@ -22,12 +24,19 @@ from curricle.steps.train import job_of
 
 DEFAULT_STAGES = ("01_stage", "02_stage", "03_stage", "04_stage", "05_stage")
 
+
+def shipped(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """The file of the set that ships with Curricle, where there is no folder config/ here."""
+    return config_file(path) if path else None
+
+
 CONFIG = click.option(
     "--config",
     type=click.Path(path_type=Path),
     default=Path("config/config.yaml"),
     show_default=True,
-    help="Base configuration file.",
+    callback=shipped,
+    help="Base configuration file; without a folder config/ here, the set that ships with Curricle.",
 )
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
 FROM = click.option(
@@ -51,6 +60,7 @@ EXPERIMENT = click.option(
     "-e",
     type=click.Path(path_type=Path),
     default=None,
+    callback=shipped,
     help="Experiment file: data, model, training and search files that belong together.",
 )
 RUN_ID = click.option("--run-id", default="", help="Name of the run; default sequential_<stages>.")
@@ -230,6 +240,8 @@ def _run(config: Path, overrides: tuple[str, ...], launcher: str, **options: Any
 
 
 def _execute(planned: ChainPlan, launcher: str) -> None:
+    if launcher == "local":
+        require("torch")
     with Progress() as progress:
         outcomes = run_chain(planned, open_launcher(launcher), progress)
     last = outcomes[-1]

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from curricle.cli.extras import require
 from curricle.cli.look import Progress, console, plan_table, show_notes
 from curricle.config.experiment import load_experiment
 from curricle.errors import ConfigError
@@ -33,6 +34,8 @@ def run_stages(
         raise ConfigError(
             "--from-checkpoint is of --curriculum; an experiment names its start in checkpoint.source_path, or set CHECKPOINT_PATH"
         )
+    if launcher == "local":
+        require("torch")
     experiment = load_experiment(path, overrides)
     if stage in ("smoke", "hpo") and getattr(experiment.stages, stage) is None and not experiment.hpo_config:
         raise ConfigError(f"{path} has neither stages.{stage} nor hpo_config")

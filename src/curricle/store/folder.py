@@ -177,9 +177,9 @@ class FolderStore:
                 if is_part(name):
                     Path(folder, name).unlink(missing_ok=True)
             _remove_if_empty(Path(folder))
-        folder = top.parent
-        while folder != self._root and folder.is_relative_to(self._root) and _remove_if_empty(folder):
-            folder = folder.parent
+        above = top.parent
+        while above != self._root and above.is_relative_to(self._root) and _remove_if_empty(above):
+            above = above.parent
 
     def _unlisted(self, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):

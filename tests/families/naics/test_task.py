@@ -140,6 +140,7 @@ def test_codes_kept_apart_are_never_trained_on_and_measure_how_texts_place_a_cod
     assert right["val_loss"] == pytest.approx(found["val_loss"] - found["val/code_stress"], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:`torch.jit:DeprecationWarning"
 )  # torch.compile imports what torch itself has deprecated

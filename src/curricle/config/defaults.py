@@ -1,0 +1,47 @@
+"""The default set: the repository's folder `config/`, which the wheel carries as `curricle/config/shipped`.
+
+In a checkout `shipped` is a link to that folder, so that there is one copy; building a wheel follows the link.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curricle.errors import ConfigError
+
+FOLDER = Path("config")
+"""Where a project keeps its own set, seen from the folder that a command runs in."""
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def config_file(path: Path) -> Path:
+    """Where a file or folder of the configuration is read: at `path`, or in the shipped set.
+
+    The shipped set stands in for a whole folder `config/` that is not here, never for one file that is missing from a folder that is. A path
+    that stands nowhere is returned as it came, so that whoever reads it says what is missing.
+    """
+    if path.exists() or FOLDER.exists() or not path.is_relative_to(FOLDER):
+        return path
+    shipped = SHIPPED / path.relative_to(FOLDER)
+    return shipped if shipped.exists() else path
+
+
+def write_copy(folder: Path) -> Path:
+    """Write the shipped set to `folder`/config, to be edited; the folder written.
+
+    Raises:
+        ConfigError: `folder`/config is a file, holds something already, or cannot be written.
+    """
+    target = folder / FOLDER
+    try:
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise ConfigError(
+                f"{target} is there already, and is not overwritten; name another folder, or move it away"
+            )
+        for source in sorted(path for path in SHIPPED.rglob("*") if path.is_file()):
+            copy = target / source.relative_to(SHIPPED)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot write {target}: {error.strerror}") from None
+    return target

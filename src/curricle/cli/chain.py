@@ -11,8 +11,8 @@ from rich.markup import escape
 
 from curricle.cli.extras import require
 from curricle.cli.look import Progress, console, plan_table, runs_table, show_notes
+from curricle.cli.options import CONFIG, shipped
 from curricle.config.chain import list_chains, list_curricula, load_chain, load_stage
-from curricle.config.defaults import config_file
 from curricle.config.load import read_yaml
 from curricle.errors import ConfigError, CurricleError
 from curricle.launch import LAUNCHERS, open_launcher
@@ -24,20 +24,6 @@ from curricle.steps.train import job_of
 
 DEFAULT_STAGES = ("01_stage", "02_stage", "03_stage", "04_stage", "05_stage")
 
-
-def shipped(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """The file of the set that ships with Curricle, where there is no folder config/ here."""
-    return config_file(path) if path else None
-
-
-CONFIG = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("config/config.yaml"),
-    show_default=True,
-    callback=shipped,
-    help="Base configuration file; without a folder config/ here, the set that ships with Curricle.",
-)
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
 FROM = click.option(
     "--from-checkpoint",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from curricle.cli.options import shipped
 from curricle.config.load import read_yaml
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -70,6 +71,7 @@ def combine(
     type=click.Path(path_type=Path),
     default=Path("config/train_continued.yaml"),
     show_default=True,
+    callback=shipped,
     help="File with a checkpoint block.",
 )
 @click.option("--cache", type=click.Path(path_type=Path), default=None, help="Cache file of a former training.")

@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from curricle.cli.look import console
+from curricle.cli.options import CONFIG
 from curricle.config.chain import list_curricula, load_stage
 from curricle.errors import ConfigError
 from curricle.launch import LAUNCHERS
@@ -26,13 +27,7 @@ from curricle.steps.preflight import preflight as run_checks
     help="Where jobs will run.",
 )
 @click.option("--store", default="", help="Store to try; default paths.store_uri of the configuration.")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("config/config.yaml"),
-    show_default=True,
-    help="Base configuration file.",
-)
+@CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def preflight(launcher: str, store: str, config: Path, as_json: bool) -> None:
     """Try store and cluster before training needs them, with the workers' own credentials in a pod; exit code 2 if something fails."""

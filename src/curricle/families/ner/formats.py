@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from curricle.errors import DataError
+from curricle.errors import DataError, MissingDataError
 
 Span = tuple[int, int, str]
 """(start, end, label) in characters, end exclusive."""
@@ -66,17 +66,17 @@ def dataset_files(folder: Path | str, what: str = "dataset") -> dict[str, Path]:
     """The files of a dataset folder by split; `train` is always there.
 
     Raises:
-        DataError: the folder or its training file is missing.
+        MissingDataError: the folder or its training file is missing.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(
+        raise MissingDataError(
             f"{what} path not found: {folder} is {'a file, not a folder' if folder.exists() else 'not there'}"
         )
     files = {split: path for split in SPLITS if (path := split_file(folder, split))}
     if "train" not in files:
         here = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
-        raise DataError(
+        raise MissingDataError(
             f"{what}: {folder}/train.json is not there (nor train.jsonl, train.conll); the folder holds {here}"
         )
     return files

@@ -1,12 +1,12 @@
-"""The steps as components call them: what the exit handler leaves, whatever has happened."""
+"""The doors as components call them: what the exit handler leaves, whatever has happened."""
 
 import json
 
 import pytest
-from curricle.steps.component import cleanup
 
 from curricle.launch import LAUNCHERS
 from curricle.store.folder import FolderStore
+from kfp_pipelines.doors import cleanup
 
 
 class Launcher:

@@ -50,7 +50,7 @@ class StageInput:
     data_uri: str
     data_digest: str
     tracking: dict[str, Any] = field(default_factory=dict)
-    """Names and tags for MLflow, where they are not the common ones: see `train.worker.StageSpec`."""
+    """Names and tags for MLflow, where they are not the common ones: see `train.spec.StageSpec`."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _plan_stage(
         data_uri=stage.data_uri,
         data_digest=stage.data_digest,
         job_name=job_name(run_id, stage.name, digest),
-        argv=("-m", "curricle.train.worker", "--stage-uri", place),
+        argv=("-m", "curricle.train.worker", "--stage-uri", place, "--digest", digest),
         config=to_tree(stage.loaded.config),
         origins=stage.loaded.origins,
         tracking=stage.tracking,

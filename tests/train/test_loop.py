@@ -14,6 +14,7 @@ from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.store import open_store
 from curricle.store.manifest import read_manifest
 from curricle.train import worker
+from curricle.train.events import Done, Epoch, Resumed, Saved, Step
 from curricle.train.loop import rate
 from tests.train.toy import Toy, make_config, make_stage
 
@@ -47,8 +48,10 @@ def test_a_stage_trains_and_leaves_best_last_and_manifest(tmp_path):
     manifest = read_manifest(open_store(f"{tmp_path}/store/sequential_01"), "01_stage")
     assert manifest.kind == "stage" and manifest.digest == "d1" and manifest.info["best"] == result.best
     assert manifest.lineage["data_digest"] == "x" and manifest.metrics == result.metrics
-    assert [e["event"] for e in events if e["event"] != "step"] == ["epoch", "saved"] * 3 + ["done"]
-    assert events[-1]["val_loss"] < next(e for e in events if e["event"] == "epoch")["val_loss"] or result.best
+    assert [type(e) for e in events if not isinstance(e, Step)] == [Epoch, Saved] * 3 + [Done]
+    epochs = [e for e in events if isinstance(e, Epoch)]
+    assert events[-1] == Done(best=result.best, epochs=3, steps=18, metrics=result.metrics)
+    assert result.metrics["val_loss"] == min(e.metrics["val_loss"] for e in epochs)
 
 
 @pytest.mark.parametrize(("scores", "best"), [((0.1, 0.3, 0.2), 2), ((-0.1, -0.2, -0.3), 1)])
@@ -75,7 +78,7 @@ def test_interrupted_and_resumed_is_bitwise_equal_to_uninterrupted(tmp_path, mon
     monkeypatch.delenv("TOY")
     events = []
     result = train(uri, events)
-    assert events[0] == {"event": "resumed", "epoch": (step - 1) // 6, "step": step}
+    assert events[0] == Resumed(epoch=(step - 1) // 6, step=step)
     assert same(weights(straight), weights(uri)) and Path(straight, result.best).is_dir()
 
 
@@ -94,7 +97,7 @@ def test_a_crash_loses_only_the_steps_since_the_last_save(tmp_path):
         train(uri, build=Crashing)
     events = []
     train(uri, events)
-    assert events[0]["step"] == 10
+    assert events[0].step == 10
     assert same(weights(straight), weights(uri))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +16,7 @@ from curricle.steps.resolve import resolve_source
 from curricle.steps.train import StageOutcome, reuse_stage, train_stage
 from curricle.store import Store, join_uri, layout, open_store
 from curricle.store.manifest import read_manifest
-
-Listener = Callable[[dict[str, Any]], None]
-"""Gets every event of a run: ``{"event": "stage" | "step" | "epoch" | "log" | ...}``."""
+from curricle.train.events import Listener, StageDone, StageStarted
 
 
 @dataclass(frozen=True)
@@ -109,16 +106,15 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
     parent_uri = ""
     for index, stage in enumerate(plan.stages):
         listen(
-            {
-                "event": "stage",
-                "index": index,
-                "stages": len(plan.stages),
-                "name": stage.name,
-                "start": stage.start,
-                "reason": stage.reason,
-                "uri": stage.uri,
-                "epochs": stage.config["training"]["trainer"]["max_epochs"],
-            }
+            StageStarted(
+                index=index,
+                stages=len(plan.stages),
+                name=stage.name,
+                start=stage.start,
+                reason=stage.reason,
+                uri=stage.uri,
+                epochs=stage.config["training"]["trainer"]["max_epochs"],
+            )
         )
         if stage.start in ("reuse", "skip"):
             outcome = reuse_stage(plan, index, parent_uri)
@@ -127,16 +123,7 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
             outcome = train_stage(plan, index, parent_uri, launcher, listen)
         parent_uri = outcome.uri
         outcomes.append(outcome)
-        listen(
-            {
-                "event": "stage_done",
-                "index": index,
-                "name": stage.name,
-                "start": stage.start,
-                "metrics": outcome.metrics,
-                "uri": outcome.uri,
-            }
-        )
+        listen(StageDone(index=index, name=stage.name, start=stage.start, uri=outcome.uri, metrics=outcome.metrics))
     return outcomes
 
 

@@ -11,7 +11,6 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from curricle.config.chain import list_curricula, load_stage
 from curricle.errors import ConfigError
@@ -22,6 +21,7 @@ from curricle.steps import evaluate, gate, prepare, resolve, train
 from curricle.steps import preflight as checks
 from curricle.steps.relay import LogRelay
 from curricle.store import join_uri, layout, open_store
+from curricle.train.events import Event, to_line
 
 CONFIG = Path(os.environ.get("CURRICLE_CONFIG", "config/config.yaml"))
 """The base file; the control image says where its own is."""
@@ -134,8 +134,8 @@ def train_stage(plan_uri: str, index: int, parent_uri: str, launcher: str, task_
     where, plan = open_launcher(launcher, task_config), _plan(plan_uri)
     with LogRelay(plan.stages[index].uri) as relay:
 
-        def listen(event: dict[str, Any]) -> None:
-            print(_line(event), flush=True)
+        def listen(event: Event) -> None:
+            print(to_line(event), flush=True)
             relay(event)
 
         return _result(train.train_stage(plan, index, parent_uri, where, listen))
@@ -184,7 +184,3 @@ def _result(outcome: train.StageOutcome) -> StageResult:
         evaluate.page(title, outcome.lineage, outcome.metrics),
         outcome.lineage,
     )
-
-
-def _line(event: dict) -> str:
-    return event["line"] if event["event"] == "log" else json.dumps(event, sort_keys=True)

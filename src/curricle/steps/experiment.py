@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,8 +31,7 @@ from curricle.steps.continued import Scores, compare, decide, import_checkpoint,
 from curricle.steps.prepare import data_place
 from curricle.store import open_store, split_uri
 from curricle.store.manifest import fetch
-
-Listener = Callable[[dict[str, Any]], None]
+from curricle.train.events import Epoch, Event, Listener
 
 
 @dataclass(frozen=True)
@@ -288,10 +286,10 @@ def search_experiment(
             run_id=f"hpo-{name}",
         )
 
-        def heard(event: dict[str, Any]) -> None:
+        def heard(event: Event) -> None:
             listen(event)
-            if event["event"] == "epoch" and search.objective.metric in event:
-                trial.report(event[search.objective.metric], event["epoch"])
+            if isinstance(event, Epoch) and search.objective.metric in event.metrics:
+                trial.report(event.metrics[search.objective.metric], event.epoch)
                 if trial.should_prune():
                     raise optuna.TrialPruned
 

@@ -14,6 +14,7 @@
       manifest.json                   the stage is complete: digest, metrics, lineage, which checkpoint is best
       failure.json                    why the last attempt failed, if it did
       log.json                        the newest log lines, where a pipeline trains the stage
+      claim.json                      who trains the stage at present, rewritten every few seconds (`steps.claim`)
       heartbeat                       rewritten while a launcher waits for the stage's job on a cluster
 """
 
@@ -28,6 +29,7 @@ STAGE = "stage.json"
 PLAN = "plan.json"
 FAILURE = "failure.json"
 HEARTBEAT = "heartbeat"
+CLAIM = "claim.json"
 LOG = "log.json"
 LAST = "last.ckpt"
 DATA = "data"

@@ -15,7 +15,7 @@ from curricle.launch.job import Job
 from curricle.launch.local import LocalLauncher
 from curricle.steps.prepare import data_digest, prepare_data
 from curricle.store import join_uri, open_store
-from curricle.train.worker import StageSpec
+from curricle.train.spec import StageSpec
 
 
 def dataset(folder: Path) -> Path:

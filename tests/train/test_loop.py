@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,35 @@ def test_main_records_why_it_failed(tmp_path, monkeypatch):
     assert worker.main(["--stage-uri", uri], build=Toy, schema=StageConfig) == 2
     record = json.loads(Path(uri, "failure.json").read_text())
     assert record["exit_code"] == 2 and "not finite" in record["message"] and record["where"] == "rank 0"
+
+
+def test_a_place_that_describes_other_work_than_the_argv_is_refused_and_left_alone(tmp_path, capsys):
+    uri = make_stage(tmp_path)
+    arguments = ["--stage-uri", uri, "--digest", "d2"]
+    assert worker.main(arguments, build=Toy, schema=StageConfig) == 2
+    said = capsys.readouterr().err
+    assert "digest is d1, this job's is d2" in said and len(said.splitlines()) == 1
+    assert sorted(p.name for p in Path(uri).iterdir()) == ["stage.json"]
+
+
+def test_a_complete_model_of_other_work_is_neither_overwritten_nor_given_a_failure(tmp_path, capsys):
+    uri = make_stage(tmp_path)
+    train(uri)
+    before = sorted(p.name for p in Path(uri).iterdir())
+    make_stage(tmp_path, digest="d2")
+    assert worker.main(["--stage-uri", uri, "--digest", "d2"], build=Toy, schema=StageConfig) == 2
+    assert "its digest is d1, this stage's is d2" in capsys.readouterr().err
+    assert sorted(p.name for p in Path(uri).iterdir()) == before
+    assert read_manifest(open_store(uri), "").digest == "d1"
+
+
+def test_early_stopping_counts_the_epochs_that_gain_too_little(tmp_path):
+    class Level(Toy):
+        def validate(self):
+            self.looks = getattr(self, "looks", 0) + 1
+            return {"val_loss": 1.0 - 0.001 * self.looks}
+
+    config = make_config(tmp_path, max_epochs=9)
+    stopping = replace(config.training.early_stopping, enabled=True, patience=2, min_delta=0.01)
+    config = replace(config, training=replace(config.training, early_stopping=stopping))
+    assert train(make_stage(tmp_path, config), build=Level).epochs == 3

@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from curricle import environment
 from curricle.config.chain import load_chain, load_stage
@@ -23,6 +22,7 @@ from curricle.steps import preflight as checks
 from curricle.steps.promote import finish_run, promote
 from curricle.steps.relay import LogRelay
 from curricle.store import layout, open_store
+from curricle.train.events import Event, to_line
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ def train_stage(plan_uri: str, index: int, parent_uri: str, launcher: str, task_
     where, plan = open_launcher(launcher, task_config), _plan(plan_uri)
     with LogRelay(plan.stages[index].uri) as relay:
 
-        def listen(event: dict[str, Any]) -> None:
-            print(_line(event), flush=True)
+        def listen(event: Event) -> None:
+            print(to_line(event), flush=True)
             relay(event)
 
         return _result(train.train_stage(plan, index, parent_uri, where, listen))
@@ -204,7 +204,3 @@ def _result(outcome: train.StageOutcome) -> StageArtifacts:
         evaluate.page(title, outcome.lineage, outcome.metrics),
         outcome.lineage,
     )
-
-
-def _line(event: dict) -> str:
-    return event["line"] if event["event"] == "log" else json.dumps(event, sort_keys=True)

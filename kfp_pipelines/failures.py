@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 
 from curricle.errors import CurricleError, StoreError
 from curricle.launch.kubernetes.settings import plain_environment
-from curricle.store import join_uri, layout, open_store
+from curricle.store import join_uri, open_store
+from curricle.store.failure import Failure
 
 MARK = "curricle: error: "
 """What the first line of a component's failure starts with; the local runner finds the reason by it."""
@@ -33,12 +32,7 @@ def readable(task: str = "", store_uri: str = "", run_id: str = "") -> Iterator[
         sys.stdout.flush()
         print(f"{MARK}{error}", file=sys.stderr, flush=True)
         if task:
-            record = {
-                "task": task,
-                "message": str(error),
-                "exit_code": error.exit_code,
-                "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
+            failure = Failure(str(error), error.exit_code, run_id=run_id, task=task)
             with suppress(StoreError):  # the store may be what has failed
-                open_store(join_uri(store_uri, run_id)).write(layout.FAILURE, json.dumps(record, indent=1).encode())
+                failure.write(open_store(join_uri(store_uri, run_id)))
         sys.exit(error.exit_code)

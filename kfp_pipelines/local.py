@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curricle.errors import PipelineError
-from curricle.store import open_store
+from curricle.errors import PipelineError, StoreError
+from curricle.steps.relay import RunReader
 from kfp_pipelines.parameters import parse, read_parameters
 
 LOCAL = {"launcher": "local", "store_uri": "checkpoints"}
@@ -48,6 +48,7 @@ def run_local(package: Path, texts: list[str], root: Path) -> LocalRun:
     root.mkdir(parents=True, exist_ok=True)
     shown = ", ".join(f"{name}={value}" for name, value in parameters.items())
     print(f"local run of {package}: {shown}", file=sys.stderr)
+    reader = _reader(parameters)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # kfp.local warns of every display name it cannot show
         from kfp import components, local
@@ -60,18 +61,21 @@ def run_local(package: Path, texts: list[str], root: Path) -> LocalRun:
         try:
             components.load_component_from_file(str(package))(**parameters)
         except RuntimeError as error:
-            raise PipelineError(f"{package.name}: {_reason(parameters, error)}") from None
+            raise PipelineError(f"{package.name}: {_reason(reader, error)}") from None
     return LocalRun(parameters, root)
 
 
-def _reason(parameters: dict[str, Any], error: RuntimeError) -> str:
-    """Why a run failed: the failure records of its run in the store, else what kfp.local says."""
-    run_id, store_uri = parameters.get("run_id"), parameters.get("store_uri")
-    if run_id and store_uri:
-        store = open_store(store_uri)
-        records = [
-            json.loads(store.read(e.key) or b"{}") for e in store.list(f"{run_id}/") if e.key.endswith("/failure.json")
-        ]
-        if records:
-            return "; ".join(f"stage {r.get('stage')} failed ({r.get('cause')}): {r.get('message')}" for r in records)
+def _reader(parameters: dict[str, Any]) -> RunReader | None:
+    """A reader of what the run will leave in its store; None where run or store are not known, or the store cannot be read."""
+    with suppress(StoreError):
+        if parameters.get("run_id") and parameters.get("store_uri"):
+            return RunReader(parameters["store_uri"], parameters["run_id"])
+    return None
+
+
+def _reason(reader: RunReader | None, error: RuntimeError) -> str:
+    """Why a run failed: its failure records in the store, else what kfp.local says."""
+    with suppress(StoreError):
+        if reader and (failures := reader.failures()):
+            return "; ".join(failure.sentence() for failure in failures)
     return f"{error} (the failing task's own message stands in the log above)"

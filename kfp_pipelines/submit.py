@@ -159,12 +159,7 @@ class _Logs:
                 last = self._ended.wait(self._poll)
                 for line in reader.lines():
                     self._say(line)
-            self._reasons = [
-                f"{r['task']} failed: {r['message']}"
-                if "task" in r
-                else f"stage {r['stage']} failed ({r['cause']}): {r['message']}"
-                for r in reader.failures()
-            ]
+            self._reasons = [failure.sentence() for failure in reader.failures()]
         except StoreError as error:
             self._say(
                 f"the run's log lines, and why a stage fails, cannot be read from here ({self._store_uri}): {error}"

@@ -36,7 +36,7 @@ MAY = {  # room → rooms it may import, beside itself
     "train": {"errors", "config", "store", "plan", "families"},
     "launch": {"errors", "store", "config"},
     "steps": {"errors", "config", "store", "plan", "families", "launch", "train"},
-    "cli": {"errors", "config", "store", "plan", "families", "launch", "steps"},
+    "cli": {"errors", "config", "store", "plan", "families", "launch", "train", "steps"},
 }
 
 
@@ -97,6 +97,22 @@ def test_only_launchers_know_where_a_job_runs():
             if target.startswith("curricle.launch.kubernetes") and not name.startswith(KUBERNETES):
                 wrong.append(f"{name} imports {target}")
     assert wrong == []
+
+
+def test_control_code_knows_what_a_worker_is_told_and_says_and_never_the_worker():
+    """The control image has no torch: of `train` it needs the stage's file and the events alone."""
+    light = ("curricle.train.spec", "curricle.train.events")
+    wrong = [
+        f"{name_of(path)} imports {target}"
+        for path in SOURCES
+        if not name_of(path).startswith(("curricle/train/", "curricle/families/"))
+        for target in imported(path)
+        if target.startswith("curricle.train.") and not target.startswith(light)
+    ]
+    assert wrong == []
+    code = "import sys, curricle.steps.train, curricle.steps.relay, curricle.cli.look\nprint('LOADED', 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "LOADED False" in done.stdout, done.stdout + done.stderr
 
 
 def test_families_do_not_know_each_other():

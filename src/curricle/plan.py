@@ -53,7 +53,7 @@ class StageInput:
     data_uri: str
     data_digest: str
     tracking: dict[str, Any] = field(default_factory=dict)
-    """Names and tags for MLflow, where they are not the common ones: see `train.worker.StageSpec`."""
+    """Names and tags for MLflow, where they are not the common ones: see `train.spec.StageSpec`."""
 
 
 @dataclass(frozen=True)

@@ -33,5 +33,7 @@ def test_a_failing_run_says_why_and_cleans_up(tmp_path):
     assert done.returncode == 2, said
     assert "no complete checkpoint of stage '09_stage'" in said
     assert "Traceback" not in done.stderr
+    *_, last = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert last.startswith("error: chain_smoke.yaml: resolve start failed: ") and "None" not in last
     final = json.loads((tmp_path / "checkpoints/r1/final.json").read_text())
     assert final["status"] == "FAILED"

@@ -17,6 +17,7 @@ from fake_kfp import FakeKfp  # noqa: E402
 from curricle.config.chain import load_stage  # noqa: E402
 from curricle.plan import Holdings, StageInput, plan_chain  # noqa: E402
 from curricle.steps.relay import LogRelay  # noqa: E402
+from curricle.train.events import Epoch, Log  # noqa: E402
 
 PACKAGE = ROOT / "kfp_pipelines" / "compiled" / "chain_smoke.yaml"
 
@@ -117,18 +118,18 @@ def test_log_lines_that_the_stages_write_into_the_store_are_streamed(serve, tmp_
     fake, store = serve(), f"{tmp_path}/store"
     planned(store, "nightly")
     with LogRelay(f"{store}/nightly/01_stage") as earlier:
-        earlier({"event": "log", "line": "an earlier run's"})
+        earlier(Log("an earlier run's"))
 
     def train():
         with LogRelay(f"{store}/nightly/01_stage") as relay:
-            relay({"event": "epoch", "epoch": 1, "val_loss": 0.25})
-            relay({"event": "log", "line": "[worker-0] hello"})
+            relay(Epoch(epoch=1, metrics={"val_loss": 0.25}))
+            relay(Log("[worker-0] hello"))
 
     fake.on_run = train
     done = curricle(tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={store}", "--endpoint", fake.url)
     assert done.returncode == 0
     assert [line for line in done.stdout.splitlines() if line.startswith("01_stage")] == [
-        "01_stage: epoch: epoch 1  val_loss 0.2500",
+        "01_stage: epoch 1: val_loss 0.2500",
         "01_stage: [worker-0] hello",
     ]
 

@@ -1,6 +1,5 @@
 """Log lines by way of the store: each once, in order; what is missed is counted; a store that refuses harms nobody."""
 
-import json
 from pathlib import Path
 
 from curricle.config.chain import load_stage
@@ -9,7 +8,9 @@ from curricle.plan import Holdings, StageInput, plan_chain
 from curricle.steps import relay as module
 from curricle.steps.relay import KEPT, LogRelay, RunReader
 from curricle.store import layout
+from curricle.store.failure import Failure
 from curricle.store.folder import FolderStore
+from curricle.train.events import Log, Saved, Step
 
 CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
 
@@ -28,7 +29,7 @@ def planned(store, *names):
 def say(place, *lines):
     with LogRelay(place, every=60) as relay:
         for line in lines:
-            relay({"event": "log", "line": line})
+            relay(Log(line))
 
 
 def test_every_line_comes_once_also_from_a_second_launcher(tmp_path):
@@ -56,12 +57,12 @@ def test_of_many_steps_between_two_writes_the_last_is_kept(tmp_path):
     reader = RunReader(str(tmp_path), "r")
     with LogRelay(place, every=60) as relay:
         for number in (1, 2, 3):
-            relay({"event": "step", "epoch": 1, "step": number, "steps": 3, "loss": 0.5})
-        relay({"event": "saved", "name": "last.ckpt"})
-        relay({"event": "step", "epoch": 2, "step": 1, "steps": 3, "loss": 0.25})
+            relay(Step(epoch=1, step=number, steps=3, loss=0.5))
+        relay(Saved("last.ckpt"))
+        relay(Step(epoch=2, step=1, steps=3, loss=0.25))
     assert list(reader.lines()) == [
         f"01_stage: {text}"
-        for text in ("epoch 1  step 3/3  loss 0.5000", "saved: name last.ckpt", "epoch 2  step 1/3  loss 0.2500")
+        for text in ("epoch 1  step 3/3  loss 0.5000", "saved last.ckpt", "epoch 2  step 1/3  loss 0.2500")
     ]
 
 
@@ -77,8 +78,9 @@ def test_a_store_that_refuses_does_not_harm_the_training(tmp_path, monkeypatch):
 def test_failures_of_an_earlier_run_with_the_same_id_are_left_out(tmp_path):
     first, second = planned(tmp_path, "01_stage", "02_stage")
     for place in (first, second):
-        FolderStore(place).write(layout.FAILURE, json.dumps({"stage": place[-8:], "time": "t1"}).encode())
+        Failure("m", stage=place[-8:], time="t1").write(FolderStore(place))
     reader = RunReader(str(tmp_path), "r")
-    FolderStore(second).write(layout.FAILURE, json.dumps({"stage": "02_stage", "time": "t2"}).encode())
-    FolderStore(f"{tmp_path}/r").write(layout.FAILURE, b'{"task": "preflight"}')
-    assert reader.failures() == [{"task": "preflight"}, {"stage": "02_stage", "time": "t2"}]
+    again, other = Failure("m", stage="02_stage", time="t2"), Failure("m", task="preflight")
+    again.write(FolderStore(second))
+    other.write(FolderStore(f"{tmp_path}/r"))
+    assert reader.failures() == [other, again]

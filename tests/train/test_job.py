@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from curricle.launch.job import Job
 from curricle.launch.local import LocalLauncher
-from curricle.train.worker import Progress
+from curricle.train.events import Done, Epoch, Resumed, read_line
+from curricle.train.worker import ProgressPrinter
 from tests.train.toy import make_config, make_stage
 
 
@@ -25,19 +26,19 @@ def run(uri, processes, behaviour=""):
     )
     launcher, lines = LocalLauncher(), []
     outcome = launcher.wait(launcher.submit(job), lines.append)
-    return outcome, [json.loads(line.removeprefix("[0] ")) for line in lines if line.startswith("[0] {")], lines
+    return outcome, [read_line(line) for line in lines if line.startswith("[0] {")], lines
 
 
 def test_two_ranks_of_which_one_is_killed_go_on_from_the_last_save_to_the_same_weights(tmp_path):
     straight, uri = (make_stage(tmp_path / name, make_config(tmp_path / name, devices=2)) for name in "ab")
     outcome, events, lines = run(straight, 2)
     assert outcome.state == "succeeded", lines
-    assert events[-1]["event"] == "done" and [e["event"] for e in events].count("epoch") == 3
+    assert isinstance(events[-1], Done) and sum(isinstance(e, Epoch) for e in events) == 3
     outcome, _, lines = run(uri, 2, "kill@9")
     assert (outcome.reason, outcome.exit_code, outcome.where) == ("oom_killed", 137, "rank 1"), lines
     outcome, events, lines = run(uri, 2)
     assert outcome.state == "succeeded", lines
-    assert events[0] == {"event": "resumed", "epoch": 1, "step": 6}
+    assert events[0] == Resumed(epoch=1, step=6)
     a, b = (load_file(Path(place, "last.ckpt", "model.safetensors")) for place in (straight, uri))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -71,5 +72,5 @@ def test_a_line_of_progress_is_one_write_so_that_nobody_reads_half_of_it(monkeyp
 
     held: list[str] = []
     monkeypatch.setattr("sys.stdout", Written())
-    Progress(style)({"event": "resumed", "epoch": 1, "step": 6})
+    ProgressPrinter(style)(Resumed(epoch=1, step=6))
     assert len(held) == 1 and held[0].endswith("\n")

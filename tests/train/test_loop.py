@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.store import open_store
 from curricle.store.manifest import read_manifest
 from curricle.train import worker
+from curricle.train.events import Done, Epoch, Resumed, Saved, Step
 from curricle.train.loop import rate
 from tests.train.toy import Toy, make_config, make_stage
 
@@ -47,8 +49,10 @@ def test_a_stage_trains_and_leaves_best_last_and_manifest(tmp_path):
     manifest = read_manifest(open_store(f"{tmp_path}/store/sequential_01"), "01_stage")
     assert manifest.kind == "stage" and manifest.digest == "d1" and manifest.info["best"] == result.best
     assert manifest.lineage["data_digest"] == "x" and manifest.metrics == result.metrics
-    assert [e["event"] for e in events if e["event"] != "step"] == ["epoch", "saved"] * 3 + ["done"]
-    assert events[-1]["val_loss"] < next(e for e in events if e["event"] == "epoch")["val_loss"] or result.best
+    assert [type(e) for e in events if not isinstance(e, Step)] == [Epoch, Saved] * 3 + [Done]
+    epochs = [e for e in events if isinstance(e, Epoch)]
+    assert events[-1] == Done(best=result.best, epochs=3, steps=18, metrics=result.metrics)
+    assert result.metrics["val_loss"] == min(e.metrics["val_loss"] for e in epochs)
 
 
 @pytest.mark.parametrize(("scores", "best"), [((0.1, 0.3, 0.2), 2), ((-0.1, -0.2, -0.3), 1)])
@@ -75,7 +79,7 @@ def test_interrupted_and_resumed_is_bitwise_equal_to_uninterrupted(tmp_path, mon
     monkeypatch.delenv("TOY")
     events = []
     result = train(uri, events)
-    assert events[0] == {"event": "resumed", "epoch": (step - 1) // 6, "step": step}
+    assert events[0] == Resumed(epoch=(step - 1) // 6, step=step)
     assert same(weights(straight), weights(uri)) and Path(straight, result.best).is_dir()
 
 
@@ -94,7 +98,7 @@ def test_a_crash_loses_only_the_steps_since_the_last_save(tmp_path):
         train(uri, build=Crashing)
     events = []
     train(uri, events)
-    assert events[0]["step"] == 10
+    assert events[0].step == 10
     assert same(weights(straight), weights(uri))
 
 
@@ -156,3 +160,35 @@ def test_main_records_why_it_failed(tmp_path, monkeypatch):
     assert worker.main(["--stage-uri", uri], build=Toy, schema=StageConfig) == 2
     record = json.loads(Path(uri, "failure.json").read_text())
     assert record["exit_code"] == 2 and "not finite" in record["message"] and record["where"] == "rank 0"
+
+
+def test_a_place_that_describes_other_work_than_the_argv_is_refused_and_left_alone(tmp_path, capsys):
+    uri = make_stage(tmp_path)
+    arguments = ["--stage-uri", uri, "--digest", "d2"]
+    assert worker.main(arguments, build=Toy, schema=StageConfig) == 2
+    said = capsys.readouterr().err
+    assert "digest is d1, this job's is d2" in said and len(said.splitlines()) == 1
+    assert sorted(p.name for p in Path(uri).iterdir()) == ["stage.json"]
+
+
+def test_a_complete_model_of_other_work_is_neither_overwritten_nor_given_a_failure(tmp_path, capsys):
+    uri = make_stage(tmp_path)
+    train(uri)
+    before = sorted(p.name for p in Path(uri).iterdir())
+    make_stage(tmp_path, digest="d2")
+    assert worker.main(["--stage-uri", uri, "--digest", "d2"], build=Toy, schema=StageConfig) == 2
+    assert "its digest is d1, this stage's is d2" in capsys.readouterr().err
+    assert sorted(p.name for p in Path(uri).iterdir()) == before
+    assert read_manifest(open_store(uri), "").digest == "d1"
+
+
+def test_early_stopping_counts_the_epochs_that_gain_too_little(tmp_path):
+    class Level(Toy):
+        def validate(self):
+            self.looks = getattr(self, "looks", 0) + 1
+            return {"val_loss": 1.0 - 0.001 * self.looks}
+
+    config = make_config(tmp_path, max_epochs=9)
+    stopping = replace(config.training.early_stopping, enabled=True, patience=2, min_delta=0.01)
+    config = replace(config, training=replace(config.training, early_stopping=stopping))
+    assert train(make_stage(tmp_path, config), build=Level).epochs == 3

@@ -8,6 +8,7 @@ import pytest
 from curricle.config.schema import StageConfig, TrackingConfig
 from curricle.errors import Interrupted
 from curricle.train import worker
+from curricle.train.events import Warned
 from curricle.train.tracking import Tracker
 from tests.train.toy import Toy, make_config, make_stage
 
@@ -42,7 +43,7 @@ def test_curves_params_and_tags_reach_both_and_a_resumed_stage_goes_on_in_the_sa
         train(uri, events.append)
     monkeypatch.delenv("TOY")
     result = train(uri, events.append)
-    assert not [e for e in events if e["event"] == "warning"]
+    assert not [e for e in events if isinstance(e, Warned)]
     found = curves(tmp_path / "outputs" / "sequential_01" / "01_stage")
     assert [step for step, _ in found["train/loss"]] == list(range(1, 19))
     assert found["train/global_batch/rows"][0] == (1, 8.0)
@@ -61,7 +62,7 @@ def test_a_backend_that_fails_is_one_warning_and_training_goes_on(tmp_path):
     (tmp_path / "outputs").write_text("a file where TensorBoard wants a folder")
     uri, events = tracked(tmp_path, mlflow_uri="nonsense://nowhere"), []
     assert train(uri, events.append).epochs == 3
-    messages = [e["message"] for e in events if e["event"] == "warning"]
+    messages = [e.message for e in events if isinstance(e, Warned)]
     assert len(messages) == 2 and "TensorBoard is left out" in messages[0] and "MLflow is left out" in messages[1]
 
 

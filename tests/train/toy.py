@@ -18,9 +18,9 @@ from curricle.config.schema import (
     TrainingConfig,
 )
 from curricle.store import open_store
-from curricle.store.manifest import publish
+from curricle.store.manifest import publish, read_manifest
+from curricle.train.spec import StageSpec
 from curricle.train.task import StageContext
-from curricle.train.worker import StageSpec
 
 ROWS = 48
 
@@ -95,14 +95,19 @@ def make_config(folder: Path, **trainer) -> StageConfig:
     )
 
 
+def make_data(folder: Path) -> str:
+    """Publish the data of a stage, which are none, where they are not there yet; their URI."""
+    data, store = folder / "data", open_store(str(folder / "store"))
+    if read_manifest(store, "data/toy-1") is None:
+        data.mkdir(parents=True, exist_ok=True)
+        (data / "rows.txt").write_text("none")
+        publish(store, "data/toy-1", data, kind="dataset", digest="x", metrics={}, lineage={}, info={})
+    return f"{folder}/store/data/toy-1"
+
+
 def make_stage(folder: Path, config: StageConfig | None = None, *, digest: str = "d1", stage: str = "01_stage") -> str:
     """Write `stage.json` and its data; the stage's URI."""
     config = config or make_config(folder)
-    data = folder / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    (data / "rows.txt").write_text("none")
-    store = open_store(str(folder / "store"))
-    publish(store, "data/toy-1", data, kind="dataset", digest="x", metrics={}, lineage={}, info={})
     spec = StageSpec(
         run_id="sequential_01",
         stage=stage,
@@ -110,8 +115,10 @@ def make_stage(folder: Path, config: StageConfig | None = None, *, digest: str =
         family="toy",
         config=to_tree(config),
         start="scratch",
-        data_uri=f"{folder}/store/data/toy-1",
+        data_uri=make_data(folder),
         data_digest="x",
     )
-    store.write(f"sequential_01/{stage}/stage.json", spec.to_json().encode())
+    open_store(str(folder / "store")).write(
+        f"sequential_01/{stage}/stage.json", spec.to_json(f"{folder}/store/sequential_01/{stage}").encode()
+    )
     return f"{folder}/store/sequential_01/{stage}"

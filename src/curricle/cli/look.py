@@ -17,6 +17,7 @@ from rich.table import Table
 from curricle.config.load import COMMAND_LINE, DEFAULT, leaves
 from curricle.plan import ChainPlan
 from curricle.registry import family
+from curricle.train.events import Epoch, Event, Log, Resumed, StageDone, StageStarted, Step, Warned, figures, sentence
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 HYPERPARAMETERS = ("training.", "data_loader.", "model.")
@@ -102,7 +103,6 @@ class Progress:
             disable=not console.is_terminal,
         )
         self.bar: TaskID | None = None
-        self.stage = ""
         self.columns: tuple[str, ...] = ()
         """Metrics of an epoch that are shown: the family's."""
         self.started = 0.0
@@ -116,50 +116,50 @@ class Progress:
     ) -> None:
         self.bars.stop()
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        handler = getattr(self, f"on_{event['event']}", None)
-        if handler:
-            handler(event)
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StageStarted():
+                self._begin(event)
+            case Resumed():
+                self.say(f"  {sentence(event)}")
+            case Warned(message):
+                self.say(f"  [yellow]warning:[/] {escape(message)}")
+            case Step():
+                self._advance(event)
+            case Epoch():
+                self._show_epoch(event)
+            case StageDone():
+                self._end(event)
+            case Log(line) if line.strip():
+                console.print(f"  {line}", markup=False, highlight=False, style="dim")
 
-    def on_stage(self, event: dict[str, Any]) -> None:
-        self.stage, self.started = event["name"], time.monotonic()
-        self.columns = family(event["family"]).columns
+    def _begin(self, event: StageStarted) -> None:
+        self.started = time.monotonic()
+        self.columns = family(event.family).columns
         self.bar = None
-        self.say(f"[{STYLE[event['start']]}]{event['start']:<9}[/] [bold]{event['name']}[/]  {event['reason']}")
-        if event["start"] not in ("reuse", "skip"):
-            self.bar = self.bars.add_task(event["name"], total=None, note="starting")
+        self.say(f"[{STYLE[event.start]}]{event.start:<9}[/] [bold]{escape(event.name)}[/]  {escape(event.reason)}")
+        if event.start not in ("reuse", "skip"):
+            self.bar = self.bars.add_task(event.name, total=None, note="starting")
 
-    def on_resumed(self, event: dict[str, Any]) -> None:
-        self.say(f"  resumed at epoch {event.get('epoch')}, step {event.get('step')}")
-
-    def on_warning(self, event: dict[str, Any]) -> None:
-        self.say(f"  [yellow]warning:[/] {escape(event['message'])}")
-
-    def on_step(self, event: dict[str, Any]) -> None:
+    def _advance(self, event: Step) -> None:
         if self.bar is not None:
             self.bars.update(
                 self.bar,
-                completed=event["step"],
-                total=event["steps"],
-                note=f"epoch {event['epoch']}  loss {event['loss']:.4f}",
+                completed=event.step,
+                total=event.steps,
+                note=f"epoch {event.epoch}  loss {event.loss:.4f}",
             )
 
-    def on_epoch(self, event: dict[str, Any]) -> None:
-        known = [key for key in self.columns if key in event] or [
-            key for key, value in event.items() if isinstance(value, float)
-        ][:5]
-        mark = " *" if event.get("best") else ""
-        self.say(f"  epoch {event['epoch']:>2}  " + "  ".join(f"{key} {event[key]:.4f}" for key in known) + mark)
+    def _show_epoch(self, event: Epoch) -> None:
+        names = [name for name in self.columns if name in event.metrics] or list(event.metrics)[:5]
+        shown = figures({name: event.metrics[name] for name in names})
+        self.say(f"  epoch {event.epoch:>2}  {escape(shown)}{' *' if event.best else ''}")
 
-    def on_stage_done(self, event: dict[str, Any]) -> None:
+    def _end(self, event: StageDone) -> None:
         if self.bar is not None:
             self.bars.remove_task(self.bar)
             self.bar = None
-            self.say(f"  complete in {time.monotonic() - self.started:.0f} s → {event['uri']}")
-
-    def on_log(self, event: dict[str, Any]) -> None:
-        if event["line"].strip():
-            console.print(f"  {event['line']}", markup=False, highlight=False, style="dim")
+            self.say(f"  complete in {time.monotonic() - self.started:.0f} s → {escape(event.uri)}")
 
     def say(self, text: str) -> None:
         """One lasting line above the bars."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from curricle.config.chain import ChainSource, adhoc_chain, load_chain, load_stage
 from curricle.config.load import from_tree
@@ -22,9 +21,7 @@ from curricle.steps.train import StageOutcome, reuse_stage, train_stage
 from curricle.store import Store, join_uri, layout, open_store, references
 from curricle.store.manifest import read_manifest
 from curricle.store.runs import stages as begun_stages
-
-Listener = Callable[[dict[str, Any]], None]
-"""Gets every event of a run: ``{"event": "stage" | "step" | "epoch" | "log" | ...}``."""
+from curricle.train.events import Listener, StageDone, StageStarted
 
 
 @dataclass(frozen=True)
@@ -119,17 +116,16 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
     parent_uri = ""
     for index, stage in enumerate(plan.stages):
         listen(
-            {
-                "event": "stage",
-                "index": index,
-                "stages": len(plan.stages),
-                "name": stage.name,
-                "family": stage.family,
-                "start": stage.start,
-                "reason": stage.reason,
-                "uri": stage.uri,
-                "epochs": stage.config["training"]["trainer"]["max_epochs"],
-            }
+            StageStarted(
+                index=index,
+                stages=len(plan.stages),
+                name=stage.name,
+                family=stage.family,
+                start=stage.start,
+                reason=stage.reason,
+                uri=stage.uri,
+                epochs=stage.config["training"]["trainer"]["max_epochs"],
+            )
         )
         if stage.start in ("reuse", "skip"):
             outcome = reuse_stage(plan, index, parent_uri)
@@ -138,16 +134,7 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
             outcome = train_stage(plan, index, parent_uri, launcher, listen)
         parent_uri = outcome.uri
         outcomes.append(outcome)
-        listen(
-            {
-                "event": "stage_done",
-                "index": index,
-                "name": stage.name,
-                "start": stage.start,
-                "metrics": outcome.metrics,
-                "uri": outcome.uri,
-            }
-        )
+        listen(StageDone(index=index, name=stage.name, start=stage.start, uri=outcome.uri, metrics=outcome.metrics))
     finish_run(plan, "SUCCEEDED", {})
     return outcomes
 

@@ -24,7 +24,7 @@ from curricle.errors import CheckpointError
 from curricle.launch.job import Launcher
 from curricle.plan import ChainPlan, StageInput, plan_chain, stage_digest
 from curricle.registry import family
-from curricle.steps.chain import Listener, holdings, run_chain
+from curricle.steps.chain import holdings, run_chain
 from curricle.steps.evaluate import measure_change
 from curricle.steps.final import BEST_CACHE, final_folder, read_cache, select_run, write_final
 from curricle.steps.gate import Scores, Verdict, judge_scores
@@ -33,6 +33,7 @@ from curricle.steps.promote import promote
 from curricle.steps.start import Start, asked_of, find_start
 from curricle.store import open_store, split_uri
 from curricle.store.manifest import fetch
+from curricle.train.events import Listener
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
 
 from curricle.errors import ConfigError, StoreError
 from curricle.plan import ChainPlan
 from curricle.store import join_uri, layout, open_store
-from curricle.train.worker import sentence
+from curricle.store.failure import Failure
+from curricle.train.events import Event, Step, sentence
 
 KEPT = 400
 """Lines that the object holds at most."""
@@ -45,14 +45,14 @@ class LogRelay:
         self._ended.set()
         self._thread.join(self._every)
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Take an event; of the steps between two writes only the last is kept."""
-        step = event["event"] == "step"
+        step = isinstance(event, Step)
         with self._lock:
             if step and self._step and self._count > self._written:
                 self._lines[-1] = sentence(event)
             else:
-                self._lines.append(event["line"] if event["event"] == "log" else sentence(event))
+                self._lines.append(sentence(event))
                 self._count += 1
             self._step = step
 
@@ -87,30 +87,30 @@ class RunReader:
         self._read: dict[str, tuple[str, int]] = {}
         for _ in self.lines():
             pass
-        self._old = dict(self._records())
+        self._old = dict(self._failures())
 
     def lines(self) -> Iterator[str]:
         """The lines since the last call, each led by its stage's name."""
         for name, uri in self._stages():
-            found = json.loads(open_store(uri).read(layout.LOG) or b"{}")
-            if not found:
+            log = json.loads(open_store(uri).read(layout.LOG) or b"{}")
+            if not log:
                 continue
             writer, number = self._read.get(uri, ("", 0))
-            number = number if writer == found["writer"] else 0
-            if number < found["first"]:
-                yield f"{name}: ({found['first'] - number} lines left out)"
-                number = found["first"]
-            yield from (f"{name}: {line}" for line in found["lines"][number - found["first"] :])
-            self._read[uri] = found["writer"], found["first"] + len(found["lines"])
+            number = number if writer == log["writer"] else 0
+            if number < log["first"]:
+                yield f"{name}: ({log['first'] - number} lines left out)"
+                number = log["first"]
+            yield from (f"{name}: {line}" for line in log["lines"][number - log["first"] :])
+            self._read[uri] = log["writer"], log["first"] + len(log["lines"])
 
-    def failures(self) -> list[dict[str, Any]]:
-        """The failure records that this run wrote: a stage's has `stage` and `cause`, that of another task of the pipeline has `task`."""
-        return [json.loads(record) for uri, record in self._records() if self._old.get(uri) != record]
+    def failures(self) -> list[Failure]:
+        """Why this run failed: the records of its stages, and of the pipeline's other tasks."""
+        return [failure for uri, failure in self._failures() if self._old.get(uri) != failure]
 
-    def _records(self) -> Iterator[tuple[str, bytes]]:
+    def _failures(self) -> Iterator[tuple[str, Failure]]:
         for store in (self._run, *(open_store(uri) for _, uri in self._stages())):
-            if record := store.read(layout.FAILURE):
-                yield store.uri, record
+            if failure := Failure.read(store):
+                yield store.uri, failure
 
     def _stages(self) -> list[tuple[str, str]]:
         """Name and place of each stage that the run trains; none before it is planned."""

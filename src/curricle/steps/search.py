@@ -11,11 +11,12 @@ from curricle.errors import CheckpointError, JobError
 from curricle.launch.job import Launcher
 from curricle.plan import StageInput, plan_chain, stage_digest
 from curricle.registry import family
-from curricle.steps.chain import Listener, holdings, run_chain
+from curricle.steps.chain import holdings, run_chain
 from curricle.steps.experiment import start_of, tracking_names
 from curricle.steps.final import write_best
 from curricle.steps.prepare import data_place
 from curricle.store import layout, open_store
+from curricle.train.events import Epoch, Event, Listener
 
 
 def search_experiment(
@@ -65,10 +66,10 @@ def search_experiment(
             run_id=f"{layout.SEARCH}{name}",
         )
 
-        def listen_and_prune(event: dict[str, Any]) -> None:
+        def listen_and_prune(event: Event) -> None:
             listen(event)
-            if event["event"] == "epoch" and search.objective.metric in event:
-                trial.report(event[search.objective.metric], event["epoch"])
+            if isinstance(event, Epoch) and search.objective.metric in event.metrics:
+                trial.report(event.metrics[search.objective.metric], event.epoch)
                 if trial.should_prune():
                     raise optuna.TrialPruned
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from curricle.errors import StoreError
 from curricle.store import layout, open_store
+from curricle.store.failure import Failure
 from curricle.store.manifest import read_manifest
 from curricle.store.runs import stages as begun_stages
 
@@ -52,8 +53,7 @@ def _stages(store_uri: str, run: str) -> list[dict[str, Any]]:
         if manifest:
             best = ", ".join(f"{key} {value:.4f}" for key, value in sorted(manifest.metrics.items())[:6])
             row |= {"state": "complete", "created": manifest.created, "detail": best}
-        elif layout.FAILURE in files:
-            failure = json.loads(store.read(f"{prefix}/{layout.FAILURE}") or b"{}")
-            row |= {"state": "failed", "detail": f"{failure.get('cause')}: {failure.get('message')}"}
+        elif failure := Failure.read(store, prefix) if layout.FAILURE in files else None:
+            row |= {"state": "failed", "detail": failure.why}
         rows.append(row)
     return rows

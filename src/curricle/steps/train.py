@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.launch.job import RUN, Job, Launcher
 from curricle.launch.retry import run_with_retries
 from curricle.plan import ChainPlan, StagePlan
+from curricle.steps.claim import Claim, Held
 from curricle.steps.source import best_checkpoint
 from curricle.store import Store, join_uri, layout, open_store, references, split_uri
+from curricle.store.failure import Failure
 from curricle.store.manifest import Manifest, read_manifest, retire
-from curricle.train.worker import StageSpec
+from curricle.train.events import Listener, Log, read_line
+from curricle.train.spec import StageSpec
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,8 @@ class StageOutcome:
     lineage: dict[str, str]
 
 
-def train_stage(
-    plan: ChainPlan, index: int, parent_uri: str, launcher: Launcher, listen: Callable[[dict[str, Any]], None]
-) -> StageOutcome:
-    """Train one stage as a job of the launcher.
+def train_stage(plan: ChainPlan, index: int, parent_uri: str, launcher: Launcher, listen: Listener) -> StageOutcome:
+    """Train one stage as a job of the launcher. Where another process trains the same, wait and take what it made.
 
     Args:
         plan: the chain's plan.
@@ -44,58 +41,98 @@ def train_stage(
 
     Raises:
         CheckpointError: the parent is not complete or not what was planned.
-        JobError: the job failed; `Interrupted` when it was stopped and can be resumed.
+        JobError: the job failed, or the place holds other work than was planned; `Held` when another process does other work there;
+            `Interrupted` when it was stopped and can be resumed.
     """
     stage = plan.stages[index]
     store = open_store(stage.uri)
-    done = read_manifest(store, "")
-    if done and done.digest == stage.digest and plan.resume:
+    if plan.resume and (done := _complete(store, stage)):
         return _outcome(stage, done)
-    if not plan.resume:
-        parent, key = split_uri(stage.uri)
-        retire(open_store(parent), key)
-    store.delete(layout.FAILURE)
-    store.write(layout.STAGE, _spec(plan, stage, parent_uri).to_json().encode())
-    job = job_of(plan, stage)
-    saved = [_saved(store)]
+    with Claim(store, stage.digest, lambda line: listen(Log(line))) as claim:
+        done = _complete(store, stage)
+        if done and (plan.resume or claim.waited):
+            return _outcome(stage, done)
+        _require_own_place(store, stage)
+        if not plan.resume:
+            parent, key = split_uri(stage.uri)
+            retire(open_store(parent), key)
+            claim.renew()
+        store.delete(layout.FAILURE)
+        store.write(layout.STAGE, _spec(plan, stage, parent_uri).to_json(stage.uri).encode())
+        _run_job(plan, stage, store, launcher, listen, claim)
+        done = _complete(store, stage)
+    if done is None:
+        raise JobError(
+            f"stage {stage.name}: the job succeeded but left no {layout.MANIFEST} at {stage.uri}", reason="lost"
+        )
+    return _outcome(stage, done)
+
+
+def _run_job(
+    plan: ChainPlan, stage: StagePlan, store: Store, launcher: Launcher, listen: Listener, claim: Claim
+) -> None:
+    """Run the stage's job to its end, and record why where it fails."""
+    states = [_saved(store)]
 
     def advanced() -> bool:
-        saved.append(_saved(store))
-        return saved[-1] != saved[-2]
+        states.append(_saved(store))
+        return states[-1] != states[-2]
+
+    def hear(line: str) -> None:
+        claim.confirm()
+        listen(read_line(line))
+
+    def record(cause: str, message: str, exit_code: int, where: str) -> None:
+        if layout.read_stage_digest(store.read(layout.STAGE)) == stage.digest and read_manifest(store, "") is None:
+            Failure(message, exit_code, cause, run_id=plan.run_id, stage=stage.name, where=where).write(store)
 
     try:
         outcome = run_with_retries(
-            launcher,
-            job,
-            max_attempts=launcher.max_attempts,
-            advanced=advanced,
-            on_log=lambda line: listen(parse_line(line)),
+            launcher, job_of(plan, stage), max_attempts=launcher.max_attempts, advanced=advanced, on_log=hear
         )
-    except Interrupted:
+    except (Interrupted, Held):
         raise
     except JobError as error:
-        _record(store, plan, stage, cause=error.reason, message=str(error), exit_code=error.exit_code, where="launcher")
+        record(error.reason, str(error), error.exit_code, "launcher")
         raise
     if outcome.state == "cancelled" or outcome.exit_code in (130, 143):
         raise Interrupted(f"stage {stage.name} was stopped; its state is saved, the same command goes on from there")
     if outcome.state == "failed":
-        message = f"stage {stage.name} failed ({outcome.reason}, exit code {outcome.exit_code}): {outcome.message}"
-        _record(
-            store,
-            plan,
-            stage,
-            cause=outcome.reason,
-            message=outcome.message,
-            exit_code=outcome.exit_code,
-            where=outcome.where,
-        )
-        raise JobError(message, reason=outcome.reason, exit_code=2 if outcome.exit_code == 2 else 1)
-    manifest = read_manifest(store, "")
-    if manifest is None:
+        record(outcome.reason, outcome.message, outcome.exit_code, outcome.where)
         raise JobError(
-            f"stage {stage.name}: the job succeeded but left no {layout.MANIFEST} at {stage.uri}", reason="lost"
+            f"stage {stage.name} failed ({outcome.reason}, exit code {outcome.exit_code}): {outcome.message}",
+            reason=outcome.reason,
+            exit_code=2 if outcome.exit_code == 2 else 1,
         )
-    return _outcome(stage, manifest)
+
+
+def _complete(store: Store, stage: StagePlan) -> Manifest | None:
+    """The manifest of the finished stage, None where it is not finished.
+
+    Raises:
+        JobError: a model of other work is there.
+    """
+    manifest = read_manifest(store, "")
+    if manifest is not None and manifest.digest != stage.digest:
+        raise _other_work(stage, "the complete model", manifest.digest)
+    return manifest
+
+
+def _require_own_place(store: Store, stage: StagePlan) -> None:
+    """Raise `JobError` where other work was begun at the stage's place since the plan was made."""
+    begun = store.read(layout.STAGE)
+    digest = layout.read_stage_digest(begun) if begun else ""
+    if digest not in ("", stage.digest):
+        raise _other_work(stage, "the beginning", digest)
+
+
+def _other_work(stage: StagePlan, what: str, digest: str) -> JobError:
+    return JobError(
+        f"stage {stage.name}: {stage.uri} holds {what} of other work: its digest is {digest}, {stage.digest} was planned "
+        "(another configuration, data or parent). Plan again: the same command finds another place",
+        reason="refused",
+        exit_code=2,
+    )
 
 
 def job_of(plan: ChainPlan, stage: StagePlan) -> Job:
@@ -118,17 +155,6 @@ def _saved(store: Store) -> str:
     return f"{manifest.digest} {manifest.created}" if manifest else ""
 
 
-def _record(store: Store, plan: ChainPlan, stage: StagePlan, **failure: Any) -> None:
-    """Write why a stage failed to its place in the store: Kubeflow keeps no reason."""
-    record = {
-        "stage": stage.name,
-        "run_id": plan.run_id,
-        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        **failure,
-    }
-    store.write(layout.FAILURE, json.dumps(record, indent=1, sort_keys=True).encode())
-
-
 def reuse_stage(plan: ChainPlan, index: int, parent_uri: str) -> StageOutcome:
     """Return a stage that is already complete, or, for a stage that was not selected, the stage before it.
 
@@ -147,17 +173,6 @@ def reuse_stage(plan: ChainPlan, index: int, parent_uri: str) -> StageOutcome:
             f"stage {stage.name} was to be taken from {uri}, but that is not complete (any more); plan again"
         )
     return _outcome(dataclasses.replace(stage, uri=uri), manifest)
-
-
-def parse_line(line: str) -> dict[str, Any]:
-    """A job's log line as an event: a progress record, or ``{"event": "log", "line": ...}``."""
-    start = line.find('{"event"')
-    if start >= 0:
-        try:
-            return json.loads(line[start:])
-        except ValueError:
-            pass
-    return {"event": "log", "line": line.rstrip("\n")}
 
 
 def _spec(plan: ChainPlan, stage: StagePlan, parent_uri: str) -> StageSpec:

@@ -14,12 +14,14 @@
       manifest.json                   the stage is complete: digest, metrics, lineage, which checkpoint is best
       failure.json                    why the last attempt failed, if it did
       log.json                        the newest log lines, where a pipeline trains the stage
+      claim.json                      who trains the stage at present, rewritten every few seconds (`steps.claim`)
       heartbeat                       rewritten while a launcher waits for the stage's job on a cluster
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import NamedTuple
 
@@ -28,6 +30,7 @@ STAGE = "stage.json"
 PLAN = "plan.json"
 FAILURE = "failure.json"
 HEARTBEAT = "heartbeat"
+CLAIM = "claim.json"
 LOG = "log.json"
 LAST = "last.ckpt"
 DATA = "data"
@@ -67,6 +70,8 @@ def run_id(stages: list[str]) -> str:
 
 def store_of(place: str) -> str:
     """The store that a stage's place or a checkpoint lies in, by the layout alone: two segments up from a stage, three from a checkpoint."""
+    if "://" not in place:
+        place = os.path.abspath(place)
     parts = place.rstrip("/").split("/")
     depth = 3 if parts[-1].endswith(".ckpt") or PUBLISHED in parts[-3:-2] else 2
     return "/".join(parts[:-depth])

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from curricle.errors import CheckpointError
-from curricle.store import Store, join_uri, layout, open_store, split_uri
+from curricle.store import Store, join_uri, layout, open_store, references, split_uri
 from curricle.store.manifest import Manifest, publish, read_manifest, retire
 from curricle.train.task import TrainingTask
 
@@ -56,12 +56,15 @@ class State:
 
 def newest(store: Store, prefix: str) -> tuple[str, Manifest] | None:
     """The newest complete state under a stage's place, as (its key, its manifest); None when there is none."""
-    found = []
+    states = []
     for slot in (layout.LAST, SPARE):
         key = f"{prefix}/{slot}"
         if (manifest := read_manifest(store, key)) is not None:
-            found.append((int(manifest.info["step"]), int(manifest.info["epoch"]), key, manifest))
-    return max(found, key=lambda f: f[:2])[2:] if found else None
+            states.append((int(manifest.info["step"]), int(manifest.info["epoch"]), key, manifest))
+    if not states:
+        return None
+    _, _, key, manifest = max(states, key=lambda state: state[:2])
+    return key, manifest
 
 
 def load_state(folder: Path) -> State:
@@ -97,14 +100,14 @@ class Checkpoints:
         scratch_dir: Path,
     ):
         base, self.prefix = split_uri(stage_uri)
-        self.store, self.stage_uri, self.stage = open_store(base), stage_uri, stage
-        self._digest, self._config, self._lineage, self._info, self._scratch = (
-            digest,
-            config_text,
-            lineage,
-            info,
-            scratch_dir,
-        )
+        self.store = open_store(base)
+        self.stage_uri = stage_uri
+        self.stage = stage
+        self._digest = digest
+        self._config = config_text
+        self._lineage = lineage
+        self._info = info
+        self._scratch = scratch_dir
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._running: Future | None = None
         self._slot = ""
@@ -115,10 +118,10 @@ class Checkpoints:
         Raises:
             CheckpointError: there is a state, but of other work (its digest differs).
         """
-        found = newest(self.store, self.prefix)
-        if not found:
+        state = newest(self.store, self.prefix)
+        if state is None:
             return None
-        key, manifest = found
+        key, manifest = state
         if manifest.digest != self._digest:
             raise CheckpointError(
                 f"{self.stage_uri} holds the state of other work: its digest is {manifest.digest}, this stage's is {self._digest} "
@@ -169,7 +172,7 @@ class Checkpoints:
             kind="checkpoint",
             digest=self._digest,
             metrics=metrics,
-            lineage=self._lineage,
+            lineage=self._references(join_uri(self.stage_uri, name)),
             info=info,
         )
 
@@ -205,9 +208,17 @@ class Checkpoints:
             kind="stage",
             digest=self._digest,
             metrics=metrics,
-            lineage=self._lineage,
+            lineage=self._references(self.stage_uri),
             info={**self._info, **info},
         )
+
+    def _references(self, place: str) -> dict[str, str | None]:
+        """The lineage as an artifact at `place` names it: relative within the store."""
+        store_uri = layout.store_of(self.stage_uri)
+        return {
+            name: references.refer(value, place, store_uri) if value and name.endswith("_uri") else value
+            for name, value in self._lineage.items()
+        }
 
     def close(self) -> None:
         """End the upload thread after the upload under way."""

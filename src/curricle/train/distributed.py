@@ -84,7 +84,7 @@ class Ranks:
 def init_ranks(accelerator: str = "auto", timeout: timedelta = TIMEOUT) -> Ranks:
     """Join the job that torchrun's environment describes (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_*), or be the only rank.
 
-    The first collective runs here, so that ranks that cannot reach each other are found now and not hours later.
+    The first collective runs here, so that ranks that cannot reach each other fail now and not hours later.
 
     Raises:
         ConfigError: `accelerator` is ``gpu`` and this rank has none.

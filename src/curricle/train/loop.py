@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,16 +22,16 @@ from curricle.errors import ConfigError, Interrupted, JobError
 from curricle.store import layout
 from curricle.train.checkpoint import Checkpoints, State, load_state, load_weights
 from curricle.train.distributed import Ranks, reduce_gradients
+from curricle.train.events import Done, Epoch, Listener, Resumed, Saved, Step
 from curricle.train.memory import give_back
 from curricle.train.precision import Precision, resolve_precision
 from curricle.train.task import SCORE, TrainingTask
 
 GIVE_BACK = 25
 """Steps between two calls of `give_back`."""
-Report = Callable[[dict[str, Any]], None]
 
 
-class Tracker(Protocol):
+class Curves(Protocol):
     """Where curves go. Never blocks, never raises."""
 
     key: str
@@ -41,8 +41,8 @@ class Tracker(Protocol):
 
 
 @dataclass(frozen=True)
-class StageResult:
-    """What became of a stage."""
+class TrainedStage:
+    """What the loop made of a stage."""
 
     metrics: dict[str, float]
     """Validation metrics of the best checkpoint."""
@@ -71,22 +71,22 @@ def run_stage(
     checkpoints: Checkpoints,
     ranks: Ranks,
     *,
-    tracker: Tracker,
-    report: Report,
+    tracker: Curves,
+    report: Listener,
     resume_dir: Path | None = None,
-    info: dict[str, Any] | None = None,
-) -> StageResult:
+) -> TrainedStage:
     """Train one stage to its end and publish it.
 
     Args:
+        tracker: gets the curves.
+        report: gets the events.
         resume_dir: a local copy of the stage's newest state; given, the stage goes on from there, weights included.
-        info: further facts for the stage's manifest.
 
     Raises:
         Interrupted: some rank was asked to stop; the state is saved and uploaded.
         JobError: a loss is not finite (named with step and terms; nothing of that step is saved).
     """
-    return _Stage(task, config, checkpoints, ranks, tracker, report).run(resume_dir, info or {})
+    return _Stage(task, config, checkpoints, ranks, tracker, report).run(resume_dir)
 
 
 class _Stage:
@@ -96,17 +96,15 @@ class _Stage:
         config: StageConfig,
         checkpoints: Checkpoints,
         ranks: Ranks,
-        tracker: Tracker,
-        report: Report,
+        tracker: Curves,
+        report: Listener,
     ):
-        self.task, self.config, self.checkpoints, self.ranks, self.tracker, self.report = (
-            task,
-            config,
-            checkpoints,
-            ranks,
-            tracker,
-            report,
-        )
+        self.task = task
+        self.config = config
+        self.checkpoints = checkpoints
+        self.ranks = ranks
+        self.tracker = tracker
+        self.report = report
         self.trainer = config.training.trainer
         self.precision: Precision = resolve_precision(self.trainer.precision, ranks.device)
         self.scaler = self.precision.scaler()
@@ -140,7 +138,7 @@ class _Stage:
             fused=True,
         )
 
-    def run(self, resume_dir: Path | None, info: dict[str, Any]) -> StageResult:
+    def run(self, resume_dir: Path | None) -> TrainedStage:
         if resume_dir is not None:
             self._resume(resume_dir)
         else:
@@ -149,13 +147,10 @@ class _Stage:
             if not self.state.best_name:
                 self._end_epoch()
         else:
-            stopping = self.config.training.early_stopping
-            while self.state.epoch < self.trainer.max_epochs and not (
-                stopping.enabled and self.state.stale >= max(1, stopping.patience)
-            ):
+            while self.state.epoch < self.trainer.max_epochs and not self._stops_early():
                 self._epoch()
         state = self.state
-        result = StageResult(state.best_metrics, state.best_name, state.epoch, state.step)
+        result = TrainedStage(state.best_metrics, state.best_name, state.epoch, state.step)
         if self.ranks.rank == 0:
             facts = {
                 "best": state.best_name,
@@ -165,12 +160,14 @@ class _Stage:
                 "precision": self.precision.name,
                 "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
             }
-            self.checkpoints.finish(self.task, state, state.best_metrics, {**facts, **info})
+            self.checkpoints.finish(self.task, state, state.best_metrics, facts)
         self.ranks.barrier()
-        self.report(
-            {"event": "done", "best": result.best, "epochs": result.epochs, "steps": result.steps, **result.metrics}
-        )
+        self.report(Done(best=result.best, epochs=result.epochs, steps=result.steps, metrics=result.metrics))
         return result
+
+    def _stops_early(self) -> bool:
+        stopping = self.config.training.early_stopping
+        return stopping.enabled and self.state.stale >= max(1, stopping.patience)
 
     def _resume(self, folder: Path) -> None:
         self.state = load_state(folder)
@@ -179,7 +176,7 @@ class _Stage:
             self.optimizer.load_state_dict(self.state.optimizer)
         if self.scaler.is_enabled() and self.state.scaler:
             self.scaler.load_state_dict(self.state.scaler)
-        self.report({"event": "resumed", "epoch": self.state.epoch, "step": self.state.step})
+        self.report(Resumed(epoch=self.state.epoch, step=self.state.step))
 
     def _epoch(self) -> None:
         state, accumulate = self.state, self.trainer.accumulate_grad_batches
@@ -249,15 +246,7 @@ class _Stage:
 
     def _log_step(self, terms: dict[str, float], steps: int) -> None:
         state = self.state
-        self.report(
-            {
-                "event": "step",
-                "epoch": state.epoch + 1,
-                "step": state.step_in_epoch,
-                "steps": steps,
-                "loss": terms["loss"],
-            }
-        )
+        self.report(Step(epoch=state.epoch + 1, step=state.step_in_epoch, steps=steps, loss=terms["loss"]))
         if state.step == 1 or state.step % self.config.tracking.log_every_n_steps == 0:
             rates = {f"train/lr/{g['name']}": g["lr"] for g in self.optimizer.param_groups}
             self.tracker.log(
@@ -282,18 +271,17 @@ class _Stage:
                 f"the validation loss after epoch {state.epoch} (step {state.step}) is {loss}; this epoch is not saved",
                 exit_code=2,
             )
-        state.stop_loss, state.stale = (
-            (loss, 0) if loss < state.stop_loss - stopping.min_delta else (state.stop_loss, state.stale + 1)
-        )
+        if loss < state.stop_loss - stopping.min_delta:
+            state.stop_loss, state.stale = loss, 0
+        else:
+            state.stale += 1
         best = metrics.get(SCORE, -loss) > state.best_metrics.get(SCORE, -state.best_loss)
         if best:
             state.best_name = layout.checkpoint_name(self.checkpoints.stage, state.epoch, loss)
             state.best_loss, state.best_metrics = loss, metrics
         self.metrics = metrics
         self.tracker.log({**(means or {}), **metrics, "epoch": float(state.epoch)}, state.step)
-        self.report(
-            {"event": "epoch", "epoch": state.epoch, "step": state.step, "best": best, **(means or {}), **metrics}
-        )
+        self.report(Epoch(epoch=state.epoch, step=state.step, best=best, metrics={**(means or {}), **metrics}))
         self._save(best=best)
 
     def _save(self, best: bool = False) -> None:
@@ -302,14 +290,8 @@ class _Stage:
             state.optimizer = self.optimizer.state_dict() if self.optimizer is not None else {}
             state.scaler, state.tracking = self.scaler.state_dict(), self.tracker.key
             self.checkpoints.save(self.task, state, self.metrics, best=best)
-        self.report(
-            {
-                "event": "saved",
-                "name": state.best_name if best else layout.LAST,
-                "epoch": state.epoch,
-                "step": state.step,
-            }
-        )
+        name = state.best_name if best else layout.LAST
+        self.report(Saved(name=name, epoch=state.epoch, step=state.step))
 
     def _interrupt(self) -> None:
         """All ranks are here, after the same step: save, wait for the upload, go."""

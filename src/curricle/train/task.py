@@ -81,10 +81,3 @@ class TrainingTask(Protocol):
 
         A task whose `weights` are not those it trains (averages) writes the latter here, as `trained.safetensors`; resume takes them.
         """
-
-
-class Family(Protocol):
-    """A family's training side: a module with one function."""
-
-    def build(self, context: StageContext) -> TrainingTask:
-        """Make the task of one stage."""

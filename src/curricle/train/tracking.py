@@ -149,8 +149,8 @@ class _MLflow:
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         self._client = MlflowClient(uri)
-        found = self._client.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
+        there = self._client.get_experiment_by_name(experiment)
+        experiment_id = there.experiment_id if there else self._client.create_experiment(experiment)
         runs = self._client.search_runs([experiment_id], f"tags.`{_KEY}` = '{key}'") if resumed else []
         if runs:
             self._run_id = runs[0].info.run_id

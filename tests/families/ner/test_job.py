@@ -15,7 +15,7 @@ from curricle.launch.job import Job
 from curricle.launch.local import LocalLauncher
 from curricle.steps.prepare import data_digest, prepare_data
 from curricle.store import join_uri, open_store
-from curricle.train.worker import StageSpec
+from curricle.train.spec import StageSpec
 
 
 def dataset(folder: Path) -> Path:
@@ -67,7 +67,7 @@ def stage(tmp_path_factory) -> Path:
         data_uri=data_uri,
         data_digest=data_digest(data_uri),
     )
-    open_store(uri).write("stage.json", spec.to_json().encode())
+    open_store(uri).write("stage.json", spec.to_json(uri).encode())
     launcher, lines = LocalLauncher(), []
     outcome = launcher.wait(
         launcher.submit(Job("ner", ("-m", "curricle.train.worker", "--stage-uri", uri), 1, 2)), lines.append

@@ -1,0 +1,43 @@
+"""The training step with the toy family, as a process of its own: ``python -m tests.steps.toy_stage FOLDER DIGEST``."""
+
+import sys
+from pathlib import Path
+
+from curricle.config.load import to_tree
+from curricle.errors import CurricleError
+from curricle.launch.local import LocalLauncher
+from curricle.plan import ChainPlan, StagePlan
+from curricle.steps.train import train_stage
+from curricle.train.events import sentence
+from tests.train.toy import make_config, make_data
+
+
+def make_plan(folder: Path, digest: str, *, resume: bool = True) -> ChainPlan:
+    """A chain of one toy stage, always at the same place under `folder`."""
+    place = f"{folder}/store/r/01_stage"
+    stage = StagePlan(
+        name="01_stage",
+        start="scratch",
+        reason="first stage",
+        digest=digest,
+        uri=place,
+        parent_uri="",
+        parent_digest="",
+        data_uri=make_data(folder),
+        data_digest="x",
+        job_name="toy-job",
+        argv=("-m", "tests.train.toy_worker", "--stage-uri", place, "--digest", digest),
+        config=to_tree(make_config(folder)),
+        origins={},
+    )
+    return ChainPlan("toy", "r", f"{folder}/store", resume, (stage,))
+
+
+if __name__ == "__main__":
+    try:
+        plan = make_plan(Path(sys.argv[1]), sys.argv[2])
+        outcome = train_stage(plan, 0, "", LocalLauncher(), lambda event: print(sentence(event), flush=True))
+        print("DIGEST", outcome.manifest.digest)
+    except CurricleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -15,14 +15,14 @@ from curricle import environment
 from curricle.config.chain import load_chain, load_stage
 from curricle.errors import ConfigError
 from curricle.launch import LAUNCHERS, check_launcher, open_launcher
-from curricle.plan import ChainPlan, Source
+from curricle.planning import ChainPlan, Source
 from curricle.steps import chain as chains
 from curricle.steps import evaluate, gate, prepare, source, train
 from curricle.steps import preflight as checks
 from curricle.steps.promote import finish_run, promote
 from curricle.steps.relay import LogRelay
 from curricle.store import layout, open_store
-from curricle.train.events import Event, to_line
+from curricle.training.events import Event, to_line
 
 
 @dataclass(frozen=True)

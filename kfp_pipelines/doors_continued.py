@@ -14,7 +14,7 @@ from curricle import environment
 from curricle.config.experiment import Composed, Experiment, compose_backbone, load_experiment, words_of
 from curricle.errors import CheckpointError, ConfigError
 from curricle.launch import check_launcher
-from curricle.plan import Source, StageInput, plan_chain
+from curricle.planning import Source, StageInput, plan_chain
 from curricle.registry import family
 from curricle.steps.chain import holdings
 from curricle.steps.evaluate import measure_change, page

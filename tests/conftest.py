@@ -19,10 +19,10 @@ LONGEST = (
     "tests/chains/test_naics_chain.py",
     "tests/cli/test_experiment.py",
     "tests/launch/test_agent.py",
-    "tests/train/test_job.py",
+    "tests/training/test_job.py",
     "tests/families/naics/test_task.py",
     "tests/kfp_pipelines/test_submit.py",
-    "tests/train/test_distributed.py",
+    "tests/training/test_distributed.py",
     "tests/families/ner/test_job.py",
 )
 """Files that take half a minute or more, the longest first."""

@@ -10,11 +10,11 @@ from typing import Any
 from curricle.config.defaults import config_file
 from curricle.errors import ConfigError
 from curricle.launch import open_launcher
-from curricle.plan import ChainPlan
+from curricle.planning import ChainPlan
 from curricle.steps.chain import ChainRequest, judge_chain, make_plan, run_chain
 from curricle.steps.train import StageOutcome
 from curricle.steps.use import Model, open_model
-from curricle.train.events import Event, Listener
+from curricle.training.events import Event, Listener
 
 CONFIG = Path("config/config.yaml")
 

@@ -30,7 +30,7 @@ from curricle.families.naics.texts import check_no_leak
 from curricle.families.naics.use import leaf_texts
 from curricle.store import open_store
 from curricle.store.manifest import read_manifest
-from curricle.train.precision import resolve_precision
+from curricle.training.precision import resolve_precision
 from tests.benchmarks.naics_models import CACHE, CENSUS, Trained, open_trained
 from tests.benchmarks.report import OUTPUT, ROOT, write_report
 

@@ -27,9 +27,9 @@ import torch
 from curricle.families.naics.prepare import load
 from curricle.families.naics.task import build
 from curricle.families.naics.triplets import sample
-from curricle.train.distributed import Ranks
-from curricle.train.precision import resolve_precision
-from curricle.train.task import StageContext
+from curricle.training.distributed import Ranks
+from curricle.training.precision import resolve_precision
+from curricle.training.task import StageContext
 from tests.benchmarks.naics_models import CACHE, CENSUS, prepared, stage_config
 from tests.benchmarks.naive import NaiveModel
 from tests.benchmarks.report import OUTPUT, write_report

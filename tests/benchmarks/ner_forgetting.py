@@ -30,11 +30,11 @@ from curricle.families.ner.formats import split_file
 from curricle.families.ner.predict import load_tagger
 from curricle.families.ner.prepare import prepare
 from curricle.families.ner.tagger import ScoredSet
-from curricle.train.checkpoint import Checkpoints
-from curricle.train.distributed import Ranks
-from curricle.train.loop import run_stage
-from curricle.train.task import StageContext
-from curricle.train.tracking import NoTracker
+from curricle.training.checkpoint import Checkpoints
+from curricle.training.distributed import Ranks
+from curricle.training.loop import run_stage
+from curricle.training.task import StageContext
+from curricle.training.tracking import NoTracker
 from tests.benchmarks.report import OUTPUT, ROOT, write_report
 
 DATA = Path(os.environ.get("CURRICLE_SHARED", "../shared")) / "data/ner"

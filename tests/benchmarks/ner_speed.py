@@ -30,12 +30,12 @@ from curricle.families.ner.model import build_model
 from curricle.families.ner.predict import load_tagger
 from curricle.families.ner.prepare import prepare
 from curricle.families.ner.tagger import ScoredSet, Tagger
-from curricle.train.checkpoint import Checkpoints
-from curricle.train.distributed import Ranks
-from curricle.train.loop import run_stage
-from curricle.train.precision import resolve_precision
-from curricle.train.task import StageContext
-from curricle.train.tracking import NoTracker
+from curricle.training.checkpoint import Checkpoints
+from curricle.training.distributed import Ranks
+from curricle.training.loop import run_stage
+from curricle.training.precision import resolve_precision
+from curricle.training.task import StageContext
+from curricle.training.tracking import NoTracker
 from tests.benchmarks.report import OUTPUT, write_report
 
 DATA = Path(os.environ.get("CURRICLE_SHARED", "../shared")) / "data/ner/wnut17"

@@ -1,7 +1,7 @@
 """What a person sees while a chain runs."""
 
 from curricle.cli.look import Progress
-from curricle.train.events import Warned
+from curricle.training.events import Warned
 
 
 def test_a_warning_is_shown_as_it_stands(capsys):

@@ -16,7 +16,7 @@ from curricle.steps.relay import RunReader
 from curricle.steps.source import best_checkpoint
 from curricle.store import layout, open_store
 from curricle.store.manifest import read_manifest
-from curricle.train.checkpoint import SPARE
+from curricle.training.checkpoint import SPARE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")]
 

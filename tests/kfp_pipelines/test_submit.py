@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_kfp import FakeKfp  # noqa: E402
 
 from curricle.config.chain import load_stage  # noqa: E402
-from curricle.plan import Holdings, StageInput, plan_chain  # noqa: E402
+from curricle.planning import Holdings, StageInput, plan_chain  # noqa: E402
 from curricle.steps.relay import LogRelay  # noqa: E402
-from curricle.train.events import Epoch, Log  # noqa: E402
+from curricle.training.events import Epoch, Log  # noqa: E402
 
 PACKAGE = ROOT / "kfp_pipelines" / "compiled" / "chain_smoke.yaml"
 

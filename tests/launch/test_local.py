@@ -42,7 +42,7 @@ def test_the_torchx_that_is_installed_is_the_one_that_was_measured():
 
 
 def test_render_is_pure_and_starts_the_node_agent():
-    job = Job("r-1", ("-m", "curricle.train.worker", "--stage-uri", "u"), 1, 2, env={"A": "b"})
+    job = Job("r-1", ("-m", "curricle.training.worker", "--stage-uri", "u"), 1, 2, env={"A": "b"})
     app = LocalLauncher().render(job)
     assert app == LocalLauncher().render(job)
     (role,) = app.roles

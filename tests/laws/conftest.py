@@ -14,7 +14,7 @@ from curricle.config.chain import load_stage
 from curricle.launch.job import Outcome
 from curricle.registry import FAMILIES, FamilyEntry, family
 from curricle.steps.chain import ChainRequest, make_plan, run_chain
-from curricle.train import worker
+from curricle.training import worker
 
 ROOT = Path(__file__).parents[2]
 NAMES = [*FAMILIES, "line"]

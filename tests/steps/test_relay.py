@@ -4,13 +4,13 @@ from pathlib import Path
 
 from curricle.config.chain import load_stage
 from curricle.errors import StoreError
-from curricle.plan import Holdings, StageInput, plan_chain
+from curricle.planning import Holdings, StageInput, plan_chain
 from curricle.steps import relay as module
 from curricle.steps.relay import KEPT, LogRelay, RunReader
 from curricle.store import layout
 from curricle.store.failure import Failure
 from curricle.store.folder import FolderStore
-from curricle.train.events import Log, Saved, Step
+from curricle.training.events import Log, Saved, Step
 
 CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
 

@@ -12,9 +12,9 @@ from curricle.steps.train import train_stage
 from curricle.store import layout, open_store
 from curricle.store.failure import Failure
 from curricle.store.manifest import publish, read_manifest
-from curricle.train.spec import StageSpec
+from curricle.training.spec import StageSpec
 from tests.steps.toy_stage import make_plan
-from tests.train.toy import make_data
+from tests.training.toy import make_data
 
 
 class Pretended:

@@ -6,10 +6,10 @@ from pathlib import Path
 from curricle.config.load import to_tree
 from curricle.errors import CurricleError
 from curricle.launch.local import LocalLauncher
-from curricle.plan import ChainPlan, StagePlan
+from curricle.planning import ChainPlan, StagePlan
 from curricle.steps.train import train_stage
-from curricle.train.events import sentence
-from tests.train.toy import make_config, make_data
+from curricle.training.events import sentence
+from tests.training.toy import make_config, make_data
 
 
 def make_plan(folder: Path, digest: str, *, resume: bool = True) -> ChainPlan:
@@ -26,7 +26,7 @@ def make_plan(folder: Path, digest: str, *, resume: bool = True) -> ChainPlan:
         data_uri=make_data(folder),
         data_digest="x",
         job_name="toy-job",
-        argv=("-m", "tests.train.toy_worker", "--stage-uri", place, "--digest", digest),
+        argv=("-m", "tests.training.toy_worker", "--stage-uri", place, "--digest", digest),
         config=to_tree(make_config(folder)),
         origins={},
     )

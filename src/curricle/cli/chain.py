@@ -16,7 +16,7 @@ from curricle.config.chain import list_chains, list_curricula, load_chain, load_
 from curricle.config.load import read_yaml
 from curricle.errors import ConfigError, CurricleError
 from curricle.launch import LAUNCHERS, open_launcher
-from curricle.plan import ChainPlan
+from curricle.planning import ChainPlan
 from curricle.steps.chain import ChainRequest, judge_chain, make_plan, run_chain
 from curricle.steps.prepare import prepare_data
 from curricle.steps.show import describe_run, list_runs

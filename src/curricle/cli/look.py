@@ -15,9 +15,20 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from curricle.config.load import COMMAND_LINE, DEFAULT, leaves
-from curricle.plan import ChainPlan
+from curricle.planning import ChainPlan
 from curricle.registry import family
-from curricle.train.events import Epoch, Event, Log, Resumed, StageDone, StageStarted, Step, Warned, figures, sentence
+from curricle.training.events import (
+    Epoch,
+    Event,
+    Log,
+    Resumed,
+    StageDone,
+    StageStarted,
+    Step,
+    Warned,
+    figures,
+    sentence,
+)
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 HYPERPARAMETERS = ("training.", "data_loader.", "model.")

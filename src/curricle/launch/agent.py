@@ -1,6 +1,6 @@
 """The node agent: the one process of a node that starts the ranks, outlives them, and says truthfully how they ended.
 
-    python -m curricle.launch.agent --nnodes N --nproc-per-node P [--rdzv-endpoint HOST:PORT] -- -m curricle.train.worker ...
+    python -m curricle.launch.agent --nnodes N --nproc-per-node P [--rdzv-endpoint HOST:PORT] -- -m curricle.training.worker ...
 
 It runs torchrun's elastic agent inside its own process, because bare torchrun ends with 1 whatever happened and leaves its
 ranks behind when it is killed. Here

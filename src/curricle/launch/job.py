@@ -38,7 +38,7 @@ RETRYABLE: frozenset[Reason] = frozenset({"evicted", "preempted", "interrupted",
 class Job:
     """One distributed training: what to run, on how many nodes, and under which name.
 
-    `argv` is what each rank runs, after ``python``: ``("-m", "curricle.train.worker", "--stage-uri", ...)``.
+    `argv` is what each rank runs, after ``python``: ``("-m", "curricle.training.worker", "--stage-uri", ...)``.
     """
 
     name: str

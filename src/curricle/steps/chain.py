@@ -10,7 +10,7 @@ from curricle.config.chain import ChainSource, adhoc_chain, load_chain, load_sta
 from curricle.config.load import from_tree
 from curricle.errors import ConfigError
 from curricle.launch.job import Launcher
-from curricle.plan import ChainPlan, Holdings, Source, StageInput, StagePlan, plan_chain
+from curricle.planning import ChainPlan, Holdings, Source, StageInput, StagePlan, plan_chain
 from curricle.registry import family
 from curricle.steps.evaluate import evaluate_model
 from curricle.steps.gate import Verdict, judge_rule, parse_rule
@@ -21,7 +21,7 @@ from curricle.steps.train import StageOutcome, reuse_stage, train_stage
 from curricle.store import Store, join_uri, layout, open_store, references
 from curricle.store.manifest import read_manifest
 from curricle.store.runs import stages as begun_stages
-from curricle.train.events import Listener, StageDone, StageStarted
+from curricle.training.events import Listener, StageDone, StageStarted
 
 
 @dataclass(frozen=True)

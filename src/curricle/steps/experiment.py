@@ -22,7 +22,7 @@ from curricle.config.load import leaves, to_tree
 from curricle.config.schema import StageConfig
 from curricle.errors import CheckpointError
 from curricle.launch.job import Launcher
-from curricle.plan import ChainPlan, StageInput, plan_chain, stage_digest
+from curricle.planning import ChainPlan, StageInput, plan_chain, stage_digest
 from curricle.registry import family
 from curricle.steps.chain import holdings, run_chain
 from curricle.steps.evaluate import measure_change
@@ -33,7 +33,7 @@ from curricle.steps.promote import promote
 from curricle.steps.start import Start, asked_of, find_start
 from curricle.store import open_store, split_uri
 from curricle.store.manifest import fetch
-from curricle.train.events import Listener
+from curricle.training.events import Listener
 
 
 @dataclass(frozen=True)

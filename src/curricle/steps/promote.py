@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from curricle.errors import ConfigError, CurricleError, StoreError
-from curricle.plan import ChainPlan, Source
+from curricle.planning import ChainPlan, Source
 from curricle.registry import family, names
 from curricle.steps.source import last_stage_of_run, read_plan, resolve_source
 from curricle.store import join_uri, layout, open_store, references

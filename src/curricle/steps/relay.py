@@ -15,10 +15,10 @@ from contextlib import suppress
 from types import TracebackType
 
 from curricle.errors import ConfigError, StoreError
-from curricle.plan import ChainPlan
+from curricle.planning import ChainPlan
 from curricle.store import join_uri, layout, open_store
 from curricle.store.failure import Failure
-from curricle.train.events import Event, Step, sentence
+from curricle.training.events import Event, Step, sentence
 
 KEPT = 400
 """Lines that the object holds at most."""

@@ -9,14 +9,14 @@ from curricle.config.experiment import compose_backbone, config_dir_of, load_exp
 from curricle.config.search import Search, load_search
 from curricle.errors import CheckpointError, JobError
 from curricle.launch.job import Launcher
-from curricle.plan import StageInput, plan_chain, stage_digest
+from curricle.planning import StageInput, plan_chain, stage_digest
 from curricle.registry import family
 from curricle.steps.chain import holdings, run_chain
 from curricle.steps.experiment import start_of, tracking_names
 from curricle.steps.final import write_best
 from curricle.steps.prepare import data_place
 from curricle.store import layout, open_store
-from curricle.train.events import Epoch, Event, Listener
+from curricle.training.events import Epoch, Event, Listener
 
 
 def search_experiment(

@@ -9,7 +9,7 @@ from pathlib import Path
 from curricle import environment
 from curricle.config.schema import TrackingConfig
 from curricle.errors import CheckpointError, CurricleError
-from curricle.plan import ChainPlan, Source
+from curricle.planning import ChainPlan, Source
 from curricle.store import Store, join_uri, layout, open_store
 from curricle.store.manifest import Manifest, read_manifest
 from curricle.store.runs import survey

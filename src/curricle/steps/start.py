@@ -18,7 +18,7 @@ from typing import Any, Literal
 from curricle import environment
 from curricle.config.schema import PathsConfig
 from curricle.errors import CheckpointError, CurricleError, MissingCheckpointError
-from curricle.plan import Source
+from curricle.planning import Source
 from curricle.registry import EXPERIMENT_FAMILY, FamilyEntry, family
 from curricle.steps.source import resolve_source
 from curricle.store import join_uri, layout, open_store

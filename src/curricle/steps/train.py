@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.launch.job import RUN, Job, Launcher
 from curricle.launch.retry import run_with_retries
-from curricle.plan import ChainPlan, StagePlan
+from curricle.planning import ChainPlan, StagePlan
 from curricle.steps.claim import Claim, Held
 from curricle.steps.source import best_checkpoint
 from curricle.store import Store, join_uri, layout, open_store, references, split_uri
 from curricle.store.failure import Failure
 from curricle.store.manifest import Manifest, read_manifest, retire
-from curricle.train.events import Listener, Log, read_line
-from curricle.train.spec import StageSpec
+from curricle.training.events import Listener, Log, read_line
+from curricle.training.spec import StageSpec
 
 
 @dataclass(frozen=True)

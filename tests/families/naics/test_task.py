@@ -13,8 +13,8 @@ from curricle.config.schema import NOT_IN_DIGEST
 from curricle.errors import ConfigError
 from curricle.families.naics.config import Curriculum
 from curricle.families.naics.geometry import polar
-from curricle.train.compiled import compiled
-from curricle.train.distributed import Ranks, init_ranks, reduce_gradients
+from curricle.training.compiled import compiled
+from curricle.training.distributed import Ranks, init_ranks, reduce_gradients
 from tests.families.naics.tiny import BATCH, PARTS, config, task_of
 
 CURRICULA = {

@@ -6,8 +6,8 @@ from curricle.config.schema import DataLoaderConfig, TrainerConfig, TrainingConf
 from curricle.families.naics.config import NaicsConfig, NaicsData, NaicsModel
 from curricle.families.naics.prepare import prepare
 from curricle.families.naics.task import build
-from curricle.train.distributed import Ranks
-from curricle.train.task import StageContext
+from curricle.training.distributed import Ranks
+from curricle.training.task import StageContext
 
 PARTS = ("encoder", "fusion", "head", "table", "temperature", "radius")
 BATCH = 16

@@ -15,7 +15,7 @@ from curricle.launch.job import Job
 from curricle.launch.local import LocalLauncher
 from curricle.steps.prepare import data_digest, prepare_data
 from curricle.store import join_uri, open_store
-from curricle.train.spec import StageSpec
+from curricle.training.spec import StageSpec
 
 
 def dataset(folder: Path) -> Path:
@@ -70,7 +70,7 @@ def stage(tmp_path_factory) -> Path:
     open_store(uri).write("stage.json", spec.to_json(uri).encode())
     launcher, lines = LocalLauncher(), []
     outcome = launcher.wait(
-        launcher.submit(Job("ner", ("-m", "curricle.train.worker", "--stage-uri", uri), 1, 2)), lines.append
+        launcher.submit(Job("ner", ("-m", "curricle.training.worker", "--stage-uri", uri), 1, 2)), lines.append
     )
     assert outcome.state == "succeeded", lines
     return Path(uri)

@@ -13,8 +13,8 @@ from curricle.families.ner.config import NerConfig, NerData, NerModel
 from curricle.families.ner.formats import iter_pieces, load_records, read_piece
 from curricle.families.ner.prepare import prepare
 from curricle.families.ner.task import build
-from curricle.train.distributed import Ranks
-from curricle.train.task import StageContext
+from curricle.training.distributed import Ranks
+from curricle.training.task import StageContext
 
 SENTENCES = {
     "old": [f"{name} knows {skill}" for name in ("Ann", "Bo", "Cem", "Zoë") for skill in ("Go", "Rust")],

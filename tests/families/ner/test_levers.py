@@ -16,11 +16,11 @@ from curricle.families.ner.levers import mixed
 from curricle.families.ner.prepare import prepare
 from curricle.families.ner.task import build
 from curricle.store import layout
-from curricle.train.checkpoint import Checkpoints, load_weights
-from curricle.train.distributed import Ranks
-from curricle.train.loop import run_stage
-from curricle.train.task import StageContext
-from curricle.train.tracking import NoTracker
+from curricle.training.checkpoint import Checkpoints, load_weights
+from curricle.training.distributed import Ranks
+from curricle.training.loop import run_stage
+from curricle.training.task import StageContext
+from curricle.training.tracking import NoTracker
 from tests.families.ner.test_task import context, dataset, train
 
 NONE = NerModel(max_tokens=32, stride=8)

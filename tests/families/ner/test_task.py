@@ -14,8 +14,8 @@ from curricle.families.ner.forgetting import score
 from curricle.families.ner.predict import load_tagger, predict, predict_lines
 from curricle.families.ner.prepare import fingerprint, prepare
 from curricle.ner import create_model_and_tokenizer
-from curricle.train.distributed import Ranks
-from curricle.train.task import StageContext
+from curricle.training.distributed import Ranks
+from curricle.training.task import StageContext
 
 PEOPLE = [
     ("Ann", "Go"),

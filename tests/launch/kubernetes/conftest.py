@@ -10,7 +10,7 @@ from curricle.launch.kubernetes.options import ClusterOptions, Elastic, Owner
 def job() -> Job:
     return Job(
         name="text-01-0a1b2c3d",
-        argv=("-m", "curricle.train.worker", "--stage-uri", "minio://mlpipeline/runs/r1/01_text"),
+        argv=("-m", "curricle.training.worker", "--stage-uri", "minio://mlpipeline/runs/r1/01_text"),
         nodes=2,
         processes_per_node=1,
         env={"CURRICLE_RUN": "r1"},

@@ -24,10 +24,10 @@ from curricle.families.naics.model import NaicsHead
 from curricle.families.naics.prepare import NaicsTable, load
 from curricle.families.naics.triplets import sample
 from curricle.store import layout
-from curricle.train.compiled import compiled
-from curricle.train.distributed import gather
-from curricle.train.precision import resolve_precision
-from curricle.train.task import StageContext, TrainingTask
+from curricle.training.compiled import compiled
+from curricle.training.distributed import gather
+from curricle.training.precision import resolve_precision
+from curricle.training.task import StageContext, TrainingTask
 
 CHANNELS = ("title", "description", "examples", "exclusions")
 ADAPTER = "adapter"

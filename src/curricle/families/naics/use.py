@@ -31,7 +31,7 @@ from curricle.families.naics.texts import LabelledText
 from curricle.store import layout, open_store
 from curricle.store.local import write_whole
 from curricle.store.manifest import read_manifest
-from curricle.train.precision import resolve_precision
+from curricle.training.precision import resolve_precision
 
 CACHE = Path(".curricle/work")
 GRID = (0.0, 1.0, 2.0, 4.0, 7.0, 10.0, 15.0, 20.0, 30.0)

@@ -29,9 +29,9 @@ from curricle.families.ner.model import build_model, write_labels
 from curricle.families.ner.tagger import ScoredSet, Tagger, collate
 from curricle.families.ner.windows import IGNORE
 from curricle.store import layout
-from curricle.train.compiled import compile_forward
-from curricle.train.precision import resolve_precision
-from curricle.train.task import SCORE, StageContext
+from curricle.training.compiled import compile_forward
+from curricle.training.precision import resolve_precision
+from curricle.training.task import SCORE, StageContext
 
 _log = logging.getLogger(__name__)
 WHOLE = "whole"

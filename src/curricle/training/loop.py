@@ -20,12 +20,12 @@ import torch
 from curricle.config.schema import StageConfig
 from curricle.errors import ConfigError, Interrupted, JobError
 from curricle.store import layout
-from curricle.train.checkpoint import Checkpoints, State, load_state, load_weights
-from curricle.train.distributed import Ranks, reduce_gradients
-from curricle.train.events import Done, Epoch, Listener, Resumed, Saved, Step
-from curricle.train.memory import give_back
-from curricle.train.precision import Precision, resolve_precision
-from curricle.train.task import SCORE, TrainingTask
+from curricle.training.checkpoint import Checkpoints, State, load_state, load_weights
+from curricle.training.distributed import Ranks, reduce_gradients
+from curricle.training.events import Done, Epoch, Listener, Resumed, Saved, Step
+from curricle.training.memory import give_back
+from curricle.training.precision import Precision, resolve_precision
+from curricle.training.task import SCORE, TrainingTask
 
 GIVE_BACK = 25
 """Steps between two calls of `give_back`."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from curricle.config.schema import StageConfig
-from curricle.train.distributed import Ranks
+from curricle.training.distributed import Ranks
 
 SCORE = "val/score"
 """Name of the metric that picks the best checkpoint where a task gives it; higher is better."""

@@ -14,8 +14,8 @@ import torch.multiprocessing as spawn
 from safetensors.torch import load_file
 
 from curricle.errors import ConfigError, JobError
-from curricle.train.distributed import Ranks, gather, init_ranks, reduce_gradients
-from tests.train.toy import make_stage
+from curricle.training.distributed import Ranks, gather, init_ranks, reduce_gradients
+from tests.training.toy import make_stage
 
 ROWS, WIDTH = 8, 5
 
@@ -132,7 +132,7 @@ def run_two(uri, behaviour=""):
     """Two toy workers, started the way torchrun starts them; their exit codes."""
     port = str(free_port())
     base = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TOY": behaviour}
-    command = [sys.executable, "-m", "tests.train.toy_worker", "--stage-uri", uri]
+    command = [sys.executable, "-m", "tests.training.toy_worker", "--stage-uri", uri]
     processes = [subprocess.Popen(command, env={**base, "RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(2)]
     return [p.wait(60) for p in processes]
 

@@ -7,7 +7,7 @@ import pytest
 from curricle.config.load import Layer, build, read_overrides
 from curricle.errors import ConfigError
 from curricle.families.naics.config import NaicsConfig
-from curricle.plan import REFERENCES, ChainPlan, Holdings, Source, StageInput, job_name, plan_chain, stage_digest
+from curricle.planning import REFERENCES, ChainPlan, Holdings, Source, StageInput, job_name, plan_chain, stage_digest
 from curricle.store.references import absolute
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from curricle.train.precision import resolve_precision
+from curricle.training.precision import resolve_precision
 
 CPU = torch.device("cpu")
 

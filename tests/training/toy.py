@@ -19,8 +19,8 @@ from curricle.config.schema import (
 )
 from curricle.store import open_store
 from curricle.store.manifest import publish, read_manifest
-from curricle.train.spec import StageSpec
-from curricle.train.task import StageContext
+from curricle.training.spec import StageSpec
+from curricle.training.task import StageContext
 
 ROWS = 48
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from curricle.train.events import (
+from curricle.training.events import (
     Done,
     Epoch,
     Log,

@@ -91,7 +91,7 @@ class StagePlan:
         """What each rank of the stage's job runs, after ``python``: it follows from place and digest and is never stored."""
         if not self.trains:
             return ()
-        return ("-m", "curricle.train.worker", "--stage-uri", self.uri, "--digest", self.digest)
+        return ("-m", "curricle.training.worker", "--stage-uri", self.uri, "--digest", self.digest)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from curricle.errors import CheckpointError
 from curricle.store import layout, open_store
 from curricle.store.folder import FolderStore
 from curricle.store.manifest import read_manifest
-from curricle.train import worker
-from curricle.train.checkpoint import SPARE, load_state, load_weights, newest
-from tests.train.toy import Toy, make_config, make_stage
+from curricle.training import worker
+from curricle.training.checkpoint import SPARE, load_state, load_weights, newest
+from tests.training.toy import Toy, make_config, make_stage
 
 
 class PowerCutError(RuntimeError):

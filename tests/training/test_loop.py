@@ -14,10 +14,10 @@ from curricle.config.schema import StageConfig
 from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.store import open_store
 from curricle.store.manifest import read_manifest
-from curricle.train import worker
-from curricle.train.events import Done, Epoch, Resumed, Saved, Step
-from curricle.train.loop import rate
-from tests.train.toy import Toy, make_config, make_stage
+from curricle.training import worker
+from curricle.training.events import Done, Epoch, Resumed, Saved, Step
+from curricle.training.loop import rate
+from tests.training.toy import Toy, make_config, make_stage
 
 
 def train(uri, events=None, build=Toy):

@@ -7,10 +7,10 @@ import pytest
 
 from curricle.config.schema import StageConfig, TrackingConfig
 from curricle.errors import Interrupted
-from curricle.train import worker
-from curricle.train.events import Warned
-from curricle.train.tracking import Tracker
-from tests.train.toy import Toy, make_config, make_stage
+from curricle.training import worker
+from curricle.training.events import Warned
+from curricle.training.tracking import Tracker
+from tests.training.toy import Toy, make_config, make_stage
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -69,7 +69,7 @@ def test_a_backend_that_fails_is_one_warning_and_training_goes_on(tmp_path):
 def test_log_returns_at_once_however_slow_a_backend_is(tmp_path, monkeypatch):
     import time
 
-    from curricle.train import tracking
+    from curricle.training import tracking
 
     class Slow:
         def __init__(self, *args):

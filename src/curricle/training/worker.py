@@ -1,6 +1,6 @@
 """The worker process: one rank of one stage. It reads `stage.json` at the stage's URI and does what it says.
 
-    python -m curricle.train.worker --stage-uri URI --digest HEX [--progress plain|json]
+    python -m curricle.training.worker --stage-uri URI --digest HEX [--progress plain|json]
 
 All that it needs stands in the stage's place, and the digest says which work is meant: a place that holds other work is an error. The environment gives only ranks (torchrun), credentials, thread counts and
 MLflow's address. Exit codes: 0 complete, 2 an error that a retry cannot cure, 128 + signal stopped on request (state saved).
@@ -28,13 +28,13 @@ from curricle.registry import family
 from curricle.store import layout, open_store, split_uri
 from curricle.store.failure import Failure
 from curricle.store.manifest import Manifest, fetch, read_manifest
-from curricle.train.events import Done, Event, Listener, Step, Warned, sentence, to_line
-from curricle.train.spec import StageSpec
+from curricle.training.events import Done, Event, Listener, Step, Warned, sentence, to_line
+from curricle.training.spec import StageSpec
 
 if TYPE_CHECKING:
-    from curricle.train.checkpoint import State
-    from curricle.train.loop import TrainedStage
-    from curricle.train.tracking import NoTracker, Tracker
+    from curricle.training.checkpoint import State
+    from curricle.training.loop import TrainedStage
+    from curricle.training.tracking import NoTracker, Tracker
 
 
 class OtherWork(CheckpointError):
@@ -81,11 +81,11 @@ def run(
     """
     import torch
 
-    from curricle.train.checkpoint import Checkpoints, load_state
-    from curricle.train.distributed import init_ranks
-    from curricle.train.loop import run_stage
-    from curricle.train.task import StageContext
-    from curricle.train.tracking import NoTracker
+    from curricle.training.checkpoint import Checkpoints, load_state
+    from curricle.training.distributed import init_ranks
+    from curricle.training.loop import run_stage
+    from curricle.training.task import StageContext
+    from curricle.training.tracking import NoTracker
 
     spec = StageSpec.read(stage_uri)
     if digest and spec.digest != digest:
@@ -166,7 +166,7 @@ def _nobody(event: Event) -> None:
 def _tracker(
     spec: StageSpec, config: StageConfig, report: Listener, mlflow_uri: str | None, state: State | None
 ) -> Tracker:
-    from curricle.train.tracking import Tracker
+    from curricle.training.tracking import Tracker
 
     names, tracking = spec.tracking, config.tracking
     tags = {
@@ -212,7 +212,7 @@ def main(
 ) -> int:
     """The process's whole life; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m curricle.train.worker", description="One rank of one stage's training."
+        prog="python -m curricle.training.worker", description="One rank of one stage's training."
     )
     parser.add_argument("--stage-uri", required=True, help="the stage's place in the store; stage.json lies there")
     parser.add_argument("--digest", default="", help="the work that is meant; a place that holds other work is refused")

@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 
 from curricle.launch.job import Job
 from curricle.launch.local import LocalLauncher
-from curricle.train.events import Done, Epoch, Resumed, read_line
-from curricle.train.worker import ProgressPrinter
-from tests.train.toy import make_config, make_stage
+from curricle.training.events import Done, Epoch, Resumed, read_line
+from curricle.training.worker import ProgressPrinter
+from tests.training.toy import make_config, make_stage
 
 
 def run(uri, processes, behaviour=""):
     job = Job(
         "toy-job",
-        ("-m", "tests.train.toy_worker", "--stage-uri", uri, "--progress", "json"),
+        ("-m", "tests.training.toy_worker", "--stage-uri", uri, "--progress", "json"),
         1,
         processes,
         env={"TOY": behaviour},
@@ -56,7 +56,7 @@ def test_a_loss_that_is_not_finite_is_said_by_the_outcome_and_recorded_in_the_st
 def test_the_worker_needs_nothing_but_its_argv(tmp_path):
     """An unknown family ends with 2 and one sentence, through the genuine worker module."""
     uri = make_stage(tmp_path)
-    job = Job("toy-job", ("-m", "curricle.train.worker", "--stage-uri", uri), 1, 1)
+    job = Job("toy-job", ("-m", "curricle.training.worker", "--stage-uri", uri), 1, 1)
     launcher = LocalLauncher()
     outcome = launcher.wait(launcher.submit(job), lambda line: None)
     assert outcome.reason == "configuration" and "family 'toy' is not one of" in outcome.message

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from curricle.errors import CheckpointError
 from curricle.store import Store, join_uri, layout, open_store, references, split_uri
 from curricle.store.manifest import Manifest, publish, read_manifest, retire
-from curricle.train.task import TrainingTask
+from curricle.training.task import TrainingTask
 
 SPARE = "last.spare.ckpt"
 

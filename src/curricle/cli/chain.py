@@ -193,7 +193,7 @@ def _only_for_chains(**options: Any) -> None:
 @CONFIG
 @OVERRIDES
 def prepare(curriculum: str, config: Path, overrides: tuple[str, ...]) -> None:
-    """Prepare data and print its URI; done already, it is only found."""
+    """Prepare data and print its URI; nothing is prepared twice."""
     click.echo(prepare_data(load_stage(config, curriculum, list(overrides)).config))
 
 

@@ -241,11 +241,10 @@ class MinioStore:
         """Every object whose key starts with `prefix`, sorted by key."""
         check_prefix(prefix, self.uri)
         with self._errors("list", prefix):
-            for found in self._client.list_objects(self._bucket, prefix=self._root + prefix, recursive=True):
-                if not found.is_dir and not found.object_name.endswith(
-                    "/"
-                ):  # consoles mark an empty folder by an object `name/`
-                    yield Entry(found.object_name.removeprefix(self._root), found.size)
+            for item in self._client.list_objects(self._bucket, prefix=self._root + prefix, recursive=True):
+                marks_empty_folder = item.object_name.endswith("/")  # consoles make such objects
+                if not item.is_dir and not marks_empty_folder:
+                    yield Entry(item.object_name.removeprefix(self._root), item.size)
 
     def delete(self, prefix: str) -> int:
         """Delete every object at or under `prefix`, manifests first; the number deleted."""

@@ -68,8 +68,8 @@ def read_yaml(path: Path, *, what: str = "configuration file") -> Layer:
     """
     if not path.is_file():
         here = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        found = f"{path.parent} holds {', '.join(here)}" if here else f"{path.parent} holds no YAML file"
-        raise ConfigError(f"{what} {path} is not there; {found}")
+        names = ", ".join(here) or "no YAML file"
+        raise ConfigError(f"{what} {path} is not there; {path.parent} holds {names}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

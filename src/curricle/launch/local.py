@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curricle import environment
 from curricle.errors import Finding, JobError
 from curricle.launch import agent
 from curricle.launch.job import RUN, Job, Launcher, Outcome, Reason
@@ -66,7 +67,11 @@ class LocalLauncher:
             rdzv_id=job.name if many else "",
             local_addr="localhost" if many else "",
         )
-        env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(agent.SHUTDOWN_SECONDS), "PYTHONUNBUFFERED": "1", **job.env}
+        env = {
+            environment.TORCH_ELASTIC_SHUTDOWN_TIMEOUT: str(agent.SHUTDOWN_SECONDS),
+            "PYTHONUNBUFFERED": "1",
+            **job.env,
+        }
         role = specs.Role(
             name=_ROLE, image="", entrypoint=sys.executable, args=args, env=env, num_replicas=job.nodes, max_retries=0
         )

@@ -7,7 +7,6 @@ Attempts are counted in the cluster (labels), never in memory, so that a launche
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from curricle.environment import everything
 from curricle.errors import Finding, Interrupted, JobError
 from curricle.launch.heartbeat import Heartbeat
 from curricle.launch.job import RUN, Job, Outcome
@@ -434,4 +434,4 @@ def open_from_environment(
     Raises:
         ConfigError: the settings are missing or wrong.
     """
-    return on_cluster(kind, from_environment(os.environ if environment is None else environment, task_config))
+    return on_cluster(kind, from_environment(everything() if environment is None else environment, task_config))

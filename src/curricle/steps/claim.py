@@ -201,7 +201,7 @@ class Claim:
         try:
             record = json.loads(self._store.read(layout.CLAIM) or b"null")
             return Owner(**{f.name: record[f.name] for f in fields(Owner) if f.name in record}) if record else None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
 
     def _release(self) -> None:

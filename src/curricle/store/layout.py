@@ -24,7 +24,7 @@ import json
 import os
 import re
 import unicodedata
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from curricle.errors import ConfigError
 
@@ -145,9 +145,15 @@ def _check_name(what: str, name: str) -> str:
     raise ConfigError(f"{what} {name[:LONGEST]!r} {problem}")
 
 
+def read_record(data: bytes | None) -> dict[str, Any]:
+    """The object in one of the layout's JSON files; empty when there is no file, or a damaged one."""
+    try:
+        record = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def read_stage_digest(data: bytes | None) -> str:
     """The digest that a `stage.json` names; empty when the file is damaged."""
-    try:
-        return str(json.loads(data or b"{}").get("digest", ""))
-    except (ValueError, AttributeError, RecursionError):
-        return ""
+    return str(read_record(data).get("digest", ""))

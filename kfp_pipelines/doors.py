@@ -174,6 +174,7 @@ def gate_model(metrics_json: str, rule: str, uri: str, store_uri: str) -> gate.V
 
 def cleanup(run_id: str, store_uri: str, launcher: str, status: str) -> str:
     """Delete the jobs that a run left behind and write its final state; runs whatever happened before."""
+    layout.check_run_id(run_id)
     note = {"run_id": run_id, "status": status}
     if launcher in LAUNCHERS:  # a run that named another one has failed before it started a job
         deleted = open_launcher(launcher).delete_by_run(run_id)

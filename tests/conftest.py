@@ -1,6 +1,9 @@
 """What all tests share: the folder of real data, where there is one, and which tests come first."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,18 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real data: {folder}/data is not there (set CURRICLE_SHARED)")
     return folder
+
+
+@pytest.fixture
+def dead() -> Callable[[Path], Path]:
+    """Renames a scratch folder as if a process that has ended had made it; its new path."""
+
+    def rename(folder: Path) -> Path:
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        process.wait()
+        return folder.rename(folder.with_name(folder.name.replace(f"{os.getpid()}-", f"{process.pid}-")))
+
+    return rename
 
 
 LONGEST = (

@@ -1,5 +1,6 @@
 """Laws of the plan: what changes a digest, what is reused, where a stage goes."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -160,6 +161,33 @@ def test_a_stored_plan_follows_its_store_and_holds_no_command():
 def test_a_damaged_plan_is_one_message(text):
     with pytest.raises(ConfigError, match="store/r/plan.json.*make the plan again"):
         ChainPlan.from_stored(text, "store/r")
+
+
+@pytest.mark.parametrize(
+    "change", [{"digest": 5}, {"config": "x"}, {"uri": None}, {"start": "sideways"}, {"argv2": []}]
+)
+def test_a_plan_with_a_damaged_stage_is_one_message(change):
+    tree = json.loads(plan([stage("a")]).to_stored())
+    tree["stages"][0] |= change
+    for text in (json.dumps(tree), "[" * 99_999):
+        with pytest.raises(ConfigError, match="store/r/plan.json is damaged.*make the plan again"):
+            ChainPlan.from_stored(text, "store/r")
+
+
+def test_a_command_in_a_stored_plan_is_not_read():
+    tree = json.loads(plan([stage("a")]).to_stored())
+    tree["stages"][0]["argv"] = ["-c", "import os; os.system('touch ran')"]
+    made = ChainPlan.from_stored(json.dumps(tree), "store/r").stages[0]
+    assert made.argv == ("-m", "curricle.training.worker", "--stage-uri", "store/r/a", "--digest", made.digest)
+
+
+@pytest.mark.parametrize("run_id", ["../x", "/abs", "a/b", "data", "a\x07", "-x", "x" * 121])
+def test_a_run_id_that_is_no_plain_name_is_refused_before_anything_is_planned(run_id):
+    with pytest.raises(ConfigError, match="run id"):
+        plan([stage("a")], run_id=run_id)
+    if run_id not in ("data", "a\x07"):  # the one is a stage name, the other no YAML
+        with pytest.raises(ConfigError, match="stage name"):
+            plan([stage(run_id)])
 
 
 def test_job_names_are_dns_labels_that_tell_work_apart():

@@ -6,6 +6,7 @@
     │   └── MissingDataError     an input file or folder is not there (a FileNotFoundError too)
     ├── CheckpointError          a checkpoint that was asked for is not there, or not whole
     │   └── MissingCheckpointError   its folder does not exist (a FileNotFoundError too)
+    ├── OutputError              a place that is to be written holds what Curricle did not write
     ├── StoreError               a store refuses, or holds something else than its manifest says
     ├── PipelineError            a pipeline cannot be compiled, submitted or run
     └── JobError                 a training job failed; carries the job's own exit code and reason
@@ -51,6 +52,10 @@ class CheckpointError(CurricleError):
 
 class MissingCheckpointError(CheckpointError, FileNotFoundError):
     """The folder of a checkpoint does not exist."""
+
+
+class OutputError(CurricleError):
+    """What is to be written would delete or overwrite something that is not Curricle's own."""
 
 
 class StoreError(CurricleError):

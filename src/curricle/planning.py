@@ -12,7 +12,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from curricle.config.load import Loaded, leaves, to_tree
+from curricle.config.load import Loaded, from_tree, leaves, to_tree
 from curricle.config.schema import NOT_IN_DIGEST, StageConfig
 from curricle.errors import ConfigError
 from curricle.store import join_uri, layout, references
@@ -143,18 +143,16 @@ class ChainPlan:
             tree = json.loads(text)
             made_by = tree.pop("format", None)
             if made_by not in (1, FORMAT):
-                raise ConfigError(f"{where} is of format {made_by}, this version reads {FORMAT}; {again}")
+                raise ValueError(f"its format is {made_by}, this version reads {FORMAT}")
             store_uri = run_uri.rstrip("/").rpartition("/")[0]
             stages = []
             for stage in tree.pop("stages"):
                 stage.pop("argv", None)
                 for name in REFERENCES:
                     stage[name] = references.resolve(stage[name], run_uri)
-                stages.append(StagePlan(**stage))
-            return cls(**(tree | {"store_uri": store_uri, "stages": tuple(stages)}))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            if isinstance(error, ConfigError):
-                raise
+                stages.append(stage)
+            return from_tree(cls, tree | {"store_uri": store_uri, "stages": stages})
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{where} is damaged ({error}); {again}") from None
 
 
@@ -206,7 +204,7 @@ def plan_chain(
         gate: rule over the last stage's test metrics.
 
     Raises:
-        ConfigError: a selected stage is not in the chain, or `start_mode` contradicts `start`.
+        ConfigError: a selected stage is not in the chain, `start_mode` contradicts `start`, or a run id or stage name is none.
     """
     names = [s.name for s in stages]
     wanted = names if selected is None else [n for n in names if n in selected]
@@ -217,7 +215,9 @@ def plan_chain(
         raise ConfigError("start mode is 'continued', but no checkpoint was given; name one with --from-checkpoint")
     if start_mode == "scratch" and start is not None:
         raise ConfigError(f"start mode is 'scratch', but --from-checkpoint gave {start.uri}; drop one of the two")
-    run_id = run_id or layout.run_id(wanted)
+    for stage in stages:
+        layout.check_stage_name(stage.name)
+    run_id = layout.check_run_id(run_id or layout.run_id(wanted))
     parent = start
     planned = []
     for stage in stages:

@@ -16,7 +16,6 @@ from curricle.steps.relay import RunReader
 from curricle.steps.source import best_checkpoint
 from curricle.store import layout, open_store
 from curricle.store.manifest import read_manifest
-from curricle.training.checkpoint import SPARE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")]
 
@@ -259,7 +258,7 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
         for pod in api.list_pods(job["metadata"]["name"])
         if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
     ]
-    saved = [read_manifest(open_store(f"{store}/{run_id}/02_stage"), slot) for slot in (layout.LAST, SPARE)]
+    saved = [read_manifest(open_store(f"{store}/{run_id}/02_stage"), slot) for slot in (layout.LAST, layout.SPARE)]
     assert max(m.info["step"] for m in saved if m) > 0
     make_launcher().delete_by_run(run_id)
 

@@ -164,3 +164,48 @@ def test_a_list_of_a_fixed_length_has_a_type_for_each_item():
 def test_what_is_no_such_list_is_told_what_one_is(text, words):
     with pytest.raises(ConfigError, match=words):
         build(Pairs, parse_yaml(text, "here"))
+
+
+STRANGE = {
+    "a tag of Python's": (
+        "a: 1\nb: !!python/object/apply:os.system ['touch ran']\n",
+        ":2 is not YAML: .*python/object",
+    ),
+    "an unknown tag": ("a: !mine 1\n", ":1 is not YAML: .*!mine"),
+    "an alias bomb": (
+        "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{c}: &{c} [{', '.join([f'*{b}'] * 10)}]\n" for b, c in zip("abcdefghi", "bcdefghij", strict=True)),
+        "more than 100,000 values",
+    ),
+    "an alias within itself": ("a: &a {b: *a}\n", "within what it stands for"),
+    "a list within itself": ("a: &a [*a]\n", "within what it stands for"),
+    "deep brackets": ("a: " + "[" * 60 + "]" * 60, "nested deeper than 50 levels"),
+    "very deep brackets": ("a: " + "[" * 30_000, "nested too deeply|not YAML"),
+    "very deep blocks": ("".join(" " * i + "a:\n" for i in range(1500)), "nested"),
+    "a long stair of aliases": (
+        "a0: &a0 []\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 99)),
+        "nested deeper than 50 levels",
+    ),
+    "a list as key": ("? [a, b]\n: 1\n", "a key that is a sequence"),
+    "a mapping as key": ("? {a: b}\n: 1\n", "a key that is a mapping"),
+    "a whole number of 5000 digits": ("a: " + "9" * 5000, "is not YAML that can be read"),
+    "control characters": ("a: \x01\n", "is not YAML"),
+    "two documents": ("a: 1\n---\na: 2\n", "is not YAML"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_yaml_that_is_more_than_data_is_one_error(case, tmp_path, monkeypatch):
+    text, message = STRANGE[case]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        parse_yaml(text, "here.yaml")
+    if "\n" not in text.strip():
+        with pytest.raises(ConfigError, match="the value is not YAML"):
+            read_overrides([f"x={text}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_aliases_that_stand_for_little_are_read():
+    layer = parse_yaml("a: &a {x: 1}\nb: *a\nc:\n  <<: *a\n  y: 2\n", "here.yaml")
+    assert layer.tree == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}

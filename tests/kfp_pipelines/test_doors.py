@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from curricle.errors import ConfigError
 from curricle.launch import LAUNCHERS
 from curricle.store.folder import FolderStore
 from kfp_pipelines.doors import cleanup
@@ -35,3 +36,10 @@ def test_the_exit_handler_deletes_what_is_left_and_writes_the_final_state(
     note = json.loads(cleanup(run_id, str(tmp_path), launcher, "FAILED"))
     assert note == {"run_id": run_id, "status": "FAILED", **deleted}
     assert json.loads(FolderStore(str(tmp_path)).read(f"{run_id}/final.json")) == note
+
+
+@pytest.mark.parametrize("run_id", ["../elsewhere", "data", "a/b"])
+def test_the_exit_handler_writes_to_no_other_place_than_a_runs(run_id, tmp_path):
+    with pytest.raises(ConfigError, match="run id"):
+        cleanup(run_id, str(tmp_path / "store"), "local", "FAILED")
+    assert list(tmp_path.iterdir()) == []

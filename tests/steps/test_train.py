@@ -82,6 +82,20 @@ def test_another_configurations_model_that_came_after_the_plan_is_neither_taken_
     assert not launcher.jobs and read_manifest(open_store(plan.stages[0].uri), "").digest == "d2"
 
 
+def test_training_again_deletes_a_stages_own_files_and_says_what_stays(tmp_path):
+    plan, said = make_plan(tmp_path, "d1", resume=False), []
+    place = Path(plan.stages[0].uri)
+    finish(plan.stages[0].uri, "d1")
+    for name in ("notes.txt", "last.ckpt/model.safetensors", "last.ckpt/notes.txt"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text("mine")
+    train_stage(plan, 0, "", Pretended("d1"), lambda event: said.append(event))
+    assert {p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file()} == {
+        *("notes.txt", "last.ckpt/notes.txt", layout.STAGE, layout.MANIFEST)
+    }
+    assert any("keeps 01_stage/last.ckpt/notes.txt, 01_stage/notes.txt" in str(event) for event in said)
+
+
 def test_another_configurations_beginnings_are_left_alone(tmp_path):
     plan = make_plan(tmp_path, "d1")
     spec = StageSpec("r", "01_stage", "d2", "toy", {}, "scratch", make_data(tmp_path), "x")

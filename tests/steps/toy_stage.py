@@ -12,10 +12,18 @@ from curricle.training.events import sentence
 from tests.training.toy import make_config, make_data
 
 
+class ToyStage(StagePlan):
+    """A stage that the toy family's worker trains."""
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("-m", "tests.training.toy_worker", "--stage-uri", self.uri, "--digest", self.digest)
+
+
 def make_plan(folder: Path, digest: str, *, resume: bool = True) -> ChainPlan:
     """A chain of one toy stage, always at the same place under `folder`."""
     place = f"{folder}/store/r/01_stage"
-    stage = StagePlan(
+    stage = ToyStage(
         name="01_stage",
         start="scratch",
         reason="first stage",
@@ -26,7 +34,6 @@ def make_plan(folder: Path, digest: str, *, resume: bool = True) -> ChainPlan:
         data_uri=make_data(folder),
         data_digest="x",
         job_name="toy-job",
-        argv=("-m", "tests.training.toy_worker", "--stage-uri", place, "--digest", digest),
         config=to_tree(make_config(folder)),
         origins={},
     )

@@ -80,7 +80,10 @@ def test_a_file_still_being_written_is_no_object_and_goes_with_its_folder(tmp_pa
     assert [entry.key for entry in store.list("")] == ["a/k"]
     with pytest.raises(StoreError, match="being written"):
         store.read(f"a/{part.name}")
-    assert store.delete("a") == 1
+    store.write("a/k2", b"x")
+    mine = tmp_path / "a" / ".mine.part"
+    mine.write_bytes(b"a name like it, and no such file")
+    assert store.delete("a") == 3
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ from curricle.store import layout, open_store
 from curricle.store.folder import FolderStore
 from curricle.store.manifest import read_manifest
 from curricle.training import worker
-from curricle.training.checkpoint import SPARE, load_state, load_weights, newest
+from curricle.training.checkpoint import load_state, load_weights, newest
 from tests.training.toy import Toy, make_config, make_stage
 
 
@@ -83,7 +83,7 @@ def test_once_a_state_is_complete_there_is_always_one(tmp_path, monkeypatch):
     train(uri)
     first = seen.index(True)
     assert len(seen) > first + 100 and all(seen[first:])
-    assert not Path(uri, SPARE).exists()
+    assert not Path(uri, layout.SPARE).exists()
 
 
 def test_the_state_loads_without_running_pickled_code_and_says_where_it_stands(tmp_path):

@@ -13,7 +13,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,6 +24,8 @@ from curricle.errors import ConfigError
 
 C = TypeVar("C")
 
+NODES, DEPTH = 100_000, 50
+"""Values of a YAML file at most, its aliases written out, and levels of nesting."""
 DEFAULT = "default"
 COMMAND_LINE = "command line"
 
@@ -85,19 +87,80 @@ def parse_yaml(text: str, where: str) -> Layer:
     Raises:
         ConfigError: it is no YAML, has a key twice, or is no mapping.
     """
+    origins: dict[str, str] = {}
+
+    def look(node: yaml.Node) -> None:
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{where} must hold a mapping (key: value) at its top level, not a {node.id}")
+        _walk(node, "", where, origins)
+
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        tree = _construct(text, look)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{where}{line} is not YAML: {getattr(error, 'problem', None) or error}") from None
-    if node is None:
-        return Layer({})
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{where} must hold a mapping (key: value) at its top level, not a {node.id}")
-    origins: dict[str, str] = {}
-    _walk(node, "", where, origins)
-    return Layer(yaml.load(text, Loader=_Loader), origins)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{where} is not YAML that can be read: {_said(error)}") from None
+    return Layer(tree or {}, origins)
+
+
+def _construct(text: str, look: Callable[[yaml.Node], None]) -> Any:
+    """The document's value, None for none; `look` sees its nodes first, when they are known to be few and not to hold themselves.
+
+    Raises:
+        yaml.YAMLError, ValueError, RecursionError: it is no YAML, too large or too deep, or has a tag or key that plain YAML has not.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _size(node, {}, ())
+        look(node)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, tuple[int, int]], above: tuple[int, ...]) -> tuple[int, int]:
+    """How many nodes a node is when every alias is written out, and how many levels.
+
+    Raises:
+        ConstructorError: more than `NODES`, deeper than `DEPTH`, within itself, or with a key that is no plain value.
+    """
+    if id(node) in known:
+        return known[id(node)]
+
+    def refuse(problem: str) -> yaml.constructor.ConstructorError:
+        return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+    if id(node) in above:
+        raise refuse("an alias (*name) within what it stands for")
+    parts: list[yaml.Node] = []
+    if isinstance(node, yaml.MappingNode):
+        strange = next((key for key, _ in node.value if not isinstance(key, yaml.ScalarNode)), None)
+        if strange is not None:
+            raise refuse(f"a key that is a {strange.id}; a key is a plain word")
+        parts = [value for _, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        parts = node.value
+    count, levels = 1, 1
+    for part in parts:
+        inside, deep = _size(part, known, (*above, id(node)))
+        count, levels = count + inside, max(levels, deep + 1)
+        if count > NODES:
+            raise refuse(f"more than {NODES:,} values once its aliases (*name) are written out")
+        if levels > DEPTH:
+            raise refuse(f"nested deeper than {DEPTH} levels")
+    known[id(node)] = count, levels
+    return count, levels
+
+
+def _said(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _walk(node: yaml.MappingNode, prefix: str, where: str, origins: dict[str, str]) -> None:
@@ -128,9 +191,10 @@ def read_overrides(overrides: list[str]) -> Layer:
             )
             continue
         try:
-            value = yaml.load(text, Loader=_Loader) if text else ""
-        except yaml.YAMLError:
-            problems.append(f"override {item!r}: the value is not YAML; quote it")
+            value = _construct(text, lambda node: None) if text else ""
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            said = getattr(error, "problem", None) or _said(error)
+            problems.append(f"override {item[:200]!r}: the value is not YAML ({said}); quote it")
             continue
         tree = _merge(tree, nest(key, value))
         origins[key] = COMMAND_LINE

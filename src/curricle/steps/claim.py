@@ -21,11 +21,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 
 from curricle.errors import JobError, StoreError
 from curricle.store import Store, layout
+from curricle.store.process import machine, process_start
 
 EVERY = 10.0
 """Seconds between two beats."""
@@ -85,9 +85,9 @@ class Claim:
             token=uuid.uuid4().hex,
             digest=digest,
             host=socket.gethostname(),
-            machine=_machine(),
+            machine=" ".join(machine()).strip(),
             pid=os.getpid(),
-            process_start=_process_start(os.getpid()) or "",
+            process_start=process_start(os.getpid()) or "",
             since=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         )
         self.waited = False
@@ -172,7 +172,7 @@ class Claim:
         """Whether the owner's process lives; None where only its beats can tell (another machine, or this very process)."""
         if owner.machine != self._own.machine or owner.pid == self._own.pid:
             return None
-        start = _process_start(owner.pid)
+        start = process_start(owner.pid)
         if start is None:
             return False
         return "" in (start, owner.process_start) or start == owner.process_start
@@ -201,7 +201,7 @@ class Claim:
         try:
             record = json.loads(self._store.read(layout.CLAIM) or b"null")
             return Owner(**{f.name: record[f.name] for f in fields(Owner) if f.name in record}) if record else None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
 
     def _release(self) -> None:
@@ -209,25 +209,3 @@ class Claim:
             owner = self._read()
             if owner is not None and owner.token == self._own.token:
                 self._store.delete(layout.CLAIM)
-
-
-def _machine() -> str:
-    """What tells whether two processes see each other's numbers: the host, its boot, and (in a container) the namespace of the numbers."""
-    host = socket.gethostname()
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{host} {boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not Linux
-        return host
-
-
-def _process_start(pid: int) -> str | None:
-    """When a process of this machine began, in the kernel's count; empty where that cannot be seen, None where there is no such process."""
-    try:
-        os.kill(pid, 0)
-        state, *rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except ProcessLookupError:
-        return None
-    except OSError:  # another user's, or not Linux
-        return ""
-    return None if state in "ZX" else rest[18]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +111,7 @@ def _side(name: str, store_uri: str) -> Side:
         wanted = last_stage_of_run(store_uri, name)
     source = resolve_source(wanted, store_uri, asked="model")
     place, checkpoint_name = split_uri(source.uri)
-    spec = json.loads(open_store(place).read(layout.STAGE) or b"{}")
+    spec = layout.read_record(open_store(place).read(layout.STAGE))
     stage, checkpoint = read_manifest(open_store(place), ""), read_manifest(open_store(source.uri), "")
     is_best = stage is not None and stage.kind == "stage" and stage.info.get("best") == checkpoint_name
     manifest = stage if is_best else checkpoint

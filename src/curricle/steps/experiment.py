@@ -31,7 +31,7 @@ from curricle.steps.gate import Scores, Verdict, judge_scores
 from curricle.steps.prepare import data_place
 from curricle.steps.promote import promote
 from curricle.steps.start import Start, asked_of, find_start
-from curricle.store import open_store, split_uri
+from curricle.store import layout, open_store, split_uri
 from curricle.store.manifest import fetch
 from curricle.training.events import Listener
 
@@ -70,6 +70,8 @@ def plan_experiment(
     Raises:
         ConfigError, CheckpointError, DataError: a file, the checkpoint or a dataset is missing or wrong.
     """
+    if run_id:
+        layout.check_run_id(run_id)
     experiment = load_experiment(path, overrides)
     words = words_of(family(experiment.family))
     best = _result_of_search(experiment, backbone)

@@ -118,7 +118,7 @@ def finish_run(plan: ChainPlan, state: str, facts: dict[str, str]) -> None:
         last = [stage for stage in plan.stages if stage.start != "skip"][-1]
         record["result"] = references.refer(last.uri, join_uri(plan.store_uri, plan.run_id), plan.store_uri)
     else:
-        before = json.loads(store.read(key) or b"{}")
+        before = layout.read_record(store.read(key))
         record |= {name: before[name] for name in ("result",) if name in before}
     store.write(key, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
 
@@ -127,10 +127,7 @@ def _result(store_uri: str, run: str, files: set[str]) -> str:
     """The place of a finished run's result; empty where it is not finished."""
     place = join_uri(store_uri, run)
     if layout.FINAL in files:
-        try:
-            record = json.loads(open_store(place).read(layout.FINAL) or b"{}")
-        except ValueError:
-            record = {}
+        record = layout.read_record(open_store(place).read(layout.FINAL))
         if record.get("result"):
             return references.resolve(record["result"], place)
     if layout.PLAN not in files:

@@ -92,7 +92,7 @@ class RunReader:
     def lines(self) -> Iterator[str]:
         """The lines since the last call, each led by its stage's name."""
         for name, uri in self._stages():
-            log = json.loads(open_store(uri).read(layout.LOG) or b"{}")
+            log = layout.read_record(open_store(uri).read(layout.LOG))
             if not log:
                 continue
             writer, number = self._read.get(uri, ("", 0))

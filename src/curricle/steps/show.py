@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from curricle.errors import StoreError
@@ -38,14 +37,14 @@ def _stages(store_uri: str, run: str) -> list[dict[str, Any]]:
     rows = []
     for place in begun_stages(store, run):
         prefix, files = place.prefix, place.files
-        spec = json.loads(store.read(f"{prefix}/{layout.STAGE}") or b"{}")
+        spec = layout.read_record(store.read(f"{prefix}/{layout.STAGE}"))
         row: dict[str, Any] = {
             "run": place.run,
             "stage": place.stage,
             "state": "interrupted",
             "start": spec.get("start", ""),
             "family": spec.get("family", ""),
-            "digest": spec.get("digest", "")[:12],
+            "digest": str(spec.get("digest", ""))[:12],
             "created": "",
             "detail": "",
         }

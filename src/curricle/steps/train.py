@@ -13,7 +13,8 @@ from curricle.steps.claim import Claim, Held
 from curricle.steps.source import best_checkpoint
 from curricle.store import Store, join_uri, layout, open_store, references, split_uri
 from curricle.store.failure import Failure
-from curricle.store.manifest import Manifest, read_manifest, retire
+from curricle.store.manifest import Manifest, read_manifest
+from curricle.store.ours import retire_stage
 from curricle.training.events import Listener, Log, read_line
 from curricle.training.spec import StageSpec
 
@@ -55,8 +56,8 @@ def train_stage(plan: ChainPlan, index: int, parent_uri: str, launcher: Launcher
         _require_own_place(store, stage)
         if not plan.resume:
             parent, key = split_uri(stage.uri)
-            retire(open_store(parent), key)
-            claim.renew()
+            if stays := retire_stage(open_store(parent), key):
+                listen(Log(f"{stage.uri} keeps {', '.join(stays)}, which Curricle did not write"))
         store.delete(layout.FAILURE)
         store.write(layout.STAGE, _spec(plan, stage, parent_uri).to_json(stage.uri).encode())
         _run_job(plan, stage, store, launcher, listen, claim)

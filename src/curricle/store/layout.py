@@ -23,7 +23,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import NamedTuple
+import unicodedata
+from typing import Any, NamedTuple
+
+from curricle.errors import ConfigError
 
 MANIFEST = "manifest.json"
 STAGE = "stage.json"
@@ -33,10 +36,14 @@ HEARTBEAT = "heartbeat"
 CLAIM = "claim.json"
 LOG = "log.json"
 LAST = "last.ckpt"
+SPARE = "last.spare.ckpt"
+"""The newest state stands in one of the two slots while a stage trains."""
 DATA = "data"
 IMPORTED = "imported"
 PUBLISHED = "published"
 PROMOTED = "promoted"
+RESERVED = (DATA, IMPORTED, PUBLISHED, PROMOTED)
+"""Folders at the top of a store that hold no run."""
 FINAL = "final.json"
 SEARCH = "hpo-"
 """What the id of a search's run begins with: its stages are trials, no finished models."""
@@ -46,6 +53,12 @@ STATE = "state.pt"
 TRAINED = "trained.safetensors"
 """The weights that training goes on from, where they are not those of `WEIGHTS`."""
 CONFIG = "config.yaml"
+STAGE_FILES = (STAGE, MANIFEST, FAILURE, LOG, CLAIM, HEARTBEAT)
+"""What lies directly at a stage's place, beside its checkpoints."""
+CHECKPOINT_FILES = (MANIFEST, WEIGHTS, STATE, TRAINED, CONFIG)
+"""What every checkpoint may hold; a family's task adds its own."""
+LONGEST = 120
+"""Characters of a run's id or a stage's name."""
 
 _CHECKPOINT = re.compile(
     r"^(?P<stage>.+)-epoch=(?P<epoch>\d+)-val_loss=(?P<loss>-?[0-9.]+(?:e[+-]?\d+)?|nan|-?inf)\.ckpt$", re.I
@@ -88,9 +101,59 @@ def parse_checkpoint_name(name: str) -> CheckpointName | None:
     return CheckpointName(parts["stage"], int(parts["epoch"]), float(parts["loss"])) if parts else None
 
 
+def is_checkpoint(name: str) -> bool:
+    """Whether a folder at a stage's place is called as its checkpoints are."""
+    return name in (LAST, SPARE) or parse_checkpoint_name(name) is not None
+
+
+def check_run_id(name: str) -> str:
+    """The run id itself, when it may be one: see `_check_name`; and none of `RESERVED`.
+
+    Raises:
+        ConfigError: says what is wrong with it.
+    """
+    if name in RESERVED:
+        raise ConfigError(f"run id {name!r} is the name of a store's own folder; take another one")
+    return _check_name("run id", name)
+
+
+def check_stage_name(name: str) -> str:
+    """The stage's name itself, when it may be one: see `_check_name`.
+
+    Raises:
+        ConfigError: says what is wrong with it.
+    """
+    return _check_name("stage name", name)
+
+
+def _check_name(what: str, name: str) -> str:
+    """A plain name: letters of any script, digits and ``. _ - +``, at most `LONGEST` characters, not beginning with ``.`` or ``-``.
+
+    It becomes a folder and a part of keys and labels, so nothing in it may lead elsewhere, be hidden or be read as an option.
+    """
+    strange = sorted({c for c in name if not (c in "._-+" or unicodedata.category(c)[0] in "LMN")})
+    if not name:
+        problem = "is empty"
+    elif strange:
+        problem = f"holds {' '.join(repr(c) for c in strange[:5])}; letters, digits and . _ - + are allowed"
+    elif name[0] in ".-" or ".." in name:
+        problem = "begins with . or - or holds .."
+    elif len(name) > LONGEST or len(name.encode()) > 2 * LONGEST:
+        problem = f"is too long: {len(name)} characters, {LONGEST} are allowed (of some scripts fewer)"
+    else:
+        return name
+    raise ConfigError(f"{what} {name[:LONGEST]!r} {problem}")
+
+
+def read_record(data: bytes | None) -> dict[str, Any]:
+    """The object in one of the layout's JSON files; empty when there is no file, or a damaged one."""
+    try:
+        record = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def read_stage_digest(data: bytes | None) -> str:
     """The digest that a `stage.json` names; empty when the file is damaged."""
-    try:
-        return str(json.loads(data or b"{}").get("digest", ""))
-    except ValueError:
-        return ""
+    return str(read_record(data).get("digest", ""))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 PART = ".part"
 """A hidden ``.name.<random>.part`` is a file being written."""
+_PART = re.compile(r"\..*\.[0-9a-f]{32}\.part")
 
 
 def is_part(name: str) -> bool:
     """Whether a file's name is that of a file still being written."""
-    return name.startswith(".") and name.endswith(PART)
+    return _PART.fullmatch(name) is not None
 
 
 def part_beside(path: Path) -> Path:
@@ -29,6 +31,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_named(folder: Path, names: Iterable[str]) -> list[str]:
+    """Delete the named files of a folder, the folders that this empties, and it itself when nothing is left; names of what stays, sorted.
+
+    Raises:
+        OSError: a file cannot be deleted.
+    """
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    for place, _, _ in os.walk(folder, topdown=False):
+        if not os.listdir(place):
+            os.rmdir(place)
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) if folder.exists() else []
 
 
 def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:

@@ -1,4 +1,4 @@
-"""Whole artifacts: published files first and manifest last, verified, fetched, retired; the policy that stands once above all stores.
+"""Whole artifacts: published files first and manifest last, verified, fetched; the policy that stands once above all stores.
 
 An artifact is a prefix of a store with its files and one `manifest.json`. The manifest names every file with size and
 sha256, so an artifact is complete exactly when its manifest is there: half an upload has none, and readers trust
@@ -12,10 +12,7 @@ import json
 import logging
 import math
 import os
-import shutil
-import tempfile
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,7 +26,8 @@ from curricle.store import Store, join_uri, open_store, split_uri
 from curricle.store.folder import FolderStore
 from curricle.store.keys import check_key
 from curricle.store.layout import MANIFEST
-from curricle.store.local import is_part
+from curricle.store.local import is_part, remove_named
+from curricle.store.scratch import scratch
 
 Kind = Literal["dataset", "checkpoint", "stage", "evaluation"]
 T = TypeVar("T")
@@ -108,7 +106,7 @@ class Manifest:
 
         try:
             body = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(
                 f"{where} is damaged: not JSON ({error}); delete the artifact and make it again"
             ) from error
@@ -249,9 +247,9 @@ def verify(store: Store, prefix: str, manifest: Manifest, *, digests: bool = Tru
         if path is not None:
             digest = sha256_of(path)
         else:
-            with tempfile.TemporaryDirectory(prefix="curricle-verify-") as folder:
-                store.get(_key(prefix, name), Path(folder, "file"))
-                digest = _sha256(Path(folder, "file"))
+            with scratch("curricle-verify-") as folder:
+                store.get(_key(prefix, name), folder / "file")
+                digest = _sha256(folder / "file")
         return (
             None
             if digest == entry.sha256
@@ -295,30 +293,24 @@ def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:
     target = cache_dir / f"{split_uri(uri)[1]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if _is_cached(target, manifest):
         return target, manifest
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    part = cache_dir / f".{target.name[:80]}.{uuid.uuid4().hex}.part"
     try:
-        part.mkdir()
-        _each(lambda name: store.get(name, part / name), manifest.files)
-        verify(FolderStore(str(part)), "", manifest)
-        (part / MANIFEST).write_text(text, encoding="utf-8")
-        try:
-            part.rename(target)
-        except (
-            OSError
-        ):  # another process fetched the same artifact in the meantime: its files are as good, if they verify
-            if not _is_cached(target, manifest):
-                raise
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with scratch(".fetching-", cache_dir) as place:
+            part = place / "new"
+            part.mkdir()
+            _each(lambda name: store.get(name, part / name), manifest.files)
+            verify(FolderStore(str(part)), "", manifest)
+            (part / MANIFEST).write_text(text, encoding="utf-8")
+            try:
+                part.rename(target)
+            except (
+                OSError
+            ):  # another process fetched the same artifact meanwhile: its files are as good, if they verify
+                if not _is_cached(target, manifest):
+                    raise
     except OSError as error:
         raise StoreError(f"cannot fetch {uri} to {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return target, manifest
-
-
-def retire(store: Store, prefix: str) -> int:
-    """Delete an artifact, its manifest first, then everything under `prefix`; the number of objects deleted."""
-    return store.delete(prefix)
 
 
 def sha256_of(path: Path) -> str:
@@ -391,7 +383,12 @@ def _is_cached(target: Path, manifest: Manifest) -> bool:
         verify(FolderStore(str(target)), "", manifest)
     except (CheckpointError, StoreError) as error:
         _log.warning("the copy in %s is damaged and is fetched again: %s", target, error)
-        shutil.rmtree(target)
+        stays = ["a link"] if target.is_symlink() else remove_named(target, {*manifest.files, MANIFEST})
+        if stays:
+            raise StoreError(
+                f"the copy in {target} is damaged, and cannot make room for a whole one: it is or holds {stays[0]}, which Curricle "
+                "did not write; move that away"
+            ) from None
         return False
     return True
 

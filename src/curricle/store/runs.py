@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 
 from curricle.store import Store, layout
 
-NOT_RUNS = (layout.DATA, layout.IMPORTED, layout.PUBLISHED, layout.PROMOTED)
-"""Folders at the top of a store that hold no run."""
-
 
 @dataclass
 class StagePlace:
@@ -56,7 +53,7 @@ def survey(store: Store, run: str = "") -> dict[str, RunPlace]:
     runs: dict[str, RunPlace] = {}
     for entry in store.list(f"{run}/" if run else ""):
         name, *rest = entry.key.split("/")
-        if name in NOT_RUNS or not rest:
+        if name in layout.RESERVED or not rest:
             continue
         place = runs.setdefault(name, RunPlace(name))
         if len(rest) == 1:

@@ -10,7 +10,6 @@ Files are written by the caller's thread (milliseconds for adapters), uploaded b
 from __future__ import annotations
 
 import shutil
-import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from curricle.errors import CheckpointError
 from curricle.store import Store, join_uri, layout, open_store, references, split_uri
-from curricle.store.manifest import Manifest, publish, read_manifest, retire
+from curricle.store.manifest import Manifest, publish, read_manifest
+from curricle.store.ours import retire
+from curricle.store.scratch import make_scratch
 from curricle.training.task import TrainingTask
-
-SPARE = "last.spare.ckpt"
 
 
 @dataclass
@@ -57,7 +56,7 @@ class State:
 def newest(store: Store, prefix: str) -> tuple[str, Manifest] | None:
     """The newest complete state under a stage's place, as (its key, its manifest); None when there is none."""
     states = []
-    for slot in (layout.LAST, SPARE):
+    for slot in (layout.LAST, layout.SPARE):
         key = f"{prefix}/{slot}"
         if (manifest := read_manifest(store, key)) is not None:
             states.append((int(manifest.info["step"]), int(manifest.info["epoch"]), key, manifest))
@@ -136,7 +135,7 @@ class Checkpoints:
         Returns when the files are written locally and the former upload has ended; errors of that upload are raised here.
         """
         self._scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="save-", dir=self._scratch))
+        folder = make_scratch("save-", self._scratch)
         weights = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in task.weights().items()}
         save_file(weights, folder / layout.WEIGHTS)
         torch.save(vars(state), folder / layout.STATE)
@@ -153,7 +152,7 @@ class Checkpoints:
             if best:
                 self._publish(best_name, folder, metrics, info)
             former = self._slot
-            self._slot = SPARE if former == layout.LAST else layout.LAST
+            self._slot = layout.SPARE if former == layout.LAST else layout.LAST
             self._publish(self._slot, folder, metrics, info)
             if former:
                 retire(self.store, f"{self.prefix}/{former}")
@@ -198,7 +197,7 @@ class Checkpoints:
         if self._slot != layout.LAST:
             self.save(task, state, metrics)
             self.join()
-        retire(self.store, f"{self.prefix}/{SPARE}")  # what an attempt that crashed may have left
+        retire(self.store, f"{self.prefix}/{layout.SPARE}")  # what an attempt that crashed may have left
         self._retire_but(state.best_name)
         self.store.delete(f"{self.prefix}/{layout.FAILURE}")
         publish(

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from curricle.config.load import from_tree
 from curricle.errors import CheckpointError
 from curricle.store import layout, open_store, references, split_uri
 
@@ -54,9 +55,9 @@ class StageSpec:
         if text is None:
             raise CheckpointError(f"there is no {where}; the training step writes it before it starts the job")
         try:
-            spec = cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{where} is damaged: {error}") from error
+            spec = from_tree(cls, json.loads(text))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{where} is damaged: {error}") from None
         if spec.format != FORMAT:
             raise CheckpointError(f"{where} has format {spec.format}; this version reads format {FORMAT}")
         if (spec.start == "continued") != (spec.parent_uri is not None):

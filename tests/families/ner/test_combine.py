@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curricle.errors import ConfigError, DataError
+from curricle.errors import ConfigError, DataError, OutputError
 from curricle.families.ner import combine
 from curricle.families.ner.combine import combine_datasets, text_key
 from curricle.families.ner.formats import load_records
@@ -265,12 +265,32 @@ def test_running_twice_writes_the_same_bytes_and_leaves_nothing_stale(tmp_path):
     for _ in range(2):
         combine_datasets(old, new, "combined", 0.1, 42, output_dir=out)
         found.append({p.name: p.read_bytes() for p in sorted(out.iterdir())})
-    assert found[0] == found[1] and set(found[0]) == {"train.jsonl", "validation.jsonl", "report.json"}
+    names = {"train.jsonl", "validation.jsonl", "report.json", "manifest.json"}
+    assert found[0] == found[1] and set(found[0]) == names
     combine_datasets(old, new, "combined", 0.1, 42, create_new_validation=False, output_dir=out)
     assert not (out / "validation.jsonl").exists()
     precious = folder(tmp_path / "precious", train=rows("o", 1))
-    with pytest.raises(DataError, match="no combined dataset"):
+    with pytest.raises(OutputError, match="holds train.json, and no manifest.json"):
         combine_datasets(old, new, "combined", 0.1, 42, output_dir=precious)
+
+
+@pytest.mark.parametrize("place", ["", "old", "new", "report", "work"])
+def test_no_folder_of_the_users_is_ever_replaced(tmp_path, place, monkeypatch):
+    """What was lost once: a folder with a report.json, the input, what holds it, and the working folder."""
+    work = tmp_path / "user"
+    old, new = folder(work / "old", train=rows("o", 10)), folder(work / "new", train=rows("n", 10))
+    for name in ("report", "work", "old"):
+        (work / name).mkdir(exist_ok=True)
+        (work / name / "report.json").write_text("{}")
+    (work / "work/src").mkdir()
+    (work / "report.json").write_text("{}")
+    (work / "thesis.txt").write_text("thesis")
+    monkeypatch.chdir(work / "work")
+    before = {p: p.read_bytes() for p in work.rglob("*") if p.is_file()}
+    with pytest.raises(OutputError, match="nothing was written") as error:
+        combine_datasets(old, new, "combined", 0.1, 42, output_dir=work / place)
+    assert error.value.exit_code == 2 and before == {p: p.read_bytes() for p in work.rglob("*") if p.is_file()}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["user"]
 
 
 def test_a_test_text_never_trains(tmp_path):

@@ -96,7 +96,7 @@ def _labels(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold an object, not a {type(content).__name__}")
@@ -135,7 +135,7 @@ def _weight_file(path: Path) -> None:
         try:
             header = json.loads(file.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
             raise CheckpointError(f"{path} has a damaged header") from None
     if 8 + length + max(ends, default=0) != size:
         raise CheckpointError(

@@ -21,9 +21,7 @@ import itertools
 import json
 import multiprocessing
 import os
-import shutil
 import sys
-import tempfile
 import unicodedata
 from array import array
 from collections import Counter
@@ -37,7 +35,9 @@ import numpy as np
 
 from curricle.errors import ConfigError, DataError
 from curricle.families.ner.formats import dataset_files, iter_pieces, overlapping, read_piece
+from curricle.store.ours import check_output_folder, write_folder
 
+MAKER = "curricle combine"
 STRATEGIES = ("new_only", "combined", "append")
 _LARGE = 64 << 20
 """Bytes of all files together from which a second process pays."""
@@ -226,7 +226,9 @@ def combine_datasets(
     replay: float | None = None,
     output_dir: Path | str | None = None,
 ) -> CombinedDataset:
-    """Combine datasets by the rules above; with `output_dir`, write ``train.jsonl``, ``validation.jsonl`` and ``report.json`` there.
+    """Combine datasets by the rules above; with `output_dir`, write ``train.jsonl``, ``validation.jsonl``, ``report.json`` and the manifest there.
+
+    A folder that an earlier call wrote, and that is still as it was, is replaced; no other is.
 
     Args:
         strategy: `new_only`, `combined` (shuffled) or `append` (order kept).
@@ -236,8 +238,12 @@ def combine_datasets(
     Raises:
         ConfigError: an argument is wrong.
         DataError: a file is missing or damaged, or nothing is left to train on. Nothing is written then.
+        OutputError: the output folder is an input, or holds something that is not from here.
     """
     folders = _checked(strategy, old_dataset_path, new_dataset_path, validation_ratio, random_seed, replay)
+    inputs = [Path(path) for path in (old_dataset_path, new_dataset_path) if path]
+    if output_dir is not None:
+        check_output_folder(Path(output_dir), MAKER, inputs)
     named = {source: dataset_files(folder, f"{source}_dataset_path") for source, folder in folders.items()}
     files = _read([(source, split, path) for source, parts in named.items() for split, path in parts.items()])
     plan = _Plan(files, int(random_seed))
@@ -258,7 +264,7 @@ def combine_datasets(
     if not len(made.train):
         raise DataError(f"nothing is left to train on: {json.dumps(made.report['dropped'])} of {made.report['read']}")
     if output_dir is not None:
-        _write(made, Path(output_dir))
+        write_folder(Path(output_dir), MAKER, lambda folder: _write(made, folder), inputs)
     return made
 
 
@@ -455,27 +461,13 @@ def _mixed(keys: np.ndarray, seed: int, purpose: bytes) -> np.ndarray:
 
 
 def _write(made: CombinedDataset, folder: Path) -> None:
-    """Write both parts and the report into a fresh folder beside the wanted one, then take its place: all or nothing."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / "report.json").is_file():
-        raise DataError(
-            f"output folder {folder} holds something that is no combined dataset; give an empty or new folder"
-        )
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        for name, part in made.items():
-            if len(part):
-                with (fresh / f"{name}.jsonl").open("wb") as out:
-                    _stream(part.lines(), out)
-        (fresh / "report.json").write_text(
-            json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.chmod(fresh, 0o755)
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    """Write both parts and the report."""
+    for name, part in made.items():
+        if len(part):
+            with (folder / f"{name}.jsonl").open("wb") as out:
+                _stream(part.lines(), out)
+    report = json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    (folder / "report.json").write_text(report, encoding="utf-8")
 
 
 def _stream(lines: Iterator[bytes], out: BinaryIO) -> None:

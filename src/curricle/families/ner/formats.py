@@ -136,7 +136,11 @@ def _loads(raw: bytes) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return json.loads(raw.decode("utf-8"))
+        text = raw.decode("utf-8")
+        try:
+            return json.loads(text)
+        except RecursionError:
+            raise json.JSONDecodeError("nested too deeply", text, 0) from None
 
 
 def _after_space(data: bytes | mmap.mmap, at: int) -> int:

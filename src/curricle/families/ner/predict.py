@@ -79,7 +79,7 @@ def records_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
                 json.dumps(record, ensure_ascii=False).encode()
             except UnicodeEncodeError:
                 raise DataError(f"input line {number} holds half a surrogate pair, which is no character") from None
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"input line {number} begins with {{ and is not JSON: {error}") from None
             if type(record.get("text")) is not str:
                 raise DataError(f"input line {number}: text must be a string")

@@ -1,0 +1,251 @@
+"""What is Curricle's own, and may therefore be deleted or replaced; what a user owns never is.
+
+A folder of results may be replaced only when its manifest stands, this very command wrote it, and it holds exactly the manifest's files, unchanged.
+Inputs, the working folder, the home folder, whatever holds one of them, links and mount points are refused whatever they hold.
+In a store, an artifact loses the files that its manifest names; of an upload that was not finished, those that the layout or a complete
+checkpoint beside it names. Everything else stays, and is named to whoever asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from curricle.errors import OutputError, StoreError
+from curricle.store import Store, layout
+from curricle.store.folder import FolderStore
+from curricle.store.keys import manifests_first
+from curricle.store.layout import MANIFEST
+from curricle.store.manifest import FileEntry, Manifest, read_manifest, sha256_of, verify
+from curricle.store.scratch import leftovers, scratch
+
+_MADE_BY = "made_by"
+"""The key of a manifest's `info` that says which command wrote the folder."""
+
+
+def check_output_file(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Refuse a file that may not be written: an input, a link, a folder, a device. A plain file of that name is replaced.
+
+    Raises:
+        OutputError: says why.
+    """
+    if path.is_symlink():
+        raise OutputError(f"the output {path} is a link, which is never overwritten; name the file itself")
+    if not path.exists():
+        return
+    if any(path.samefile(other) for other in inputs if other.exists()):
+        raise OutputError(f"the output {path} is the input itself, which is never overwritten; choose another name")
+    if not path.is_file():
+        raise OutputError(f"the output {path} is {'a folder' if path.is_dir() else 'no plain file'}; name a file")
+
+
+def check_output_folder(folder: Path, maker: str, inputs: Iterable[Path] = ()) -> Manifest | None:
+    """Refuse a folder that may not be written; the manifest of what `maker` wrote there before, None where nothing is there.
+
+    Args:
+        maker: the command that writes, as `write_folder` notes it.
+        inputs: what is read: neither it nor what holds it may be replaced.
+
+    Raises:
+        OutputError: names the first thing that is not Curricle's, or says why the place itself is refused.
+    """
+
+    def refused(problem: str) -> OutputError:
+        return OutputError(
+            f"the output folder {folder} {problem}; nothing was written. Choose a new or an empty folder"
+        )
+
+    here = Path(os.path.abspath(folder))
+    if here.is_symlink():
+        raise refused("is a link")
+    if here.exists() and not here.is_dir():
+        raise refused("is a file")
+    real = here.resolve()
+    if real.is_mount():
+        raise refused("is a mount point")
+    kept = [(Path(other), f"the input {other}") for other in inputs] + [(Path.cwd(), "the working folder")]
+    with suppress(RuntimeError):  # no home folder is known
+        kept.append((Path.home(), "the home folder"))
+    for other, what in kept:
+        if real == (place := other.resolve()) or real in place.parents:
+            raise refused(f"is {what}" if real == place else f"holds {what}")
+    if not here.is_dir() or not any(here.iterdir()):
+        return None
+    try:
+        manifest = read_manifest(FolderStore(str(here)), "")
+    except StoreError as error:
+        raise refused(f"holds a {MANIFEST} that is damaged ({error})") from None
+    if manifest is None:
+        first = min(path.name for path in here.iterdir())
+        raise refused(
+            f"holds {first}, and no {MANIFEST} that proves it to be Curricle's (earlier versions wrote none: "
+            "if all in it is theirs, delete it yourself)"
+        )
+    if manifest.info.get(_MADE_BY) != maker:
+        raise refused(f"holds something else than `{maker}` wrote, by its {MANIFEST}")
+    if strangers := _strangers(here, manifest):
+        raise refused(f"holds {strangers[0]}, which Curricle did not write")
+    try:
+        verify(FolderStore(str(here)), "", manifest)
+    except StoreError as error:
+        raise refused(f"was changed since it was written ({error})") from None
+    return manifest
+
+
+def write_folder(folder: Path, maker: str, fill: Callable[[Path], object], inputs: Iterable[Path] = ()) -> None:
+    """Write a folder of results with its manifest, all or nothing; what the same command wrote there before is replaced.
+
+    The new folder is written beside the place. The old one is moved away, the new one moved in, and only then is the old one deleted; what
+    stops in between is put back, after a kill by the next call.
+
+    Args:
+        fill: writes the files into the empty folder that it is given.
+
+    Raises:
+        OutputError: see `check_output_folder`.
+        OSError: the place cannot be written to.
+    """
+    inputs = list(inputs)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{folder.name[:40]}.writing-"
+    for left in leftovers(prefix, folder.parent):
+        if (left / "old").is_dir() and not os.path.lexists(folder):
+            (left / "old").rename(folder)
+    with scratch(prefix, folder.parent) as place:
+        fresh, old = place / "new", place / "old"
+        fresh.mkdir()
+        fill(fresh)
+        _seal(fresh, maker)
+        former = check_output_folder(folder, maker, inputs)
+        if former is None:
+            fresh.rename(folder)
+            return
+        folder.rename(old)
+        try:
+            if strangers := _strangers(old, former):
+                raise OutputError(
+                    f"{folder / strangers[0]} was put there just now and is not Curricle's; nothing was written"
+                )
+            fresh.rename(folder)
+        except BaseException:
+            old.rename(folder)
+            raise
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill that takes the place of `folder` when the block ends well: whole or not at all. Nothing is replaced.
+
+    Raises:
+        OutputError: something is there.
+        OSError: the place cannot be written to.
+    """
+    _require_free(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with scratch(f".{folder.name[:40]}.new-", folder.parent) as place:
+        fresh = place / "new"
+        fresh.mkdir()
+        yield fresh
+        _require_free(folder)
+        fresh.rename(folder)
+
+
+def retire(store: Store, prefix: str) -> list[str]:
+    """Delete an artifact, its manifest first; the keys of what stays at its place, since it is not Curricle's.
+
+    Without a manifest it is an upload that was not finished: what the layout, or a complete checkpoint beside it, names is deleted.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    keys = [entry.key for entry in store.list(f"{prefix}/")]
+    if not keys:
+        return []
+    manifest = _manifest(store, prefix)
+    names = set(manifest.files) | {MANIFEST} if manifest else _names_of_checkpoints(store, prefix.rpartition("/")[0])
+    return _delete(store, prefix, keys, {f"{prefix}/{name}" for name in names})
+
+
+def retire_stage(store: Store, prefix: str) -> list[str]:
+    """Delete a stage, its manifest first, with its checkpoints, and without the claim on its place; the keys of what stays, since it is not
+    Curricle's.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    skip = len(prefix) + 1
+    keys = [entry.key for entry in store.list(f"{prefix}/") if entry.key[skip:] != layout.CLAIM]
+    files = [key for key in keys if "/" not in key[skip:]]
+    own = {f"{prefix}/{name}" for name in layout.STAGE_FILES}
+    stays = [key for key in files if key not in own]
+    for key in [key for part in manifests_first(files) for key in part if key in own]:
+        store.delete(key)
+    folders = sorted({key[skip:].partition("/")[0] for key in keys if key not in files})
+    known = _names_of_checkpoints(store, prefix)
+    for name in folders:
+        place = f"{prefix}/{name}"
+        inside = [key for key in keys if key.startswith(f"{place}/")]
+        manifest = _manifest(store, place) if layout.is_checkpoint(name) else None
+        names = set(manifest.files) | {MANIFEST} if manifest else known if layout.is_checkpoint(name) else set()
+        stays += _delete(store, place, inside, {f"{place}/{own_name}" for own_name in names})
+    return sorted(stays)
+
+
+def _delete(store: Store, prefix: str, keys: list[str], own: set[str]) -> list[str]:
+    """Delete those of the keys under `prefix` that are our own, at once where all are; the others."""
+    others = [key for key in keys if key not in own]
+    if not others:
+        store.delete(prefix)
+    else:
+        for key in [key for part in manifests_first(keys) for key in part if key in own]:
+            store.delete(key)
+    return others
+
+
+def _manifest(store: Store, prefix: str) -> Manifest | None:
+    """The manifest at a place; None where there is none, or one that is damaged and proves nothing."""
+    try:
+        return read_manifest(store, prefix)
+    except StoreError:
+        return None
+
+
+def _names_of_checkpoints(store: Store, stage: str) -> set[str]:
+    """Names that a checkpoint's files have at a stage's place: the layout's, and those of the complete checkpoints that are there."""
+    names = set(layout.CHECKPOINT_FILES)
+    for entry in store.list(f"{stage}/" if stage else ""):
+        place, _, name = entry.key.rpartition("/")
+        above, _, folder = place.rpartition("/")
+        if name == MANIFEST and above == stage and layout.is_checkpoint(folder):
+            manifest = _manifest(store, place)
+            names |= set(manifest.files) if manifest else set()
+    return names
+
+
+def _seal(folder: Path, maker: str) -> None:
+    """Write the manifest of a folder's files: their sizes and digests, and who made them."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {p.relative_to(folder).as_posix(): FileEntry(p.stat().st_size, sha256_of(p)) for p in paths}
+    digest = hashlib.sha256("".join(f"{name} {entry.sha256}\n" for name, entry in files.items()).encode()).hexdigest()
+    manifest = Manifest(kind="dataset", digest=digest, files=files, info={_MADE_BY: maker})
+    FolderStore(str(folder)).write(MANIFEST, manifest.to_json().encode())
+
+
+def _strangers(folder: Path, manifest: Manifest) -> list[str]:
+    """What lies in a folder beside the manifest's files, the manifest and their folders: links too, and empty folders."""
+    own = {MANIFEST, *manifest.files}
+    own |= {above.as_posix() for name in manifest.files for above in Path(name).parents}
+    return sorted(
+        name
+        for path in folder.rglob("*")
+        if (name := path.relative_to(folder).as_posix()) not in own or path.is_symlink()
+    )
+
+
+def _require_free(folder: Path) -> None:
+    empty = folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
+    if os.path.lexists(folder) and not empty:
+        raise OutputError(f"{folder} is there already, and is not overwritten; name another one, or move it away")

@@ -1,0 +1,82 @@
+"""Folders for work under way. Each is named by the process that made it, so that what a killed one left is removed by the next.
+
+Removed are folders of this user alone, and only where the process is surely dead: its number is free or another's now, or the host was
+started again since. What another host or another container left stays: from here nobody can see whether its process lives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from curricle.store.process import machine, process_start
+
+_OWNER = re.compile(r"(\d+)-(\w*)-([0-9a-f]{8})-([0-9a-f]{8})-([0-9a-f]{8})-[a-z0-9_]{8}")
+
+
+def make_scratch(prefix: str, parent: Path | None = None) -> Path:
+    """A fresh folder ``<prefix><owner>-<random>`` in `parent` (default the system's folder for such), which only this user may open.
+
+    Folders of that prefix that dead processes left there are removed first.
+
+    Raises:
+        OSError: `parent` is missing, full or may not be written to.
+    """
+    parent = parent or Path(tempfile.gettempdir())
+    for folder in leftovers(prefix, parent):
+        shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{_me()}-", dir=parent))
+
+
+@contextmanager
+def scratch(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+    """The same for the length of a block; the folder goes with all that is in it."""
+    folder = make_scratch(prefix, parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def leftovers(prefix: str, parent: Path) -> list[Path]:
+    """Folders in `parent` that `make_scratch` made for processes of this user that are dead now."""
+    if not parent.is_dir():
+        return []
+    with os.scandir(parent) as entries:
+        return [
+            Path(entry.path)
+            for entry in entries
+            if entry.name.startswith(prefix)
+            and entry.is_dir(follow_symlinks=False)
+            and entry.stat(follow_symlinks=False).st_uid == os.getuid()
+            and _is_of_the_dead(entry.name.removeprefix(prefix))
+        ]
+
+
+def _me() -> str:
+    marks = "-".join(map(_mark, machine()))
+    return f"{os.getpid()}-{process_start(os.getpid()) or ''}-{marks}"
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _is_of_the_dead(name: str) -> bool:
+    owner = _OWNER.fullmatch(name)
+    if owner is None:
+        return False
+    pid, start, *marks = owner.groups()
+    host, boot, namespace = map(_mark, machine())
+    if marks[0] != host or (marks[1] == boot and marks[2] != namespace):
+        return False
+    if marks[1] != boot:
+        return True
+    now = process_start(int(pid))
+    return now is None or ("" not in (now, start) and now != start)

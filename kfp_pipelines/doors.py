@@ -22,7 +22,7 @@ from curricle.steps import evaluate, gate, prepare, source, train
 from curricle.steps import preflight as checks
 from curricle.steps.promote import finish_run, promote
 from curricle.steps.relay import LogRelay
-from curricle.store import layout, open_store
+from curricle.store import layout, open_store, split_uri
 from curricle.training.events import Event, to_line
 
 
@@ -189,7 +189,7 @@ def cleanup(run_id: str, store_uri: str, launcher: str, status: str) -> str:
 
 
 def _plan(uri: str) -> ChainPlan:
-    run_uri = uri.rpartition("/")[0]
+    run_uri = split_uri(uri)[0]
     data = open_store(run_uri).read(layout.PLAN)
     if data is None:
         raise ConfigError(f"no plan at {uri}; the plan task writes it first")

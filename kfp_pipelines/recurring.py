@@ -34,7 +34,7 @@ from kfp_pipelines.server import answers, content_digest, ensure_experiment, ens
 
 _MARK = re.compile(r"curricle-recurring (?P<name>\S+) (?P<digest>[0-9a-f]{16})\b")
 COMPILED = Path(__file__).parent / "compiled"
-_PYTHON = {
+_PYTHON: dict[str, type | tuple[type, ...]] = {
     "STRING": str,
     "BOOLEAN": bool,
     "NUMBER_INTEGER": int,

@@ -264,10 +264,10 @@ def _execute(planned: ChainPlan, launcher: str) -> None:
 def _list(config: Path) -> None:
     for name, path in list_curricula(config.parent):
         try:
-            kind = str(read_yaml(path).tree.get("objective", "stage"))
+            kind, place = str(read_yaml(path).tree.get("objective", "stage")), str(path)
         except CurricleError as error:
-            kind, path = "unreadable", error
-        console.print(f"{name:<16} {kind:<12} {path}", highlight=False, markup=False)
+            kind, place = "unreadable", str(error)
+        console.print(f"{name:<16} {kind:<12} {place}", highlight=False, markup=False)
     for name, _ in list_chains(config.parent):
         names = [stage.name for stage in load_chain(name, config.parent).chain.stages]
         console.print(f"{name:<16} {'chain':<12} {' → '.join(names)}", highlight=False, markup=False)

@@ -279,7 +279,7 @@ def asked_of(config: Mapping[str, Any], **given: Any) -> Asked:
     if block is not None and not isinstance(block, Mapping):
         raise CheckpointError(f"checkpoint must be a mapping with source_path and validate, not {block!r}")
     block = block or {}
-    values = {
+    values: dict[str, Any] = {
         "source_path": str(block.get("source_path") or ""),
         "validate": bool(block.get("validate", True)),
         "required": bool(block) and not block.get("allow_scratch", False),

@@ -9,8 +9,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from curricle.config.chain import list_chains, load_chain, load_stage
-from curricle.errors import PipelineError
+from curricle.errors import OutputError, PipelineError
 from curricle.registry import family
+from curricle.store.local import write_whole
+from curricle.store.ours import check_output_file
 from kfp_pipelines import CONTROL_IMAGE, TRAINER_IMAGE
 
 
@@ -28,6 +30,7 @@ def compile_all(
     Raises:
         ConfigError: a chain is not valid.
         PipelineError: no chain, or one is too long.
+        OutputError: a file in the way is no compiled pipeline. Nothing is written then.
     """
     from kfp_pipelines.continued_training import continued_training
     from kfp_pipelines.curriculum import build
@@ -47,6 +50,8 @@ def compile_all(
             pipelines[name] = build(name, stages, config=config, data=entry.data_parameter, gate_rule=chain.gate)
     if len(pipelines) == 1:
         raise PipelineError(f"nothing to compile: {config_dir}/text_curriculum holds no chain_*.yaml")
+    for name in pipelines:
+        _require_replaceable(out_dir / f"{name}.yaml")
     out_dir.mkdir(parents=True, exist_ok=True)
     return [
         write(pipeline, out_dir / f"{name}.yaml", image=image, trainer_image=trainer_image)
@@ -57,16 +62,31 @@ def compile_all(
 def write(
     pipeline: Callable[..., Any], path: Path, *, image: str = CONTROL_IMAGE, trainer_image: str = TRAINER_IMAGE
 ) -> Path:
-    """Compile one pipeline to `path`."""
+    """Compile one pipeline to `path`.
+
+    Raises:
+        OutputError: what is there is no compiled pipeline.
+    """
     from kfp import compiler
 
+    _require_replaceable(path)
     with TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         raw = Path(scratch, "pipeline.yaml")
         compiler.Compiler().compile(pipeline, str(raw))
         text = raw.read_text(encoding="utf-8")
-    path.write_text(with_images(text, image, trainer_image), encoding="utf-8")
+    text = with_images(text, image, trainer_image)
+    write_whole(path, lambda out: out.write(text.encode()))
     return path
+
+
+def _require_replaceable(path: Path) -> None:
+    """Refuse to write over what is no compiled pipeline: a chain's own file is called as its pipeline."""
+    check_output_file(path)
+    if path.exists() and not path.read_bytes().startswith(b"# PIPELINE DEFINITION\n"):
+        raise OutputError(
+            f"{path} is no compiled pipeline, and is not overwritten; name another folder, or move it away"
+        )
 
 
 def with_images(text: str, image: str, trainer_image: str) -> str:

@@ -163,9 +163,7 @@ def test_a_damaged_plan_is_one_message(text):
         ChainPlan.from_stored(text, "store/r")
 
 
-@pytest.mark.parametrize(
-    "change", [{"digest": 5}, {"config": "x"}, {"uri": None}, {"start": "sideways"}, {"argv2": []}]
-)
+@pytest.mark.parametrize("change", [{"digest": 5}, {"config": "x"}, {"uri": 5}, {"start": "sideways"}, {"argv2": []}])
 def test_a_plan_with_a_damaged_stage_is_one_message(change):
     tree = json.loads(plan([stage("a")]).to_stored())
     tree["stages"][0] |= change
@@ -178,7 +176,7 @@ def test_a_command_in_a_stored_plan_is_not_read():
     tree = json.loads(plan([stage("a")]).to_stored())
     tree["stages"][0]["argv"] = ["-c", "import os; os.system('touch ran')"]
     made = ChainPlan.from_stored(json.dumps(tree), "store/r").stages[0]
-    assert made.argv == ("-m", "curricle.training.worker", "--stage-uri", "store/r/a", "--digest", made.digest)
+    assert made.argv == ("-m", "curricle.training.worker", "--stage-uri", made.uri, "--digest", made.digest)
 
 
 @pytest.mark.parametrize("run_id", ["../x", "/abs", "a/b", "data", "a\x07", "-x", "x" * 121])

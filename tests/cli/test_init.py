@@ -1,11 +1,13 @@
 """`curricle init` writes the shipped configuration once, and never over anything."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from curricle.cli import cli
 from curricle.config.defaults import SHIPPED
-from curricle.errors import ConfigError
+from curricle.errors import ConfigError, OutputError
 
 
 def init(folder):
@@ -39,7 +41,7 @@ def test_what_is_there_is_refused_and_left_alone(name, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     error = init(tmp_path).exception
     assert (
-        isinstance(error, ConfigError)
+        isinstance(error, OutputError)
         and error.exit_code == 2
         and f"{tmp_path / 'config'} is there already" in str(error)
     )
@@ -50,3 +52,14 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     error = init(tmp_path / "file/below").exception
     assert isinstance(error, ConfigError) and f"cannot write {tmp_path / 'file/below/config'}" in str(error)
+
+
+def test_a_copy_that_was_not_finished_is_not_there_and_the_same_command_works(tmp_path, monkeypatch):
+    write = Path.write_bytes
+    monkeypatch.setattr(
+        Path, "write_bytes", lambda self, data: write(self, data) if self.name != "config.yaml" else 1 / 0
+    )
+    assert isinstance(init(tmp_path / "new").exception, ZeroDivisionError)
+    assert list((tmp_path / "new").iterdir()) == []
+    monkeypatch.undo()
+    assert init(tmp_path / "new").exception is None and (tmp_path / "new/config/config.yaml").is_file()

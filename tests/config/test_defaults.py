@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from curricle.cli.init import write_copy
 from curricle.config.chain import list_chains, load_chain
-from curricle.config.defaults import SHIPPED, config_file, write_copy
+from curricle.config.defaults import SHIPPED, config_file
 from curricle.config.load import read_yaml
 from curricle.errors import ConfigError
 

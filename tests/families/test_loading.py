@@ -17,6 +17,7 @@ from curricle.families.naics.config import NaicsModel
 from curricle.families.naics.encoder import Encoder
 from curricle.families.naics.task import read_checkpoint
 from curricle.families.ner.model import build_model, head_of
+from curricle.families.ner.predict import load_tagger
 
 TAGS = ("O", "B-SKILL", "I-SKILL")
 WEIGHTS = "model.safetensors"
@@ -114,10 +115,16 @@ def ner_adapter_base(folder, tmp_path):
     build_model("", TAGS, adapter)
 
 
+def ner_tagger(folder, tmp_path):
+    """What predict, evaluate and latency open."""
+    change_json(folder / "config.json", architectures=["BertForTokenClassification"], id2label=dict(enumerate(TAGS)))
+    load_tagger(folder)
+
+
 LOADERS = [naics_encoder, ner_encoder, ner_checkpoint, ner_adapter_base]
 
 
-@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("load", [*LOADERS, ner_tagger])
 def test_a_model_that_is_code_of_its_own_is_refused_in_one_sentence(encoder, tmp_path, load):
     mark = plant(encoder, MODEL_CODE, model_type="evil")
     with pytest.raises(CheckpointError, match=r"names code of its own \(auto_map\).*never run") as caught:

@@ -21,6 +21,7 @@ SCRIPTS = {
     "words": "import os, sys, json, time; time.sleep(30 * (os.environ['RANK'] != %LAST%));"
     "open(os.environ['TORCHELASTIC_ERROR_FILE'], 'w').write(json.dumps({'message': {'message': 'no such bird', 'errorCode': 2,"
     "'extraInfo': {'timestamp': '1', 'time': 1.5}}})); sys.exit(2)",
+    "asks": "import sys; print('read', repr(sys.stdin.read()))",
     "graceful": "import os, signal, sys, time\n"
     "def save(*_):\n    open(os.environ['SAVED'] + os.environ['RANK'], 'w').close(); sys.exit(143)\n"
     "signal.signal(signal.SIGTERM, save)\nprint('ready', flush=True)\ntime.sleep(60)",
@@ -160,3 +161,12 @@ def failure(exit_code, noticed, said=None):
 )
 def test_the_rank_to_blame(failures, blamed):
     assert _first_failure(failures) == (blamed, failures[blamed])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ranks_read_nothing_of_what_is_piped_into_the_command(processes, tmp_path):
+    script = tmp_path / "asks.py"
+    script.write_text(SCRIPTS["asks"])
+    command = [sys.executable, *arguments((str(script),), nnodes=1, nproc_per_node=processes)]
+    done = subprocess.run(command, input="y\n" * 9, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and (done.stdout + done.stderr).count("read ''") == processes

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from importlib.metadata import PackageNotFoundError, version
 
@@ -11,6 +12,7 @@ import pytest
 from curricle.errors import JobError
 from curricle.launch.job import Job
 from curricle.launch.local import LocalLauncher
+from curricle.store.scratch import make_scratch
 from tests.launch.test_agent import SCRIPTS, gone
 
 
@@ -131,3 +133,11 @@ def test_the_same_work_is_adopted_and_other_work_of_that_name_refused(tmp_path):
         launcher.submit(make_job(tmp_path, "graceful", digest="e"))
     launcher.cancel(handle)
     assert launcher.wait(handle, lambda line: None).state == "cancelled"
+
+
+def test_the_folder_of_a_job_whose_command_was_killed_goes_with_the_next_job(tmp_path, dead, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = dead(make_scratch("curricle-job-"))
+    outcome, _ = run(make_job(tmp_path, "fine"))
+    assert outcome.state == "succeeded" and not left.exists()
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("curricle-")] == []

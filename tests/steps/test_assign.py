@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from curricle.errors import DataError
+from curricle.errors import DataError, OutputError
 from curricle.steps.assign import assign_csv
 
 
@@ -45,6 +45,16 @@ def test_the_input_is_never_overwritten(tmp_path: Path):
     source.write_text("text\nx\n")
     (tmp_path / "link.csv").symlink_to(source)
     for output in (source, tmp_path / "link.csv"):
-        with pytest.raises(DataError, match="never overwritten"):
+        with pytest.raises(OutputError, match="never overwritten"):
             assign_csv(source, "text", output, Length)
     assert source.read_text() == "text\nx\n"
+
+
+def test_the_same_output_may_be_written_again_and_has_the_permissions_of_a_new_file(tmp_path: Path):
+    source, output = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("text\nx\n")
+    for _ in range(2):
+        assert assign_csv(source, "text", output, Length) == 1
+    assert output.read_text().splitlines() == ["text,length", "x,1"]
+    assert output.stat().st_mode == source.stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]

@@ -11,6 +11,7 @@ from curricle.errors import CheckpointError
 from curricle.store import layout, open_store
 from curricle.store.folder import FolderStore
 from curricle.store.manifest import read_manifest
+from curricle.store.scratch import make_scratch
 from curricle.training import worker
 from curricle.training.checkpoint import load_state, load_weights, newest
 from tests.training.toy import Toy, make_config, make_stage
@@ -100,3 +101,13 @@ def test_a_damaged_state_is_an_error_with_the_path(tmp_path):
         load_state(tmp_path)
     with pytest.raises(CheckpointError, match="model.safetensors"):
         load_weights(tmp_path)
+
+
+def test_what_killed_processes_left_of_a_save_goes_with_the_next_save(tmp_path, dead):
+    uri = make_stage(tmp_path)
+    work = Path(make_config(tmp_path).paths.cache_dir) / "work"
+    work.mkdir(parents=True)
+    left = dead(make_scratch("save-", work))
+    (left / "model.safetensors").write_bytes(b"x")
+    train(uri)
+    assert list(work.iterdir()) == []

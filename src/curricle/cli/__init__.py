@@ -6,8 +6,11 @@ Verbs are imported on choice, so that `curricle --help` and `curricle plan` stay
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
+import traceback
+from pathlib import Path
 
 import click
 
@@ -65,11 +68,13 @@ def cli() -> None:
 def main() -> None:
     """Entry point of the console script: every `CurricleError` is one message and its exit code, never a traceback.
 
-    So is a library that an extra would have installed (exit 2); any other failed import is ours and stays a traceback.
+    So is a library that an extra would have installed (exit 2), and what the system, a text or a depth ends: `OSError`, `UnicodeError`,
+    `RecursionError`, `MemoryError` (exit 2). Anything else is a mistake of ours and stays a traceback.
     """
     signal.signal(signal.SIGTERM, _terminated)
     try:
         cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except CurricleError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
@@ -89,6 +94,36 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped; the same command goes on from the last saved state", err=True)
         sys.exit(130)
+    except BrokenPipeError:  # who read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (OSError, UnicodeError, RecursionError, MemoryError) as error:
+        click.echo(f"error: {_sentence(error)}", err=True)
+        sys.exit(2)
+
+
+def _sentence(error: Exception) -> str:
+    """What the system, a text or a depth that nobody foresaw has ended, with the file's name where one is known."""
+    file = getattr(error, "filename", None) or next(reversed(_paths(error)), "")
+    about = f"{file}: " if file else ""
+    if isinstance(error, UnicodeEncodeError):
+        return (
+            f"{about}{error.object[error.start : error.end]!r} cannot be written as {error.encoding}; "
+            "set PYTHONIOENCODING=utf-8, or write it without such characters"
+        )
+    if isinstance(error, UnicodeDecodeError):
+        return f"{about}not {error.encoding} text: byte {error.start} is {error.object[error.start]:#04x}"
+    if isinstance(error, RecursionError):
+        return f"{about}nested too deeply to be read"
+    if isinstance(error, MemoryError):
+        return f"{about}out of memory; take a smaller input or a smaller batch ({error or 'no more is known'})"
+    return f"{about}{getattr(error, 'strerror', None) or error or type(error).__name__}"
+
+
+def _paths(error: Exception) -> list[Path]:
+    """The paths that the calls which ended in the error were at work on, the innermost last."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return [value for frame in frames for value in frame.f_locals.values() if isinstance(value, Path)]
 
 
 def _terminated(signum: int, frame: object) -> None:

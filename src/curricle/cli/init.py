@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from curricle.config.defaults import write_copy
+from curricle.config.defaults import FOLDER, SHIPPED
+from curricle.errors import ConfigError
+from curricle.store.ours import new_folder
 
 
 @click.command()
@@ -19,3 +21,24 @@ def init(folder: Path) -> None:
         click.echo(f"  cd {folder}")
     click.echo("  curricle train --list-curricula       # the stages and chains there are")
     click.echo("  curricle plan --chain chain_smoke     # what would run, why, and where every value comes from")
+
+
+def write_copy(folder: Path) -> Path:
+    """Write the shipped set to `folder`/config, to be edited; the folder written.
+
+    It is written whole or not at all.
+
+    Raises:
+        OutputError: `folder`/config is a file or a link, or holds something already.
+        ConfigError: it cannot be written.
+    """
+    target = folder / FOLDER
+    try:
+        with new_folder(target) as fresh:
+            for source in sorted(path for path in SHIPPED.rglob("*") if path.is_file()):
+                copy = fresh / source.relative_to(SHIPPED)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot write {target}: {error.strerror}") from None
+    return target

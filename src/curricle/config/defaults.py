@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curricle.errors import ConfigError
-
 FOLDER = Path("config")
 """Where a project keeps its own set, seen from the folder that a command runs in."""
 SHIPPED = Path(__file__).parent / "shipped"
@@ -24,24 +22,3 @@ def config_file(path: Path) -> Path:
         return path
     shipped = SHIPPED / path.relative_to(FOLDER)
     return shipped if shipped.exists() else path
-
-
-def write_copy(folder: Path) -> Path:
-    """Write the shipped set to `folder`/config, to be edited; the folder written.
-
-    Raises:
-        ConfigError: `folder`/config is a file, holds something already, or cannot be written.
-    """
-    target = folder / FOLDER
-    try:
-        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise ConfigError(
-                f"{target} is there already, and is not overwritten; name another folder, or move it away"
-            )
-        for source in sorted(path for path in SHIPPED.rglob("*") if path.is_file()):
-            copy = target / source.relative_to(SHIPPED)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(source.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"cannot write {target}: {error.strerror}") from None
-    return target

@@ -112,7 +112,14 @@ class LatencyOutput:
     """Where it is written."""
 
     filename: str = "benchmark.json"
-    """Name of the file."""
+    """Name of the file, beside the model's; never a path, and never that of the training's own `run.json`."""
+
+    def __post_init__(self) -> None:
+        plain = self.filename.endswith(".json") and not {"/", "\\", "\0"} & set(self.filename)
+        require(
+            plain and self.filename[0] != "." and self.filename != "run.json",
+            f"filename must be a plain name that ends in .json, and not run.json; it is {self.filename!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

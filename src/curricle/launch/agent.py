@@ -26,7 +26,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -35,6 +34,7 @@ from typing import Any, NamedTuple
 
 from curricle import environment
 from curricle.launch.heartbeat import wait_for_silence
+from curricle.store.scratch import scratch
 
 SHUTDOWN_SECONDS = 7
 """Grace of the ranks on this machine: TorchX kills the agent after 10."""
@@ -104,12 +104,19 @@ def main(argv: list[str] | None = None) -> int:
     if options.heartbeat:
         _watch_launcher(options.heartbeat, options.heartbeat_seconds, reasons)
     environment.set_default(environment.OMP_NUM_THREADS, "1")
-    with tempfile.TemporaryDirectory(prefix="curricle-agent-") as folder:
+    _close_standard_input()
+    with scratch("curricle-agent-") as folder:
         alone = options.nnodes == "1" and options.nproc_per_node == 1
-        end = _single(options.worker, Path(folder)) if alone else _elastic(options, folder)
+        end = _single(options.worker, folder) if alone else _elastic(options, str(folder))
     if end.exit_code:
         _report(end, reasons, options.termination_log)
     return end.exit_code
+
+
+def _close_standard_input() -> None:
+    """Give this process and its ranks an empty standard input: what a user pipes into a command answers no question of a library."""
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
 
 
 def _watch_parent() -> None:

@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from curricle import environment
 from curricle.errors import Finding, JobError
 from curricle.launch import agent
 from curricle.launch.job import RUN, Job, Launcher, Outcome, Reason
+from curricle.store.scratch import make_scratch
 
 if TYPE_CHECKING:
     from torchx.runner import Runner
@@ -101,7 +101,7 @@ class LocalLauncher:
                     exit_code=2,
                 )
             return handle
-        log_dir = Path(tempfile.mkdtemp(prefix="curricle-job-"))
+        log_dir = make_scratch("curricle-job-")
         main = threading.current_thread() is threading.main_thread()
         handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
         try:

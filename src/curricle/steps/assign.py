@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
+import io
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from curricle.errors import DataError
+from curricle.store.local import write_whole
+from curricle.store.ours import check_output_file
 
 BATCH = 512
 """Rows that are coded together."""
@@ -39,11 +40,10 @@ def assign_csv(source: Path, column: str, output: Path, open_coder: Callable[[],
         The number of rows written.
 
     Raises:
-        DataError: no such column, a column of ours is there already, a row has more or fewer cells than the header, or the output is the
-            input.
+        DataError: no such column, a column of ours is there already, or a row has more or fewer cells than the header.
+        OutputError: the output is the input, a link, a folder or a device; a plain file is replaced.
     """
-    if output.exists() and output.samefile(source):
-        raise DataError(f"the output {output} is the input itself, which is never overwritten; choose another name")
+    check_output_file(output, [source])
     with source.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv.DictReader(lines)
         header = list(rows.fieldnames or [])
@@ -55,21 +55,21 @@ def assign_csv(source: Path, column: str, output: Path, open_coder: Callable[[],
         clash = [name for name in coder.columns if name in header]
         if clash:
             raise DataError(f"{source} already has the column {', '.join(clash)}; rename it first")
-        handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-                writer = csv.DictWriter(out, [*header, *coder.columns])
-                writer.writeheader()
-                count = 0
-                for batch in _batches(rows, source):
-                    coded = coder.assign([row[column] for row in batch])
-                    for row, values in zip(batch, coded, strict=True):
-                        writer.writerow(row | dict(zip(coder.columns, values, strict=True)))
-                    count += len(batch)
-            os.replace(temporary, output)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        count = 0
+
+        def fill(out: BinaryIO) -> None:
+            nonlocal count
+            text = io.TextIOWrapper(out, encoding="utf-8", newline="")
+            writer = csv.DictWriter(text, [*header, *coder.columns])
+            writer.writeheader()
+            for batch in _batches(rows, source):
+                coded = coder.assign([row[column] for row in batch])
+                for row, values in zip(batch, coded, strict=True):
+                    writer.writerow(row | dict(zip(coder.columns, values, strict=True)))
+                count += len(batch)
+            text.detach()
+
+        write_whole(output, fill)
     return count
 
 

@@ -10,10 +10,8 @@ notebooks/best_configuration_cache.json      the best configuration known, with 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,7 +20,9 @@ from typing import Any
 
 from curricle.errors import CheckpointError
 from curricle.store import layout, references
+from curricle.store.local import write_whole
 from curricle.store.manifest import Manifest
+from curricle.store.ours import new_folder
 
 FINAL_CACHE = Path("notebooks/final_training_cache.json")
 BEST_CACHE = Path("notebooks/best_configuration_cache.json")
@@ -43,20 +43,14 @@ def write_final(checkpoint: Path, manifest: Manifest, target: Path, record: Mapp
         manifest: its manifest; the copy's references are made good for the new place.
         record: what `run.json` says; `checkpoint_uri` is where the checkpoint lies in its store.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
-        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
+        with new_folder(target) as work:
             shutil.copytree(checkpoint, work / "checkpoint")
             lineage = references.relocate(manifest.lineage, record["checkpoint_uri"], str(target / "checkpoint"), "")
             (work / "checkpoint" / layout.MANIFEST).write_text(
                 replace(manifest, lineage=lineage).to_json(), encoding="utf-8"
             )
             _write(work / "run.json", {"created": datetime.now(UTC).isoformat(timespec="seconds"), **record})
-            work.chmod(0o755)
-            work.rename(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
     output = {"output_dir": str(target.resolve())}
     output |= {name: record[name] for name in ("backbone", "run_id", "experiment", "config", "metrics")}
     _write(FINAL_CACHE, output)
@@ -151,6 +145,5 @@ def _final_trainings(
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_whole(path, lambda out: out.write(text.encode()))

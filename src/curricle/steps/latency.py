@@ -12,6 +12,8 @@ from curricle.config.experiment import compose_backbone, config_dir_of, load_exp
 from curricle.config.search import Latency, load_benchmark
 from curricle.registry import family
 from curricle.steps.final import final_folder, select_run
+from curricle.store.local import write_whole
+from curricle.store.ours import check_output_file
 
 
 class Probe(Protocol):
@@ -47,7 +49,9 @@ def measure_latency(path: Path, backbone: str, overrides: list[str]) -> tuple[Pa
         "batch_sizes": rows,
     }
     target = folder / asked.output.filename
-    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(result, indent=1) + "\n"
+    check_output_file(target)
+    write_whole(target, lambda out: out.write(text.encode()))
     return target, result
 
 

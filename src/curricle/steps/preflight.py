@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 
 from curricle.errors import ConfigError, Finding, StoreError
 from curricle.launch import open_launcher
 from curricle.store import open_store
+from curricle.store.scratch import scratch
 
 _SIZE = 1 << 20
 
@@ -60,9 +59,9 @@ def check_store(uri: str) -> list[Finding]:
     key, data = f"{folder}/probe.bin", os.urandom(_SIZE)
 
     def write() -> str:
-        with tempfile.TemporaryDirectory(prefix="curricle-preflight-") as local:
-            Path(local, "probe").write_bytes(data)
-            store.put(key, Path(local, "probe"))
+        with scratch("curricle-preflight-") as local:
+            (local / "probe").write_bytes(data)
+            store.put(key, local / "probe")
         return f"{_SIZE} bytes to {key}"
 
     def read() -> str:

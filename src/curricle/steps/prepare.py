@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 from curricle.config.schema import StageConfig
 from curricle.errors import StoreError
 from curricle.registry import family
 from curricle.store import join_uri, layout, open_store
 from curricle.store.manifest import publish, read_manifest
+from curricle.store.scratch import scratch
 
 
 def data_place(config: StageConfig) -> tuple[str, str]:
@@ -30,9 +28,9 @@ def prepare_data(config: StageConfig) -> str:
     prefix = f"{layout.DATA}/{config.family}-{digest[:16]}"
     if read_manifest(store, prefix):
         return uri
-    with tempfile.TemporaryDirectory(prefix="curricle-data-") as folder:
-        facts = family(config.family).load("prepare")(config, Path(folder))
-        publish(store, prefix, Path(folder), kind="dataset", digest=digest, info={"family": config.family} | facts)
+    with scratch("curricle-data-") as folder:
+        facts = family(config.family).load("prepare")(config, folder)
+        publish(store, prefix, folder, kind="dataset", digest=digest, info={"family": config.family} | facts)
     return uri
 
 

@@ -143,13 +143,13 @@ def new_folder(folder: Path) -> Iterator[Path]:
         OutputError: something is there.
         OSError: the place cannot be written to.
     """
-    _require_free(folder)
+    require_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with scratch(f".{folder.name[:40]}.new-", folder.parent) as place:
         fresh = place / "new"
         fresh.mkdir()
         yield fresh
-        _require_free(folder)
+        require_free(folder)
         fresh.rename(folder)
 
 
@@ -245,7 +245,12 @@ def _strangers(folder: Path, manifest: Manifest) -> list[str]:
     )
 
 
-def _require_free(folder: Path) -> None:
-    empty = folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
-    if os.path.lexists(folder) and not empty:
-        raise OutputError(f"{folder} is there already, and is not overwritten; name another one, or move it away")
+def require_free(place: Path) -> None:
+    """Refuse a place where anything is but an empty folder.
+
+    Raises:
+        OutputError: something is there.
+    """
+    empty = place.is_dir() and not place.is_symlink() and not any(place.iterdir())
+    if os.path.lexists(place) and not empty:
+        raise OutputError(f"{place} is there already, and is not overwritten; name another one, or move it away")

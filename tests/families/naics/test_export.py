@@ -13,6 +13,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from curricle.cli.use import export
 from curricle.config.load import to_tree
+from curricle.errors import OutputError
+from curricle.families.naics import use
 from curricle.families.naics.config import Curriculum
 from curricle.families.naics.use import open_checkpoint
 from curricle.store import open_store
@@ -125,3 +127,18 @@ def test_a_stage_without_adapters_exports_the_base_encoder(small_census, tiny_en
     found = plain(AutoModel.from_pretrained(output), AutoTokenizer.from_pretrained(output))
     torch.testing.assert_close(found, ours(folder, data), rtol=0, atol=1e-5)
     assert not (output / "adapter").exists() and "as it was" in (output / "README.md").read_text()
+
+
+def test_an_export_is_whole_or_not_there_and_the_same_command_works_after_a_stop(adapted, tmp_path, monkeypatch):
+    folder, _, _ = adapted
+    monkeypatch.setattr(use, "model_card", lambda *given: 1 / 0)
+    done = CliRunner().invoke(export, ["--format", "huggingface", "-o", str(tmp_path / "out"), "--model", str(folder)])
+    assert isinstance(done.exception, ZeroDivisionError) and list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    output = exported(folder, tmp_path / "out")
+    before = {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    (tmp_path / "link").symlink_to("nowhere")
+    for name, kind in (("out", "huggingface"), ("out", "npz"), ("link", "npz")):
+        done = CliRunner().invoke(export, ["--format", kind, "-o", str(tmp_path / name), "--model", str(folder)])
+        assert isinstance(done.exception, OutputError) and "is there already" in str(done.exception)
+    assert before == {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}

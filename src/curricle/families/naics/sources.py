@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from curricle.errors import DataError
 from curricle.families.naics.config import NaicsConfig
 from curricle.families.naics.workbooks import WORKBOOKS, demo_titles, require_workbooks
+from curricle.store.scratch import scratch
 
 FORMAT = 1
 """Raised whenever the same sources prepare to other bytes."""
@@ -55,7 +55,7 @@ def local_folder(source: str) -> Iterator[Path]:
         raise DataError(
             f"{source} lacks {', '.join(map(repr, missing))}; expected {expected}; it holds: {', '.join(sorted(held)) or 'nothing'}"
         )
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch("curricle-naics-") as folder:
         for book in WORKBOOKS:
-            store.get(book.file, Path(folder, book.file))
-        yield Path(folder)
+            store.get(book.file, folder / book.file)
+        yield folder

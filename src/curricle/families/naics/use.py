@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from curricle.config.load import from_tree, read_yaml
-from curricle.errors import CheckpointError, ConfigError
+from curricle.errors import CheckpointError
 from curricle.families.naics.card import model_card
 from curricle.families.naics.config import NaicsConfig
 from curricle.families.naics.encoder import cached_features
@@ -31,6 +31,7 @@ from curricle.families.naics.texts import LabelledText
 from curricle.store import layout, open_store
 from curricle.store.local import write_whole
 from curricle.store.manifest import read_manifest
+from curricle.store.ours import new_folder, require_free
 from curricle.training.precision import resolve_precision
 
 CACHE = Path(".curricle/work")
@@ -331,11 +332,12 @@ def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
     The Hugging Face folder holds the encoder with its adapters merged in (`AutoModel` loads it), the adapters as they are in `adapter/`
     (`PeftModel` loads them onto the base encoder), the tokenizer, the head, the codes and a model card.
 
+    It appears whole or not at all.
+
     Raises:
-        ConfigError: `output` is there already.
+        OutputError: `output` is there already.
     """
-    if output.exists():
-        raise ConfigError(f"{output} is there already; remove it or choose another name")
+    require_free(output)
     config, table, model = open_checkpoint(folder, data_dir)
     with torch.inference_mode():
         radius, direction = model.head.codes()
@@ -357,7 +359,8 @@ def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
         table_of_codes = pyarrow.table({**columns, **coordinates})
         write_whole(output, lambda out: pyarrow.parquet.write_table(table_of_codes, out))
     else:
-        _export_folder(folder, output, config, table, model)
+        with new_folder(output) as fresh:
+            _export_folder(folder, fresh, config, table, model)
 
 
 def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: NaicsTable, model: CodeSpace) -> None:

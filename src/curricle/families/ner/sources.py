@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 from curricle.errors import DataError
 from curricle.families.ner.config import NerData
 from curricle.families.ner.formats import SPLITS, SUFFIXES
+from curricle.store.scratch import scratch
 
 
 @contextmanager
@@ -25,9 +25,9 @@ def local_datasets(data: NerData) -> Iterator[NerData]:
     remote = {
         name: value for name in ("old_dataset_path", "new_dataset_path") if "://" in (value := getattr(data, name))
     }
-    with tempfile.TemporaryDirectory(prefix="curricle-ner-") as place:
+    with scratch("curricle-ner-") as place:
         folders: dict[str, Any] = {
-            name: str(_fetched(uri, Path(place, name), f"data.{name}")) for name, uri in remote.items()
+            name: str(_fetched(uri, place / name, f"data.{name}")) for name, uri in remote.items()
         }
         yield replace(data, **folders)
 

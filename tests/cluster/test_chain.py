@@ -37,7 +37,7 @@ def component(components):
 
 
 def plan(component, run_id, store, data):
-    out, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=TINY, store_uri=store, data_uri=data, start_uri="",
+    out, log, good = component.run("exec-plan-chain", config="config.yaml", chain="chain_smoke", stages="all", data_key="data.source", data_source="demo", overrides=TINY, store_uri=store, data_uri=data, start_uri="",
                                start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
     assert good, log
     return out
@@ -60,7 +60,9 @@ def chain(component):
     run_id, store = f"chain-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
     data, log, good = component.run(
         "exec-prepare-data",
-        family="naics",
+        config="config.yaml",
+        chain="chain_smoke",
+        data_key="data.source",
         data_source="demo",
         overrides=TINY,
         store_uri=store,
@@ -111,7 +113,7 @@ def test_what_a_component_fails_of_is_read_from_the_store(component):
     )
     assert not good and "99_stage" in log
     (failure,) = reader.failures()
-    assert failure["task"] == "resolve start" and failure["exit_code"] == 2 and "99_stage" in failure["message"]
+    assert failure.task == "resolve start" and failure.exit_code == 2 and "99_stage" in failure.message
 
 
 def test_two_pods_train_a_stage_with_its_artifacts_in_the_store(chain, make_launcher):
@@ -153,7 +155,7 @@ def test_a_second_run_reuses_both_stages(chain, component):
 
 
 def test_the_result_is_evaluated_in_its_component(chain, component):
-    out, log, good = component.run("exec-evaluate-model", uri=chain["uri"], data_uri=chain["data"])
+    out, log, good = component.run("exec-evaluate-model", uri=chain["uri"])
     assert good and json.loads(out["Output"])["test/top1"] >= 0, log
 
 
@@ -165,14 +167,16 @@ def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, compone
         more = f"{TINY} training.trainer.save_every_n_steps=2 data_loader.batch_size=128"
         data, log, good = component.run(
             "exec-prepare-data",
-            family="naics",
+            config="config.yaml",
+            chain="chain_smoke",
+            data_key="data.source",
             data_source="demo",
             overrides=more,
             store_uri=store,
             run_id=run_id,
             job_id="none",
         )
-        out, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=more, store_uri=store, data_uri=data["Output"],
+        out, log, good = component.run("exec-plan-chain", config="config.yaml", chain="chain_smoke", stages="all", data_key="data.source", data_source="demo", overrides=more, store_uri=store, data_uri=data["Output"],
                                    start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
         assert good, log
         first, log, good = train(component, "exec-train-stage", out, 0, "")
@@ -210,7 +214,9 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
     long = f"{TINY} training.trainer.max_epochs=500"
     data, log, good = component.run(
         "exec-prepare-data",
-        family="naics",
+        config="config.yaml",
+        chain="chain_smoke",
+        data_key="data.source",
         data_source="demo",
         overrides=long,
         store_uri=store,
@@ -218,7 +224,7 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
         job_id="none",
     )
     assert good, log
-    planned, log, good = component.run("exec-plan-chain", chain="chain_smoke", stages="all", data_source="demo", overrides=long, store_uri=store, data_uri=data["Output"],
+    planned, log, good = component.run("exec-plan-chain", config="config.yaml", chain="chain_smoke", stages="all", data_key="data.source", data_source="demo", overrides=long, store_uri=store, data_uri=data["Output"],
                                        start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
     assert good, log
     first, log, good = train(component, "exec-train-stage", planned, 0, "")
@@ -227,7 +233,13 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
 
     def launcher_pod():
         pod = train(
-            component, "exec-train-stage-4", planned, 1, first["Output"], wait=False, settings={"heartbeat_seconds": 60}
+            component,
+            "exec-train-stage-4",
+            planned,
+            1,
+            first["Output"],
+            wait=False,
+            settings={"heartbeat_seconds": 100},
         )
         until = time.monotonic() + 120
         while True:
@@ -242,12 +254,12 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
 
     kill(launcher_pod())
     time.sleep(12)
-    again = launcher_pod()
-    time.sleep(60)
+    again = launcher_pod()  # it waits until the claim of the dead one has stood still for half a minute
+    time.sleep(70)
     (job,) = api.list_jobs(f"{RUN}={run_id},curricle.dev/stage=02_stage")
     assert PYTORCHJOB.phase(job) == "running"
     kill(again)
-    until = time.monotonic() + 150
+    until = time.monotonic() + 200
     while PYTORCHJOB.phase(job := api.get_job(job["metadata"]["name"])) == "running":
         assert time.monotonic() < until
         time.sleep(1)

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from curricle.launch.job import RUN
-from curricle.store import open_store
+from curricle.store import open_store, references
 from curricle.store.manifest import read_manifest
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")]
@@ -98,10 +98,10 @@ def test_a_model_is_trained_published_and_continued_and_both_domains_are_measure
     assert found["before"]["old"] > 0.9 > found["before"]["new"] and found["after"]["new"] > 0.9, found
     verdict, log = pipeline.step("exec-judge-forgetting", scores_json=scores, min_gain=0.1, max_drop=0.5)
     assert verdict["decision"] == "promote", log
-    published = read_manifest(
-        open_store(pipeline.publish(f"{run_id}-2", second["uri"], verdict["decision"], scores)), ""
-    )
-    assert published.info["after"]["new"] > 0.9 and published.lineage["parent_uri"] == place
+    uri = pipeline.publish(f"{run_id}-2", second["uri"], verdict["decision"], scores)
+    published = read_manifest(open_store(uri), "")
+    assert published.info["after"]["new"] > 0.9
+    assert references.resolve(published.lineage["parent_uri"], uri) == place
 
     jobs = make_launcher().api.list_jobs(f"{RUN}={run_id}-2")
     replicas = jobs[0]["spec"]["pytorchReplicaSpecs"]

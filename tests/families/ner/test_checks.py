@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-COMBINE, LAYOUTS, WINDOWS, RESOLVE, TASK, FILES, JOB = (
+COMBINE, LAYOUTS, WINDOWS, START, FOLDER, TASK, FILES, JOB = (
     "test_combine",
     "test_layouts",
     "test_labels_windows_metrics",
-    "test_resolve",
+    "../../steps/test_start",
+    "test_checkpoint",
     "test_task",
     "test_config_files",
     "test_job",
@@ -58,15 +59,15 @@ CHECKS = {
         (WINDOWS, "test_real_annotations_survive_windows_of_64_tokens_but_for_those_that_are_counted"),
     ],
     27: [
-        (RESOLVE, "test_the_environment_goes_before_the_config_and_the_config_before_the_cache"),
-        (RESOLVE, "test_a_source_that_is_set_and_invalid_is_an_error_that_names_it"),
+        (START, "test_the_environment_goes_before_the_config_and_the_config_before_the_cache"),
+        (START, "test_a_source_that_is_set_and_invalid_is_an_error_that_names_it"),
     ],
-    28: [(RESOLVE, "test_patterns_are_filled_relative_to_the_config_folder_and_never_leave_it")],
-    29: [(RESOLVE, "test_patterns_are_filled_relative_to_the_config_folder_and_never_leave_it")],
-    30: [(RESOLVE, "test_each_fault_of_a_cache_file_has_its_reason")],
+    28: [(START, "test_patterns_are_filled_relative_to_the_config_folder_and_never_leave_it")],
+    29: [(START, "test_patterns_are_filled_relative_to_the_config_folder_and_never_leave_it")],
+    30: [(START, "test_each_fault_of_a_cache_file_has_its_reason")],
     31: [
-        (RESOLVE, "test_a_damaged_checkpoint_is_refused"),
-        (RESOLVE, "test_shards_adapters_and_trainer_folders_are_taken"),
+        (FOLDER, "test_a_damaged_checkpoint_is_refused"),
+        (FOLDER, "test_shards_adapters_and_trainer_folders_are_taken"),
     ],
     32: [
         (WINDOWS, "test_rows_are_matched_by_name_whatever_their_order"),

@@ -14,7 +14,7 @@ from curricle.families.ner.evaluate import evaluate
 from curricle.launch.job import Job
 from curricle.launch.local import LocalLauncher
 from curricle.steps.prepare import data_digest, prepare_data
-from curricle.store import join_uri, open_store
+from curricle.store import join_uri, open_store, references
 from curricle.training.spec import StageSpec
 
 
@@ -81,7 +81,9 @@ def test_two_processes_are_one_training_that_counts_each_validation_record_once(
 
     manifest = json.loads((stage / "manifest.json").read_text())
     assert manifest["info"]["world_size"] == 2
-    alone = evaluate(stage / manifest["info"]["best"], Path(manifest["lineage"]["data_uri"]))
+    alone = evaluate(
+        stage / manifest["info"]["best"], Path(references.resolve(manifest["lineage"]["data_uri"], str(stage)))
+    )
     best = json.loads((stage / manifest["info"]["best"] / "manifest.json").read_text())["metrics"]
     assert best["val_loss"] == pytest.approx(alone["val/loss"], rel=1e-5)
     assert {k: best[k] for k in ("val/f1", "val/precision", "val/recall", "val/f1/NAME")} == pytest.approx(

@@ -92,7 +92,7 @@ def test_a_model_is_trained_published_and_continued_and_both_domains_are_measure
     second = pipeline.train(f"{run_id}-2", new=new, old=old, strategy="combined", allow_scratch=False)
     assert second["mode"] == "continued" and second["start"] == place and "the newest published model" in second["said"]
     scores = pipeline.step(
-        "exec-compare-models", start_uri=second["start"], uri=second["uri"], data_uri=second["data"]
+        "exec-measure-models", start_uri=second["start"], uri=second["uri"], data_uri=second["data"]
     )[0]["Output"]
     found = json.loads(scores)
     assert found["before"]["old"] > 0.9 > found["before"]["new"] and found["after"]["new"] > 0.9, found

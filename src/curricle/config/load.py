@@ -91,7 +91,8 @@ def parse_yaml(text: str, where: str) -> Layer:
 
     def look(node: yaml.Node) -> None:
         if not isinstance(node, yaml.MappingNode):
-            raise ConfigError(f"{where} must hold a mapping (key: value) at its top level, not a {node.id}")
+            found = "sequence" if isinstance(node, yaml.SequenceNode) else "scalar"
+            raise ConfigError(f"{where} must hold a mapping (key: value) at its top level, not a {found}")
         _walk(node, "", where, origins)
 
     try:

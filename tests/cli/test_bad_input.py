@@ -46,11 +46,6 @@ CASES = {
     ),
     "tag in an override": (["plan", "seed=!!python/object/apply:os.getpid []"], "the value is not YAML"),
     "deep override": (["plan", "seed=" + "[" * 5000], "the value is not YAML"),
-    "output over a folder": (
-        ["combine", "--new", "tests", "-o", "docs"],
-        "holds continued-training.md, and no manifest",
-    ),
-    "output over what holds the input": (["combine", "--new", "tests/cli", "-o", "tests"], "holds the input tests/cli"),
     "no run": (["show", "sequential_99"], "holds no run 'sequential_99'"),
 }
 
@@ -97,3 +92,6 @@ def test_an_output_below_a_file_is_one_message_that_names_it(tmp_path):
     combine = ["combine", "--new", str(tmp_path), "--strategy", "new_only"]
     done = curricle(*combine, "-o", str(tmp_path / "in.csv/out"))
     assert done.returncode == 2 and done.stderr == f"error: {tmp_path / 'in.csv'}: File exists\n"
+    done = curricle(*combine, "-o", str(tmp_path))
+    assert done.returncode == 2 and f"{tmp_path} is the input {tmp_path}; nothing was written" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv", "train.json"]

@@ -4,8 +4,8 @@ from kfp import dsl
 
 from kfp_pipelines.components.continued import (
     combine_data,
-    compare_models,
     judge_forgetting,
+    measure_models,
     plan_continued,
     publish_model,
     resolve_checkpoint,
@@ -84,7 +84,7 @@ def continued_training(
         )
         plan.after(ready).set_display_name("plan")
         uri = stage_branches(plan, 0, "model", start.output, launcher)
-        scores = compare_models(start_uri=start.output, uri=uri, data_uri=data.outputs["Output"]).set_display_name(
+        scores = measure_models(start_uri=start.output, uri=uri, data_uri=data.outputs["Output"]).set_display_name(
             "measure old and new"
         )
         verdict = judge_forgetting(

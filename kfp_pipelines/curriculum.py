@@ -9,6 +9,7 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from curricle import environment
 from curricle.errors import PipelineError
 from curricle.registry import DataParameter
 from kfp_pipelines import TRAINER_IMAGE
@@ -140,18 +141,18 @@ def in_cluster(*tasks: dsl.PipelineTask) -> None:
         kubernetes.use_secret_as_env(
             task,
             "mlpipeline-minio-artifact",
-            {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"},
+            {"accesskey": environment.AWS_ACCESS_KEY_ID, "secretkey": environment.AWS_SECRET_ACCESS_KEY},
             optional=True,
         )
         kubernetes.use_config_map_as_env(
-            task, "curricle-cluster", {"cluster.yaml": "CURRICLE_CLUSTER_YAML"}, optional=True
+            task, "curricle-cluster", {"cluster.yaml": environment.CLUSTER_YAML}, optional=True
         )
 
 
 def with_workers(*tasks: dsl.PipelineTask) -> None:
     """Give components that start training pods these pods' image: a compiled pipeline names all the code that it runs."""
     for task in tasks:
-        task.set_env_variable("CURRICLE_TRAINER_IMAGE", TRAINER_IMAGE)
+        task.set_env_variable(environment.TRAINER_IMAGE, TRAINER_IMAGE)
 
 
 def uncached(*tasks: dsl.PipelineTask) -> None:

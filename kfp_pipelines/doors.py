@@ -10,18 +10,19 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 
 from curricle import environment
 from curricle.config.chain import load_chain, load_stage
 from curricle.errors import ConfigError
 from curricle.launch import LAUNCHERS, check_launcher, open_launcher
-from curricle.planning import ChainPlan, Source
+from curricle.planning import ChainPlan, Source, StartMode
 from curricle.steps import chain as chains
 from curricle.steps import evaluate, gate, prepare, source, train
 from curricle.steps import preflight as checks
 from curricle.steps.promote import finish_run, promote
 from curricle.steps.relay import LogRelay
-from curricle.store import layout, open_store
+from curricle.store import layout, open_store, split_uri
 from curricle.training.events import Event, to_line
 
 
@@ -116,8 +117,8 @@ def plan_run(
     launcher: str,
 ) -> PlannedRun:
     """Plan a chain and store the plan."""
-    if start_mode not in ("auto", "scratch", "continued"):
-        raise ConfigError(f"start_mode {start_mode!r} is not one of auto, scratch, continued")
+    if start_mode not in (modes := get_args(StartMode)):
+        raise ConfigError(f"start_mode {start_mode!r} is not one of {', '.join(modes)}")
     check_launcher(launcher)
     selected = None if stages in ("", "all") else frozenset(name.strip() for name in stages.split(","))
     request = chains.ChainRequest(
@@ -128,7 +129,7 @@ def plan_run(
         resume=resume,
         run_id=run_id,
         selected=selected,
-        start_mode=start_mode,
+        start_mode=cast(StartMode, start_mode),
         data_uris=tuple(data_uri.split()),
     )
     return keep_plan(chains.make_plan(request))
@@ -189,7 +190,7 @@ def cleanup(run_id: str, store_uri: str, launcher: str, status: str) -> str:
 
 
 def _plan(uri: str) -> ChainPlan:
-    run_uri = uri.rpartition("/")[0]
+    run_uri = split_uri(uri)[0]
     data = open_store(run_uri).read(layout.PLAN)
     if data is None:
         raise ConfigError(f"no plan at {uri}; the plan task writes it first")

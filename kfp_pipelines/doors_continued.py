@@ -90,7 +90,7 @@ def combine_data(setting: Setting) -> Combined:
     return Combined(uri, "\n".join(["| combination | |", "|---|---|", *rows]))
 
 
-def resolve_start(setting: Setting, checkpoint: str, allow_scratch: bool) -> Source:
+def resolve_checkpoint(setting: Setting, checkpoint: str, allow_scratch: bool) -> Source:
     """The checkpoint to continue from, in the store; an empty URI for scratch.
 
     `CHECKPOINT_PATH` of the environment goes first, then `checkpoint`; without either the newest published model of the experiment,
@@ -148,7 +148,7 @@ def plan_training(
     return doors.keep_plan(plan)
 
 
-def compare_models(start_uri: str, uri: str, data_uri: str) -> tuple[Scores, str]:
+def measure_models(start_uri: str, uri: str, data_uri: str) -> tuple[Scores, str]:
     """Both domains before and after, and their page."""
     scores = measure_change(start_uri, uri, data_uri)
     shown = {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from curricle import environment
 from curricle.errors import CurricleError, StoreError
 from curricle.launch.kubernetes.settings import plain_environment
 from curricle.store import join_uri, open_store
@@ -25,8 +25,8 @@ def readable(task: str = "", store_uri: str = "", run_id: str = "") -> Iterator[
     training component needs no such record, as the stage has its own.
     """
     try:
-        for name, value in plain_environment(os.environ).items():
-            os.environ.setdefault(name, value)
+        for name, value in plain_environment(environment.everything()).items():
+            environment.set_default(name, value)
         yield
     except CurricleError as error:
         sys.stdout.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from contextlib import suppress
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curricle import environment
 from curricle.errors import PipelineError, StoreError
 from curricle.steps.relay import RunReader
 from kfp_pipelines.parameters import parse, read_parameters
@@ -53,8 +53,7 @@ def run_local(package: Path, texts: list[str], root: Path) -> LocalRun:
         warnings.simplefilter("ignore")  # kfp.local warns of every display name it cannot show
         from kfp import components, local
 
-        search = [str(Path(__file__).parents[1]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(search))
+        environment.put_first_on_python_path(Path(__file__).parents[1])
         local.init(
             runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root.resolve()), raise_on_error=True
         )

@@ -46,7 +46,7 @@ def read_parameters(package: Path) -> dict[str, Parameter]:
             f"no compiled pipeline {package}; {package.parent} holds {there or 'no YAML'}. Compile with `curricle pipeline compile`"
         )
     try:
-        spec = next(iter(yaml.safe_load_all(package.read_text(encoding="utf-8"))), None)
+        spec: Any = next(iter(yaml.safe_load_all(package.read_text(encoding="utf-8"))), None)
         inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         spec["pipelineInfo"]
     except (yaml.YAMLError, ValueError, RecursionError, KeyError, TypeError, AttributeError):

@@ -34,7 +34,7 @@ from kfp_pipelines.server import answers, content_digest, ensure_experiment, ens
 
 _MARK = re.compile(r"curricle-recurring (?P<name>\S+) (?P<digest>[0-9a-f]{16})\b")
 COMPILED = Path(__file__).parent / "compiled"
-_PYTHON = {
+_PYTHON: dict[str, type | tuple[type, ...]] = {
     "STRING": str,
     "BOOLEAN": bool,
     "NUMBER_INTEGER": int,
@@ -191,8 +191,8 @@ def reconcile(
     """
     ours: dict[str, list[tuple[str, Any]]] = {}
     for run in recurring_runs(client):
-        if found := _MARK.search(run.description or ""):
-            ours.setdefault(found["name"], []).append((found["digest"], run))
+        if mark := _MARK.search(run.description or ""):
+            ours.setdefault(mark["name"], []).append((mark["digest"], run))
     changes: list[Change] = []
     refused: list[str] = []
 
@@ -272,4 +272,5 @@ def _delete(client: Any, run: Any) -> None:
 def check(bad: list[str]) -> None:
     """Raise for bad files, once the good ones are done."""
     if bad:
-        raise PipelineError(f"{len(bad)} bad file{'s' * (len(bad) > 1)}:\n" + "\n".join(f"  - {text}" for text in bad))
+        count = "1 bad file" if len(bad) == 1 else f"{len(bad)} bad files"
+        raise PipelineError(f"{count}:\n" + "\n".join(f"  - {text}" for text in bad))

@@ -174,14 +174,14 @@ def _watch(client: Any, run: Submitted, timeout: float, poll: float, say: Callab
     while True:
         try:
             with answers(f"look at run {run.run_id}"):
-                found = client.get_run(run.run_id)
+                answer = client.get_run(run.run_id)
             answered = time.monotonic()
         except PipelineError as error:
             if "answered 4" in str(error) or time.monotonic() - answered > 300:
                 raise
             time.sleep(poll)
             continue
-        tasks = (found.run_details.task_details if found.run_details else None) or []
+        tasks = (answer.run_details.task_details if answer.run_details else None) or []
         for task in tasks:
             title = str(task.display_name)
             if _INNER.fullmatch(title) or title == run.name or task.state is None:
@@ -189,8 +189,8 @@ def _watch(client: Any, run: Submitted, timeout: float, poll: float, say: Callab
             if seen.get(task.task_id) != task.state:
                 seen[task.task_id] = task.state
                 say(f"{title}: {str(task.state).lower()}")
-        if found.state != run.state:
-            run.state = str(found.state)
+        if answer.state != run.state:
+            run.state = str(answer.state)
             say(f"run: {run.state.lower()}")
         run.cancelled |= run.state in ("CANCELING", "CANCELED")
         if run.state in ENDED:

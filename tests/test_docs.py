@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
+from curricle import environment
 from curricle.cli import cli
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +51,25 @@ def parse(line: str) -> None:
 )
 def test_a_printed_command_is_one_that_the_command_line_takes(page, line):
     parse(line)
+
+
+def test_every_environment_variable_stands_in_its_table():
+    """Those that the package knows, and those that options of the command line can be given by."""
+
+    def of_options(command: click.Command) -> set[str]:
+        names = {option.envvar for option in command.params if isinstance(option.envvar, str)}
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for verb in command.list_commands(context):
+                names |= of_options(command.get_command(context, verb))
+        return names
+
+    constants = {value for name, value in vars(environment).items() if name.isupper() and isinstance(value, str)}
+    table = (ROOT / "docs/environment.md").read_text(encoding="utf-8")
+    named = {
+        name for line in table.splitlines() if line.startswith("|") for name in re.findall(r"`([A-Z0-9_]+)`", line)
+    }
+    assert named == constants | of_options(cli)
 
 
 def test_readme_shows_every_verb_or_leads_to_it():

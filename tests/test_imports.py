@@ -1,6 +1,7 @@
 """Imports point downwards, and heavy libraries stay in their rooms."""
 
 import ast
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
@@ -116,6 +117,13 @@ def test_only_launchers_know_where_a_job_runs():
             if target.startswith("curricle.launch.kubernetes") and not name.startswith(KUBERNETES):
                 wrong.append(f"{name} imports {target}")
     assert wrong == []
+
+
+def test_environment_variables_are_read_in_one_place():
+    """No other file of ours touches the process's environment, whatever way Python offers."""
+    ways = re.compile(r"\bos\.environb?\b|\b(get|put|unset)env\b|from os import .*\benviron")
+    users = [name_of(path) for path in SOURCES if ways.search(path.read_text(encoding="utf-8"))]
+    assert users == ["curricle/environment.py"]
 
 
 def test_control_code_knows_what_a_worker_is_told_and_says_and_never_the_worker():

@@ -74,15 +74,15 @@ def resolve_checkpoint(
     Returns:
         URI of the checkpoint; empty for scratch.
     """
-    from kfp_pipelines.doors_continued import Setting, resolve_start
+    from kfp_pipelines.doors_continued import Setting
+    from kfp_pipelines.doors_continued import resolve_checkpoint as step
     from kfp_pipelines.failures import readable
 
     with readable("resolve checkpoint", store_uri, run_id or job_id):
-        found = resolve_start(
-            Setting(experiment, backbone, "", "", "", overrides, store_uri), checkpoint, allow_scratch
-        )
-        print(found.reason)
-        return found.uri
+        setting = Setting(experiment, backbone, "", "", "", overrides, store_uri)
+        start = step(setting, checkpoint, allow_scratch)
+        print(start.reason)
+        return start.uri
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
@@ -137,7 +137,7 @@ def plan_continued(
 
 
 @dsl.component(base_image=TRAINER_IMAGE, install_kfp_package=False)
-def compare_models(
+def measure_models(
     start_uri: str, uri: str, data_uri: str, metrics: dsl.Output[dsl.Metrics], report: dsl.Output[dsl.HTML]
 ) -> str:
     """Measure the model and the one it came from on the old and the new domain.
@@ -153,7 +153,7 @@ def compare_models(
         The scores as JSON.
     """
     from kfp_pipelines.artifacts import log_metrics, write_text
-    from kfp_pipelines.doors_continued import compare_models as step
+    from kfp_pipelines.doors_continued import measure_models as step
     from kfp_pipelines.doors_continued import scores_json
     from kfp_pipelines.failures import readable
 

@@ -80,9 +80,9 @@ def resolve_start(from_checkpoint: str, store_uri: str, stage: str, run_id: str,
     from kfp_pipelines.failures import readable
 
     with readable("resolve start", store_uri, run_id or job_id):
-        found = step(from_checkpoint, store_uri, stage)
-        print(found.reason)
-        return found.uri
+        start = step(from_checkpoint, store_uri, stage)
+        print(start.reason)
+        return start.uri
 
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)

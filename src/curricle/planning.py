@@ -22,6 +22,8 @@ FORMAT = 2
 DIGEST_FORMAT = 1
 """Part of every stage's digest: raising it makes all trained stages strangers."""
 Start = Literal["scratch", "continued", "reuse", "skip"]
+StartMode = Literal["auto", "scratch", "continued"]
+"""How a user insists on a chain's start; ``auto`` leaves it to whether there is a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def plan_chain(
     resume: bool,
     run_id: str = "",
     selected: set[str] | None = None,
-    start_mode: Literal["auto", "scratch", "continued"] = "auto",
+    start_mode: StartMode = "auto",
     gate: str = "",
 ) -> ChainPlan:
     """Plan a chain.

@@ -24,6 +24,7 @@ VERBS = {
     "train-curriculum": ("chain", "Train a chain of stages."),
     "plan": ("chain", "Show what would run and why; run nothing."),
     "prepare": ("chain", "Prepare the data of a stage."),
+    "attach": ("chain", "Follow a stage's job that was started elsewhere."),
     "show": ("chain", "Show the runs of a store, or one run."),
     "promote": ("use", "Pin the model that is taken where none is named."),
     "search": ("use", "Find the codes for a text."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from curricle.config.load import read_yaml
 from curricle.errors import ConfigError, CurricleError
 from curricle.launch import LAUNCHERS, open_launcher
 from curricle.planning import ChainPlan
+from curricle.steps.attach import attach_stage
 from curricle.steps.chain import ChainRequest, judge_chain, make_plan, run_chain
 from curricle.steps.prepare import prepare_data
 from curricle.steps.show import describe_run, list_runs
@@ -191,7 +193,7 @@ def _only_for_chains(**options: Any) -> None:
 @CONFIG
 @OVERRIDES
 def prepare(curriculum: str, config: Path, overrides: tuple[str, ...]) -> None:
-    """Prepare data and print its URI; done already, it is only found."""
+    """Prepare data and print its URI; nothing is prepared twice."""
     click.echo(prepare_data(load_stage(config, curriculum, list(overrides)).config))
 
 
@@ -206,6 +208,27 @@ def show(run: str, store_uri: str, as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=1))
     else:
         runs_table(rows)
+
+
+@click.command()
+@click.argument("run")
+@click.argument("stage", default="")
+@click.option("--store", default="checkpoints", show_default=True, help="Store of the runs.")
+@click.option(
+    "--launcher", type=click.Choice(LAUNCHERS), default="pytorchjob", show_default=True, help="Where the job runs."
+)
+def attach(run: str, stage: str, store: str, launcher: str) -> None:
+    """Follow the job of a run's stage that was started elsewhere; stopping this (Ctrl-C) leaves the job running.
+
+    Without STAGE the one under way is followed. Exit code 0 when the job succeeded, else its own.
+    """
+    with Progress() as progress:
+        followed, outcome = attach_stage(run, stage, store, open_launcher(launcher), progress)
+    console.print(
+        f"{followed.name}: {outcome.state} ({outcome.reason}) {outcome.message}".rstrip(), highlight=False, markup=False
+    )
+    if outcome.exit_code:
+        sys.exit(outcome.exit_code)
 
 
 def _stages(text: str) -> tuple[str, ...]:
@@ -241,10 +264,10 @@ def _execute(planned: ChainPlan, launcher: str) -> None:
 def _list(config: Path) -> None:
     for name, path in list_curricula(config.parent):
         try:
-            kind = str(read_yaml(path).tree.get("objective", "stage"))
+            kind, place = str(read_yaml(path).tree.get("objective", "stage")), str(path)
         except CurricleError as error:
-            kind, path = "unreadable", error
-        console.print(f"{name:<16} {kind:<12} {path}", highlight=False, markup=False)
+            kind, place = "unreadable", str(error)
+        console.print(f"{name:<16} {kind:<12} {place}", highlight=False, markup=False)
     for name, _ in list_chains(config.parent):
         names = [stage.name for stage in load_chain(name, config.parent).chain.stages]
         console.print(f"{name:<16} {'chain':<12} {' → '.join(names)}", highlight=False, markup=False)

@@ -32,31 +32,39 @@ def compare(models: tuple[str, ...], store: str, test: bool, data: tuple[Path, .
         return
     if len(models) < 2:
         raise click.UsageError("name at least two models to compare (curricle show lists the runs)")
-    found = compare_models(models, store, test=test)
+    comparison = compare_models(models, store, test=test)
     if as_json:
-        sides = [{"name": s.name, "uri": s.uri, "stages": s.stages, "data_digest": s.data_digest} for s in found.sides]
+        sides = [
+            {"name": s.name, "uri": s.uri, "stages": s.stages, "data_digest": s.data_digest} for s in comparison.sides
+        ]
         click.echo(
             json.dumps(
-                {"models": sides, "settings": found.settings, "metrics": found.metrics, "notes": found.notes}, indent=1
+                {
+                    "models": sides,
+                    "settings": comparison.settings,
+                    "metrics": comparison.metrics,
+                    "notes": comparison.notes,
+                },
+                indent=1,
             )
         )
         return
-    _tables(found)
+    _tables(comparison)
 
 
-def _tables(found: Comparison) -> None:
-    for note in found.notes:
+def _tables(comparison: Comparison) -> None:
+    for note in comparison.notes:
         console.print(note, style="yellow", highlight=False, markup=False)
-    names = [side.name for side in found.sides]
-    rows: list[tuple[str, list[Any]]] = [("stages", [", ".join(side.stages) for side in found.sides])]
-    _table("settings that differ", names, [*rows, *found.settings.items()])
+    names = [side.name for side in comparison.sides]
+    rows: list[tuple[str, list[Any]]] = [("stages", [", ".join(side.stages) for side in comparison.sides])]
+    _table("settings that differ", names, [*rows, *comparison.settings.items()])
     table = Table(box=None, padding=(0, 2, 0, 0), title="metrics", title_justify="left")
     table.add_column("metric")
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
     for name in names[1:]:
         table.add_column("change" if len(names) == 2 else f"{name} - {names[0]}", justify="right", overflow="fold")
-    for key, values in found.metrics.items():
+    for key, values in comparison.metrics.items():
         shown = ["-" if value is None else f"{value:.4f}" for value in values]
         changes = ["" if value is None or values[0] is None else f"{value - values[0]:+.4f}" for value in values[1:]]
         table.add_row(key, *shown, *changes)

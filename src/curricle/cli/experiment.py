@@ -47,7 +47,7 @@ def run_stages(
             continue
         if stage in ("smoke", "hpo") or (stage == "all" and experiment.stages.hpo):
             with Progress() as progress:
-                found = search_experiment(
+                best = search_experiment(
                     path,
                     backbone,
                     overrides,
@@ -56,8 +56,8 @@ def run_stages(
                     listen=progress,
                 )
             console.print(
-                f"\n[bold]best[/] of {found['complete']} trials: {found['trial_name']} {found['hyperparameters']} "
-                f"({found['selection_criteria']['metric']} {found['metrics']['objective_value']:.4f})",
+                f"\n[bold]best[/] of {best['complete']} trials: {best['trial_name']} {best['hyperparameters']} "
+                f"({best['selection_criteria']['metric']} {best['metrics']['objective_value']:.4f})",
                 highlight=False,
             )
         if stage in ("smoke", "hpo"):
@@ -99,8 +99,8 @@ def _show(finished: Finished) -> None:
 
 
 def _latency(path: Path, backbone: str, overrides: list[str]) -> None:
-    target, found = measure_latency(path, backbone, overrides)
-    for size, row in found["batch_sizes"].items():
+    target, result = measure_latency(path, backbone, overrides)
+    for size, row in result["batch_sizes"].items():
         console.print(
             f"batch {size:>3}: {row['mean_ms']:8.2f} ms  p95 {row['p95_ms']:8.2f} ms  {row['texts_per_second']:8.1f} texts/s",
             highlight=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
@@ -102,7 +103,7 @@ def predict(model: Path) -> None:
     """
     from curricle.families.ner.predict import decoded, load_tagger, predict_lines, records_of
 
-    source = click.get_binary_stream("stdin")
+    source = sys.stdin.buffer
     if source.seekable():
         for _ in records_of(decoded(source)):
             pass

@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from kfp_pipelines.submit import Answer
 
 ENDPOINT = click.option(
     "--endpoint",
@@ -49,11 +53,13 @@ NAMESPACE = click.option("--namespace", default="", help="The user's namespace o
     is_flag=True,
     help="Print the result as JSON on standard output; progress goes to standard error.",
 )
-def submit(package: Path, parameters: tuple[str, ...], on_interrupt: str, as_json: bool, **options: object) -> None:
+def submit(
+    package: Path, parameters: tuple[str, ...], on_interrupt: Answer | Literal["ask"], as_json: bool, **options: Any
+) -> None:
     """Run a compiled pipeline on Kubeflow: exit 0 when it succeeded, 1 failed, 3 cancelled, 4 still going."""
     from kfp_pipelines.submit import submit as send
 
-    def interrupted() -> str:
+    def interrupted() -> Answer:
         if on_interrupt != "ask":
             return on_interrupt
         if not sys.stdin.isatty():

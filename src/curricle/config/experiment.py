@@ -221,7 +221,7 @@ def compose_backbone(
     encoder, of_encoder = _translated(model, "model file", words, of_model)
     described, of_data = _translated(folder / experiment.data_config, "data file", words, {"local_path": "local_path"})
     data, noted = _data(experiment, path, words, train, described)
-    named = {"family": experiment.family, "experiment_name": experiment.experiment_name}
+    named: dict[str, Any] = {"family": experiment.family, "experiment_name": experiment.experiment_name}
     if entry.section:
         named[entry.section] = {"name": experiment.experiment_name}
     stage = [item for item in overrides if not item.startswith(OWN)]

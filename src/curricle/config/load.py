@@ -13,7 +13,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -70,8 +70,8 @@ def read_yaml(path: Path, *, what: str = "configuration file") -> Layer:
     """
     if not path.is_file():
         here = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        found = f"{path.parent} holds {', '.join(here)}" if here else f"{path.parent} holds no YAML file"
-        raise ConfigError(f"{what} {path} is not there; {found}")
+        names = ", ".join(here) or "no YAML file"
+        raise ConfigError(f"{what} {path} is not there; {path.parent} holds {names}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -91,8 +91,8 @@ def parse_yaml(text: str, where: str) -> Layer:
 
     def look(node: yaml.Node) -> None:
         if not isinstance(node, yaml.MappingNode):
-            found = "sequence" if isinstance(node, yaml.SequenceNode) else "scalar"
-            raise ConfigError(f"{where} must hold a mapping (key: value) at its top level, not a {found}")
+            kind = "list" if isinstance(node, yaml.SequenceNode) else "single value"
+            raise ConfigError(f"{where} must hold a mapping (key: value) at its top level, not a {kind}")
         _walk(node, "", where, origins)
 
     try:
@@ -144,7 +144,7 @@ def _size(node: yaml.Node, known: dict[int, tuple[int, int]], above: tuple[int, 
     if isinstance(node, yaml.MappingNode):
         strange = next((key for key, _ in node.value if not isinstance(key, yaml.ScalarNode)), None)
         if strange is not None:
-            raise refuse(f"a key that is a {strange.id}; a key is a plain word")
+            raise refuse("a key that is a list or a mapping; a key is a plain word")
         parts = [value for _, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
         parts = node.value
@@ -280,7 +280,7 @@ def leaves(config: Any) -> dict[str, Any]:
     return dict(_leaves(to_tree(config), ""))
 
 
-def _leaves(tree: Any, prefix: str):
+def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     if isinstance(tree, dict) and (tree or not prefix):
         for key, value in tree.items():
             yield from _leaves(value, f"{prefix}.{key}" if prefix else key)
@@ -308,7 +308,7 @@ class _Builder:
 
     def problem(self, key: str, text: str) -> None:
         place = self.origin(key)
-        self.problems.append(f"{place}: {key}: {text}" if place else f"{key}: {text}" if key else text)
+        self.problems.append(": ".join(part for part in (place, key, text) if part))
 
     def dataclass(self, schema: type, tree: Any, at: str, base: Any = None) -> Any:
         """The section; what the tree does not name is as in `base`, the section's default where its owner has one of its own."""
@@ -319,31 +319,24 @@ class _Builder:
         before = len(self.problems)
         values = {}
         for key, value in tree.items():
-            dotted = f"{at}.{key}" if at else str(key)
-            if key not in fields:
+            if key in fields:
+                default = _default_of(fields[key], base)
+                values[key] = self.value(_hints(schema)[key], value, _dotted(at, key), default)
+            else:
                 near = difflib.get_close_matches(str(key), fields, 1, 0.5)
                 known = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(fields)}"
-                self.problem(dotted, f"unknown key; {known}")
-                continue
-            made = fields[key].default_factory
-            default = getattr(base, key) if base is not None else None if made is dataclasses.MISSING else made()
-            values[key] = self.value(_hints(schema)[key], value, dotted, default)
-        for name, item in fields.items():
-            if (
-                base is not None
-                or name in values
-                or item.default is not dataclasses.MISSING
-                or item.default_factory is not dataclasses.MISSING
-            ):
-                continue
-            self.problem(f"{at}.{name}" if at else name, "is required and nowhere given")
+                self.problem(_dotted(at, key), f"unknown key; {known}")
+        if base is None:
+            for name in fields:
+                if name not in values and _is_required(fields[name]):
+                    self.problem(_dotted(at, name), "is required and nowhere given")
         if len(self.problems) > before:
             return None
         try:
             return schema(**values) if base is None else dataclasses.replace(base, **values)
         except ValueError as error:
-            named = next((f"{at}.{name}" if at else name for name in fields if str(error).startswith(f"{name} ")), at)
-            self.problem(named, str(error))
+            blamed = next((name for name in fields if str(error).startswith(f"{name} ")), "")
+            self.problem(_dotted(at, blamed), str(error))
             return None
 
     def value(self, kind: Any, value: Any, at: str, default: Any = None) -> Any:
@@ -356,7 +349,7 @@ class _Builder:
     def convert(self, kind: Any, value: Any, at: str, default: Any = None) -> Any:
         """The value as the declared type; raises TypeError or ValueError where it is none."""
         origin = typing.get_origin(kind)
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             return self.dataclass(kind, value, at, default if isinstance(default, kind) else None)
         if origin is typing.Literal:
             for choice in typing.get_args(kind):
@@ -393,6 +386,22 @@ class _Builder:
             except (TypeError, ValueError):
                 continue
         raise TypeError
+
+
+def _dotted(at: str, key: Any) -> str:
+    """The dotted key of `key` in the section `at`; either may be empty."""
+    return ".".join(part for part in (at, str(key)) if part)
+
+
+def _default_of(item: dataclasses.Field[Any], base: Any) -> Any:
+    """The section that a field is without the tree: that of `base`, else what the schema makes; None where it makes none."""
+    if base is not None:
+        return getattr(base, item.name)
+    return None if item.default_factory is dataclasses.MISSING else item.default_factory()
+
+
+def _is_required(item: dataclasses.Field[Any]) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
 
 
 def _scalar(kind: type, value: Any) -> Any:

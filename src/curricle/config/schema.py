@@ -57,7 +57,7 @@ class EarlyStoppingConfig:
     enabled: bool = False
     """Whether to stop early at all."""
     patience: int = 3
-    """Epochs without improvement that are borne."""
+    """Epochs without improvement that are allowed before training stops."""
     min_delta: float = 1e-4
     """The least that counts as an improvement."""
 

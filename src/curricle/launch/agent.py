@@ -32,6 +32,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from curricle import environment
 from curricle.launch.heartbeat import wait_for_silence
 from curricle.store.scratch import scratch
 
@@ -102,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     _watch_parent()
     if options.heartbeat:
         _watch_launcher(options.heartbeat, options.heartbeat_seconds, reasons)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    environment.set_default(environment.OMP_NUM_THREADS, "1")
     _close_standard_input()
     with scratch("curricle-agent-") as folder:
         alone = options.nnodes == "1" and options.nproc_per_node == 1
@@ -145,8 +146,7 @@ def _single(worker: list[str], folder: Path) -> End:
     """Run the only rank."""
     error_file = folder / "error.json"
     asked: list[int] = []
-    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    env = {**os.environ, **ranks, "TORCHELASTIC_RUN_ID": _unique(), "TORCHELASTIC_ERROR_FILE": str(error_file)}
+    env = environment.of_only_rank(_unique(), error_file)
     child = subprocess.Popen([sys.executable, "-u", *worker], env=env, start_new_session=True)
 
     def stop(number: int, frame: Any) -> None:
@@ -172,7 +172,7 @@ def _single(worker: list[str], folder: Path) -> End:
 
 def _elastic(options: argparse.Namespace, folder: str) -> End:
     """Run this node's ranks under torchrun's agent."""
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    environment.give_ranks_their_own_store()
     import logging
 
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
@@ -264,7 +264,7 @@ def _kill_group(pid: int) -> None:
 
 
 def _grace() -> int:
-    return int(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS))
+    return environment.shutdown_seconds(SHUTDOWN_SECONDS)
 
 
 def _unique() -> str:
@@ -275,12 +275,12 @@ def _report(end: End, reasons: list[str], termination_log: Path) -> None:
     """Tell how the ranks ended, and why they were stopped: on standard error, to TorchX, and to the pod's status."""
     message = "; ".join([end.message, *reasons])
     print(f"[agent] {end.where}: {message} (exit code {end.exit_code})", file=sys.stderr, flush=True)
-    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    file = environment.error_file()
     if file:
         now = time.time()
         extra = {"where": end.where, "time": now, "timestamp": str(int(now)), "py_callstack": ""}
         body = {"message": {"message": message, "errorCode": end.exit_code, "extraInfo": extra}}
-        Path(file).write_text(json.dumps(body), encoding="utf-8")
+        file.write_text(json.dumps(body), encoding="utf-8")
     if termination_log.exists():
         termination_log.write_text(f"{end.where}: {message}"[:3500], encoding="utf-8")
 

@@ -113,7 +113,7 @@ class Launcher(Protocol):
         """Stop the job and all its processes. Not an error when it has ended."""
 
     def attach(self, job_name: str) -> str:
-        """The handle of a job that was submitted before.
+        """The handle of a job that was submitted before, to be watched: whoever stops watching leaves it running.
 
         Raises:
             JobError: reason `lost`: there is none of that name.

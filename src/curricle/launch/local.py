@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curricle import environment
 from curricle.errors import Finding, JobError
 from curricle.launch import agent
 from curricle.launch.job import RUN, Job, Launcher, Outcome, Reason
@@ -35,7 +36,8 @@ _ROLE = "worker"
 @dataclass
 class _Running:
     job: Job
-    runner: Runner
+    runner: Runner | None
+    """None once the job has ended: TorchX's scheduler stumbles where it lives until the interpreter is torn down."""
     log_dir: Path
     cancelled: threading.Event = field(default_factory=threading.Event)
     ending: threading.RLock = field(default_factory=threading.RLock)
@@ -66,7 +68,11 @@ class LocalLauncher:
             rdzv_id=job.name if many else "",
             local_addr="localhost" if many else "",
         )
-        env = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(agent.SHUTDOWN_SECONDS), "PYTHONUNBUFFERED": "1", **job.env}
+        env = {
+            environment.TORCH_ELASTIC_SHUTDOWN_TIMEOUT: str(agent.SHUTDOWN_SECONDS),
+            "PYTHONUNBUFFERED": "1",
+            **job.env,
+        }
         role = specs.Role(
             name=_ROLE, image="", entrypoint=sys.executable, args=args, env=env, num_replicas=job.nodes, max_retries=0
         )
@@ -119,7 +125,9 @@ class LocalLauncher:
                 raise
             finally:
                 with running.ending:
-                    running.runner.close()
+                    if running.runner:
+                        running.runner.close()
+                        running.runner = None
                     shutil.rmtree(running.log_dir, ignore_errors=True)
         return running.outcome
 
@@ -129,7 +137,7 @@ class LocalLauncher:
         if running.outcome is None and not running.cancelled.is_set():
             with running.ending:
                 running.cancelled.set()
-                if running.log_dir.exists():
+                if running.runner and running.log_dir.exists():
                     running.runner.cancel(handle)
 
     def attach(self, job_name: str) -> str:
@@ -180,6 +188,7 @@ class LocalLauncher:
             )
         ]
         while True:
+            assert running.runner is not None  # `wait` closes it, after this
             status = running.runner.status(handle)
             for tail in tails:
                 tail.read()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from curricle.config.chain import ChainSource, adhoc_chain, load_chain, load_stage
 from curricle.config.load import from_tree
 from curricle.errors import ConfigError
 from curricle.launch.job import Launcher
-from curricle.planning import ChainPlan, Holdings, Source, StageInput, StagePlan, plan_chain
+from curricle.planning import ChainPlan, Holdings, Source, StageInput, StagePlan, StartMode, plan_chain
 from curricle.registry import family
 from curricle.steps.evaluate import evaluate_model
 from curricle.steps.gate import Verdict, judge_rule, parse_rule
@@ -36,7 +35,7 @@ class ChainRequest:
     resume: bool = True
     run_id: str = ""
     selected: frozenset[str] | None = None
-    start_mode: Literal["auto", "scratch", "continued"] = "auto"
+    start_mode: StartMode = "auto"
     data_uris: tuple[str, ...] = ()
     """Prepared data of each stage, or one for all; none computes it from the configuration."""
     gate: str | None = None

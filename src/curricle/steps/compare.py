@@ -105,7 +105,7 @@ def score_matrix(
 
 def _side(name: str, store_uri: str) -> Side:
     plan = read_plan(store_uri, name) if "/" not in name and "://" not in name else None
-    wanted, stages = name, ()
+    wanted, stages = name, tuple[str, ...]()
     if plan is not None:
         stages = tuple(stage.name for stage in plan.stages if stage.start != "skip")
         wanted = last_stage_of_run(store_uri, name)

@@ -22,7 +22,7 @@ from curricle.planning import Source
 from curricle.registry import EXPERIMENT_FAMILY, FamilyEntry, family
 from curricle.steps.source import resolve_source
 from curricle.store import join_uri, layout, open_store
-from curricle.store.manifest import fetch, publish, read_manifest, sha256_of
+from curricle.store.manifest import Manifest, fetch, publish, read_manifest, sha256_of
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
@@ -138,44 +138,50 @@ def find_start(asked: Asked, name: str) -> Start:
 def start_at(place: str, name: str, store_uri: str, located: Place | None = None) -> Start:
     """A checkpoint as something that a chain can start from: one of ours as it lies, a foreign folder as a copy in the store.
 
+    A folder of this machine is copied too where the store is elsewhere: a training there could not see it.
+
     Raises:
         CheckpointError: it is not whole, or of another family.
     """
     located = located or Place(place, "config", place, ())
     folder = Path(place)
-    if "://" in place or not folder.is_dir():
-        if "/" in place and "://" not in place and not open_store(place).local(""):
-            raise MissingCheckpointError(
-                f"Checkpoint path {place} {'is a file, not a folder' if folder.exists() else 'does not exist'}"
+    if "://" not in place and folder.is_dir():
+        manifest = read_manifest(open_store(place), "")
+        if manifest is None or "://" in store_uri:
+            return _copied(folder, manifest, name, store_uri, located)
+        place = str(folder.resolve())
+    elif "://" not in place and "/" in place:
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise MissingCheckpointError(f"Checkpoint path {place} {what}")
+    source = resolve_source(place, store_uri, asked="checkpoint")
+    _same_family(read_manifest(open_store(source.uri), ""), name, source.uri)
+    reason = f"{located.why}: {source.uri}"
+    return Start(Source(source.uri, source.digest, reason), located.via, located.reasons)
+
+
+def _copied(folder: Path, manifest: Manifest | None, name: str, store_uri: str, located: Place) -> Start:
+    """A folder of this machine as its copy in the store, which `Start.ensure` makes."""
+    if manifest is not None:
+        source = resolve_source(str(folder.resolve()), store_uri, asked="checkpoint")
+        _same_family(manifest, name, str(folder))
+        whole, digest = Path(source.uri), source.digest
+    else:
+        entry = family(name)
+        if not entry.checkpoint:
+            raise CheckpointError(
+                f"{folder} is no checkpoint of Curricle ({layout.MANIFEST} is missing), and {name} takes no other"
             )
-        source = resolve_source(place, store_uri, asked="checkpoint")
-        manifest = read_manifest(open_store(source.uri), "")
-        _same_family(manifest.info.get("family") if manifest else None, name, source.uri)
-        return Start(Source(source.uri, source.digest, f"{located.why}: {source.uri}"), located.via, located.reasons)
-    manifest = read_manifest(open_store(place), "")
-    if manifest is not None and "://" not in store_uri:
-        source = resolve_source(place if folder.is_absolute() else str(folder.resolve()), store_uri)
-        _same_family(manifest.info.get("family"), name, place)
-        where = place if manifest.kind == "checkpoint" else source.uri
-        return Start(Source(where, source.digest, f"{located.why}: {place}"), located.via, located.reasons)
-    return _foreign(folder, name, store_uri, located)
-
-
-def _foreign(folder: Path, name: str, store_uri: str, located: Place) -> Start:
-    entry = family(name)
-    if not entry.checkpoint:
-        raise CheckpointError(
-            f"{folder} is no checkpoint of Curricle ({layout.MANIFEST} is missing), and {name} takes no other"
-        )
-    whole = entry.load("checkpoint")(folder).path
-    files = sorted(path for path in whole.rglob("*") if path.is_file() and path.name != layout.MANIFEST)
-    lines = "\n".join(f"{path.relative_to(whole)} {sha256_of(path)}" for path in files)
-    digest = hashlib.sha256(lines.encode()).hexdigest()
+        whole = entry.load("checkpoint")(folder).path
+        files = sorted(path for path in whole.rglob("*") if path.is_file())
+        lines = "\n".join(f"{path.relative_to(whole)} {sha256_of(path)}" for path in files)
+        digest = hashlib.sha256(lines.encode()).hexdigest()
     uri = join_uri(store_uri, layout.IMPORTED, f"{name}-{digest[:16]}")
-    return Start(Source(uri, digest, f"{located.why}: {folder}"), located.via, located.reasons, whole, name)
+    reason = f"{located.why}: {folder}"
+    return Start(Source(uri, digest, reason), located.via, located.reasons, whole, name)
 
 
-def _same_family(theirs: Any, ours: str, uri: str) -> None:
+def _same_family(manifest: Manifest | None, ours: str, uri: str) -> None:
+    theirs = manifest.info.get("family") if manifest else None
     if theirs and theirs != ours:
         raise CheckpointError(f"{uri} is a checkpoint of {theirs}; a training of {ours} cannot start from it")
 
@@ -273,7 +279,7 @@ def asked_of(config: Mapping[str, Any], **given: Any) -> Asked:
     if block is not None and not isinstance(block, Mapping):
         raise CheckpointError(f"checkpoint must be a mapping with source_path and validate, not {block!r}")
     block = block or {}
-    values = {
+    values: dict[str, Any] = {
         "source_path": str(block.get("source_path") or ""),
         "validate": bool(block.get("validate", True)),
         "required": bool(block) and not block.get("allow_scratch", False),

@@ -96,17 +96,17 @@ class FolderStore:
         """Every object whose key starts with `prefix`, sorted by key; files still being written are not objects."""
         head = check_prefix(prefix, self.uri).rpartition("/")[0]
         top = self._path(head) if head else self._root
-        found: list[Entry] = []
+        entries: list[Entry] = []
         for folder, _, names in os.walk(top, onerror=self._unlisted):
             for name in names:
                 path = Path(folder, name)
                 key = path.relative_to(self._root).as_posix()
                 if key.startswith(prefix) and not is_part(name):
                     try:
-                        found.append(Entry(key, path.stat().st_size))
+                        entries.append(Entry(key, path.stat().st_size))
                     except FileNotFoundError:  # deleted by another process since the walk saw it
                         continue
-        yield from sorted(found)
+        yield from sorted(entries)
 
     def delete(self, prefix: str) -> int:
         """Delete every object at or under `prefix`, manifests first, with the folders that this empties; the number deleted."""

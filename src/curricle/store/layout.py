@@ -97,8 +97,8 @@ def checkpoint_name(stage: str, epoch: int, val_loss: float) -> str:
 
 def parse_checkpoint_name(name: str) -> CheckpointName | None:
     """The parts of a checkpoint's name, or None when it is not one (``last.ckpt`` is not)."""
-    found = _CHECKPOINT.match(name)
-    return CheckpointName(found["stage"], int(found["epoch"]), float(found["loss"])) if found else None
+    parts = _CHECKPOINT.match(name)
+    return CheckpointName(parts["stage"], int(parts["epoch"]), float(parts["loss"])) if parts else None
 
 
 def is_checkpoint(name: str) -> bool:

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -256,15 +256,15 @@ def differences(store: Store, prefix: str, manifest: Manifest, *, digests: bool 
             return None
         path = store.local(_key(prefix, name))
         if path is not None:
-            found = sha256_of(path)
+            digest = sha256_of(path)
         else:
             with scratch("curricle-verify-") as folder:
                 store.get(_key(prefix, name), folder / "file")
-                found = _sha256(folder / "file")
+                digest = _sha256(folder / "file")
         return (
             None
-            if found == entry.sha256
-            else f"{name} was altered: its sha256 is {found[:12]}…, the manifest says {entry.sha256[:12]}…"
+            if digest == entry.sha256
+            else f"{name} was altered: its sha256 is {digest[:12]}…, the manifest says {entry.sha256[:12]}…"
         )
 
     return [text for text in _each(problem, manifest.files) if text]
@@ -318,30 +318,15 @@ def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:
     return target, manifest
 
 
-def find_manifests(store: Store, prefix: str) -> Iterator[tuple[str, Manifest | StoreError]]:
-    """(artifact's prefix, manifest) of every artifact at or below `prefix` (`""`: the whole store), sorted; a damaged manifest comes as its error."""
-    for entry in store.list(f"{prefix}/" if prefix else ""):
-        place, _, name = entry.key.rpartition("/")
-        if name != MANIFEST:
-            continue
-        try:
-            manifest = read_manifest(store, place)
-        except StoreError as error:
-            yield place, error
-            continue
-        if manifest is not None:
-            yield place, manifest
-
-
 def sha256_of(path: Path) -> str:
     """A local file's sha256; remembered within this process while inode, size and mtime stay the same."""
     key = (os.path.abspath(path), *_state(path))
     if key in _hashed:
         return _hashed[key]
-    found = _sha256(path)
+    digest = _sha256(path)
     if time.time() - path.stat().st_mtime > _SETTLED:
-        _hashed[key] = found
-    return found
+        _hashed[key] = digest
+    return digest
 
 
 def _state(path: Path) -> tuple[int, int, int]:
@@ -378,13 +363,13 @@ def _files_of(folder: Path) -> dict[str, Path]:
         raise StoreError(
             f"cannot publish {folder}: {'it is no folder' if folder.exists() else 'there is no such folder'}"
         )
-    found = {
+    files = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not is_part(path.name)
     }
-    found.pop(MANIFEST, None)
-    return found
+    files.pop(MANIFEST, None)
+    return files
 
 
 def _delete_leftovers(store: Store, prefix: str, before: bytes, manifest: Manifest) -> None:
@@ -417,10 +402,10 @@ def _incomplete(store: Store, uri: str) -> CheckpointError | StoreError:
     there = [f"{entry.key} ({entry.size} bytes)" for entry in islice(store.list(""), 11)]
     if len(there) > 10:
         there[10] = "…"
-    found = (
+    held = (
         f"no {MANIFEST}, only {', '.join(there)}: an upload that was not finished, or not an artifact's own place"
         if there
         else "nothing"
     )
-    message = f"no complete artifact at {uri}: found {found}. Make it again, or pass the URI of a complete one."
+    message = f"no complete artifact at {uri}: found {held}. Make it again, or pass the URI of a complete one."
     return CheckpointError(message) if split_uri(uri)[1].endswith(".ckpt") else StoreError(message)

@@ -26,13 +26,25 @@ from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError, SSLError
 from urllib3.util import Retry, Timeout
 
+from curricle.environment import (
+    AWS_ACCESS_KEY_ID,
+    AWS_ENDPOINT_URL,
+    AWS_ENDPOINT_URL_S3,
+    AWS_REGION,
+    AWS_SECRET_ACCESS_KEY,
+    AWS_SESSION_TOKEN,
+    S3_ENDPOINT,
+    SSL_CERT_FILE,
+    everything,
+)
 from curricle.errors import StoreError
 from curricle.store import Entry
 from curricle.store.folder import open_local
 from curricle.store.keys import check_delete, check_key, check_prefix, manifests_first
 from curricle.store.local import write_whole
 
-ENDPOINT_VARIABLES = ("S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+ENDPOINT_VARIABLES = (S3_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL)
+"""Where the endpoint stands; the first that is set counts."""
 AWS_ENDPOINT = "https://s3.amazonaws.com"
 
 _PART = 8 << 20  # bytes of one part; 10,000 parts is S3's limit, so larger files get larger parts (`_part_size`)
@@ -84,13 +96,10 @@ class S3Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, *, scheme: str = "s3") -> S3Settings:
-        """Read the settings from environment variables: the one place of the package where a store's settings come from.
+        """Read the settings from the variables that `curricle.environment` describes; an empty one counts as not set.
 
-        ``S3_ENDPOINT``, else ``AWS_ENDPOINT_URL_S3``, else ``AWS_ENDPOINT_URL``: ``http://host:port`` or ``https://host``; a
-        value without scheme means http. ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``: the credentials. Optional:
-        ``AWS_SESSION_TOKEN`` (temporary credentials), ``AWS_REGION`` (the bucket's region; else the server is asked),
-        ``SSL_CERT_FILE`` (the authorities of a server with a certificate of its own). An empty variable counts as not set.
-        Without an endpoint, ``s3://`` means Amazon's own (https://s3.amazonaws.com); ``minio://`` has no such default.
+        Credentials are required. Without an endpoint, ``s3://`` means Amazon's own (https://s3.amazonaws.com); ``minio://`` has no
+        such default.
 
         Args:
             environment: the variables; None means this process's own, as in worker processes.
@@ -99,15 +108,15 @@ class S3Settings:
         Raises:
             StoreError: naming every variable that is missing or cannot be used.
         """
-        variables = os.environ if environment is None else environment
-        missing = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if not variables.get(name)]
+        variables = everything() if environment is None else environment
+        missing = [name for name in (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) if not variables.get(name)]
         source = next((name for name in ENDPOINT_VARIABLES if variables.get(name)), None)
         if source is None and scheme == "minio":
-            missing.insert(0, f"S3_ENDPOINT (or {' or '.join(ENDPOINT_VARIABLES[1:])})")
+            missing.insert(0, f"{S3_ENDPOINT} (or {' or '.join(ENDPOINT_VARIABLES[1:])})")
         if missing:
             raise StoreError(
                 f"a {scheme}:// store needs environment variables that are not set: {', '.join(missing)}. "
-                "Set them, for example S3_ENDPOINT=http://minio-service.kubeflow:9000; in a pod they come from a secret"
+                f"Set them, for example {S3_ENDPOINT}=http://minio-service.kubeflow:9000; in a pod they come from a secret"
             )
         endpoint = variables[source].strip() if source else AWS_ENDPOINT
         parts = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
@@ -129,12 +138,12 @@ class S3Settings:
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         return cls(
             endpoint=f"{host}:{port}" if port else host,
-            access_key=variables["AWS_ACCESS_KEY_ID"],
-            secret_key=variables["AWS_SECRET_ACCESS_KEY"],
-            region=variables.get("AWS_REGION") or None,
+            access_key=variables[AWS_ACCESS_KEY_ID],
+            secret_key=variables[AWS_SECRET_ACCESS_KEY],
+            region=variables.get(AWS_REGION) or None,
             secure=parts.scheme == "https",
-            session_token=variables.get("AWS_SESSION_TOKEN") or None,
-            ca_file=variables.get("SSL_CERT_FILE") or None,
+            session_token=variables.get(AWS_SESSION_TOKEN) or None,
+            ca_file=variables.get(SSL_CERT_FILE) or None,
         )
 
 
@@ -232,11 +241,10 @@ class MinioStore:
         """Every object whose key starts with `prefix`, sorted by key."""
         check_prefix(prefix, self.uri)
         with self._errors("list", prefix):
-            for found in self._client.list_objects(self._bucket, prefix=self._root + prefix, recursive=True):
-                if not found.is_dir and not found.object_name.endswith(
-                    "/"
-                ):  # consoles mark an empty folder by an object `name/`
-                    yield Entry(found.object_name.removeprefix(self._root), found.size)
+            for item in self._client.list_objects(self._bucket, prefix=self._root + prefix, recursive=True):
+                marks_empty_folder = item.object_name.endswith("/")  # consoles make such objects
+                if not item.is_dir and not marks_empty_folder:
+                    yield Entry(item.object_name.removeprefix(self._root), item.size)
 
     def delete(self, prefix: str) -> int:
         """Delete every object at or under `prefix`, manifests first; the number deleted."""

@@ -72,6 +72,13 @@ def stages(store: Store, run: str = "") -> list[StagePlace]:
     return [stage for place in survey(store, run).values() for stage in place.trained()]
 
 
+def checkpoint_names(store: Store, place: str) -> set[str]:
+    """Names of the best checkpoints at one stage's place, which is a key of the store, complete or not; ``last.ckpt`` is not among them."""
+    below = f"{place}/"
+    names = {entry.key.removeprefix(below).split("/")[0] for entry in store.list(below)}
+    return {name for name in names if layout.parse_checkpoint_name(name)}
+
+
 def published(store: Store, name: str) -> list[str]:
     """Keys of the complete models that were published under a name."""
     suffix = f"/{layout.MANIFEST}"

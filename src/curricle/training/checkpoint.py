@@ -22,6 +22,7 @@ from curricle.errors import CheckpointError
 from curricle.store import Store, join_uri, layout, open_store, references, split_uri
 from curricle.store.manifest import Manifest, publish, read_manifest
 from curricle.store.ours import retire
+from curricle.store.runs import checkpoint_names
 from curricle.store.scratch import make_scratch
 from curricle.training.task import TrainingTask
 
@@ -54,16 +55,15 @@ class State:
 
 
 def newest(store: Store, prefix: str) -> tuple[str, Manifest] | None:
-    """The newest complete state under a stage's place, as (its key, its manifest); None when there is none."""
+    """The newest complete state under a stage's place, as (its slot, its manifest); None when there is none."""
     states = []
     for slot in (layout.LAST, layout.SPARE):
-        key = f"{prefix}/{slot}"
-        if (manifest := read_manifest(store, key)) is not None:
-            states.append((int(manifest.info["step"]), int(manifest.info["epoch"]), key, manifest))
+        if (manifest := read_manifest(store, f"{prefix}/{slot}")) is not None:
+            states.append((int(manifest.info["step"]), int(manifest.info["epoch"]), slot, manifest))
     if not states:
         return None
-    _, _, key, manifest = max(states, key=lambda state: state[:2])
-    return key, manifest
+    _, _, slot, manifest = max(states, key=lambda state: state[:2])
+    return slot, manifest
 
 
 def load_state(folder: Path) -> State:
@@ -120,13 +120,13 @@ class Checkpoints:
         state = newest(self.store, self.prefix)
         if state is None:
             return None
-        key, manifest = state
+        slot, manifest = state
         if manifest.digest != self._digest:
             raise CheckpointError(
                 f"{self.stage_uri} holds the state of other work: its digest is {manifest.digest}, this stage's is {self._digest} "
                 "(another configuration, data or parent). Use --resume false to begin again, or another run"
             )
-        self._slot = key.rsplit("/", 1)[1]
+        self._slot = slot
         return join_uri(self.stage_uri, self._slot)
 
     def save(self, task: TrainingTask, state: State, metrics: dict[str, float], *, best: bool = False) -> None:
@@ -176,14 +176,8 @@ class Checkpoints:
         )
 
     def _retire_but(self, best_name: str) -> None:
-        for name in self.names() - {best_name}:
+        for name in checkpoint_names(self.store, self.prefix) - {best_name}:
             retire(self.store, f"{self.prefix}/{name}")
-
-    def names(self) -> set[str]:
-        """The names of this place's checkpoints other than the newest state, complete or not."""
-        skip = len(self.prefix) + 1
-        names = {entry.key[skip:].split("/", 1)[0] for entry in self.store.list(f"{self.prefix}/")}
-        return {name for name in names if layout.parse_checkpoint_name(name)}
 
     def join(self) -> None:
         """Wait for the upload under way; raises what it raised."""

@@ -6,7 +6,6 @@ function here is then a no-op of the same meaning.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from curricle import environment
 from curricle.errors import ConfigError, JobError
 
 TIMEOUT = timedelta(minutes=5)
@@ -90,10 +90,7 @@ def init_ranks(accelerator: str = "auto", timeout: timedelta = TIMEOUT) -> Ranks
         ConfigError: `accelerator` is ``gpu`` and this rank has none.
         JobError: the ranks could not meet within `timeout`.
     """
-    rank, world, local = (
-        int(os.environ.get(name, default))
-        for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-    )
+    rank, world, local = environment.rank_numbers()
     gpus = torch.cuda.device_count() if accelerator != "cpu" else 0
     if accelerator == "gpu" and gpus <= local:
         raise ConfigError(
@@ -110,13 +107,12 @@ def init_ranks(accelerator: str = "auto", timeout: timedelta = TIMEOUT) -> Ranks
         torch.cuda.set_device(device)
     ranks = Ranks(rank, world, local, device)
     if world > 1:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         try:
             dist.init_process_group("nccl" if gpus else "gloo", rank=rank, world_size=world, timeout=timeout)
             met = ranks.mean({"one": 1.0})
         except (RuntimeError, ValueError) as error:
             raise JobError(
-                f"rank {rank} could not meet the other {world - 1} ranks at {where} within {timeout}: {error}",
+                f"rank {rank} could not meet the other {world - 1} ranks at {environment.meeting_place()} within {timeout}: {error}",
                 reason="lost",
             ) from error
         assert met["one"] == 1.0

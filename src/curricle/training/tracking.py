@@ -88,7 +88,8 @@ class Tracker:
     def _work(self) -> None:
         open_backends: dict[str, Any] = {}
         for name, make in self._backends.items():
-            self._guard(name, lambda name=name, make=make: open_backends.__setitem__(name, make()), open_backends)
+            if (backend := self._guard(open_backends, name, make)) is not None:
+                open_backends[name] = backend
         end = None
         while end is None:
             points = [self._queue.get()]
@@ -100,19 +101,21 @@ class Tracker:
             batch = [p for p in points if not isinstance(p, str)]
             for name, backend in list(open_backends.items()):
                 if batch:
-                    self._guard(name, lambda backend=backend, batch=batch: backend.write(batch), open_backends)
+                    self._guard(open_backends, name, backend.write, batch)
         for name, backend in list(open_backends.items()):
-            self._guard(name, lambda backend=backend: backend.close(end), open_backends)
+            self._guard(open_backends, name, backend.close, end)
 
-    def _guard(self, name: str, act: Callable[[], None], open_backends: dict[str, Any]) -> None:
+    def _guard(self, open_backends: dict[str, Any], name: str, act: Callable[..., Any], *arguments: Any) -> Any:
+        """What `act` returns; a backend whose call fails is left out from then on, and that is said once."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                act()
+                return act(*arguments)
         except Exception as error:  # a tracker may fail in any way; training must not
             open_backends.pop(name, None)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self._warn(f"{name} is left out from here on: {reason}")
+            return None
 
 
 class _TensorBoard:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curricle import environment
 from curricle.config.load import from_tree, leaves
 from curricle.config.schema import StageConfig
 from curricle.errors import CheckpointError, CurricleError, Interrupted
@@ -64,7 +65,7 @@ def run(
     build: Callable | None = None,
     schema: type[StageConfig] | None = None,
     report: Listener | None = None,
-    mlflow_uri: str | None = None,
+    mlflow_uri: str = "",
 ) -> TrainedStage | None:
     """Train the stage at `stage_uri` as this process's rank; None if it was complete already.
 
@@ -72,7 +73,7 @@ def run(
         digest: of the work that is meant; empty takes what `stage.json` says.
         build, schema: the family's parts; by default those that `stage.json` names.
         report: gets progress events, on rank 0 only.
-        mlflow_uri: goes before `tracking.mlflow_uri` of the configuration.
+        mlflow_uri: goes before `tracking.mlflow_uri` of the configuration; empty takes that.
 
     Raises:
         OtherWork: the place holds other work than is meant.
@@ -163,9 +164,7 @@ def _nobody(event: Event) -> None:
     """Hears the events of ranks other than 0."""
 
 
-def _tracker(
-    spec: StageSpec, config: StageConfig, report: Listener, mlflow_uri: str | None, state: State | None
-) -> Tracker:
+def _tracker(spec: StageSpec, config: StageConfig, report: Listener, mlflow_uri: str, state: State | None) -> Tracker:
     from curricle.training.tracking import Tracker
 
     names, tracking = spec.tracking, config.tracking
@@ -195,7 +194,7 @@ def _tracker(
 
 def _leave_error_file(message: str, exit_code: int) -> None:
     """Tell the node agent what this rank died of, in torchelastic's own format."""
-    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    path = environment.error_file()
     if path:
         body = {
             "message": {
@@ -204,7 +203,7 @@ def _leave_error_file(message: str, exit_code: int) -> None:
                 "extraInfo": {"timestamp": str(int(time.time())), "time": time.time(), "py_callstack": ""},
             }
         }
-        Path(path).write_text(json.dumps(body), encoding="utf-8")
+        path.write_text(json.dumps(body), encoding="utf-8")
 
 
 def main(
@@ -218,13 +217,12 @@ def main(
     parser.add_argument("--digest", default="", help="the work that is meant; a place that holds other work is refused")
     parser.add_argument("--progress", choices=("plain", "json"), default="plain", help="what rank 0 prints")
     options = parser.parse_args(argv)
-    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+    if sys.platform == "linux" and environment.attempt():
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no rank outlives its node agent
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault(
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128"
-    )  # one entry a shape: texts of changing lengths would fill 250 MB more
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    environment.set_default(environment.OMP_NUM_THREADS, "1")
+    # One entry a shape: texts of changing lengths would fill 250 MB more.
+    environment.set_default(environment.ONEDNN_PRIMITIVE_CACHE_CAPACITY, "128")
+    environment.set_default(environment.MLFLOW_DISABLE_TELEMETRY, "true")
     place_is_own = True
     try:
         run(
@@ -233,7 +231,7 @@ def main(
             build=build,
             schema=schema,
             report=ProgressPrinter(options.progress),
-            mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI"),
+            mlflow_uri=environment.mlflow_uri(),
         )
         return 0
     except CurricleError as error:
@@ -257,8 +255,8 @@ def _record(stage_uri: str, message: str, exit_code: int, cause: str) -> None:
         exit_code,
         cause,
         stage=stage,
-        where=f"rank {os.environ.get('RANK', '0')}",
-        attempt=os.environ.get("TORCHELASTIC_RUN_ID", str(os.getpid())),
+        where=f"rank {environment.rank_numbers().rank}",
+        attempt=environment.attempt() or str(os.getpid()),
     )
     with suppress(CurricleError):  # the store may be what has failed
         failure.write(open_store(base), stage, keep_first=True)

@@ -230,10 +230,13 @@ def test_a_cancelled_job_ends_its_wait(launcher, cluster, job):
     launcher.cancel(handle)
 
 
-@pytest.mark.parametrize(("choice", "left"), [("cancel", 0), ("detach", 1)])
-def test_sigterm_deletes_the_job_or_leaves_it(choice, left, cluster, plain, job):
-    launcher = KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=FAST, on_sigterm=choice)
+@pytest.mark.parametrize(("watched", "left"), [(False, 0), (True, 1)])
+def test_sigterm_deletes_the_job_and_leaves_one_that_was_attached_to(watched, left, cluster, plain, job):
+    launcher = KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=FAST)
     handle = launcher.submit(job)
+    if watched:
+        launcher = KubernetesLauncher(PYTORCHJOB, plain, cluster, waits=FAST)
+        assert launcher.attach(job.name) == handle
     before = signal.getsignal(signal.SIGTERM)
     threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
     started = time.monotonic()
@@ -241,7 +244,7 @@ def test_sigterm_deletes_the_job_or_leaves_it(choice, left, cluster, plain, job)
         launcher.wait(handle, print)
     assert time.monotonic() - started < 0.4 and caught.value.exit_code == 143
     assert len(cluster.jobs) == left and signal.getsignal(signal.SIGTERM) is before
-    assert cluster.deleted == ([(job.name, 0.7)] if choice == "cancel" else [])
+    assert cluster.deleted == ([] if watched else [(job.name, 0.7)])
 
 
 def test_everything_of_a_run_goes_and_nothing_else(launcher, cluster, job):

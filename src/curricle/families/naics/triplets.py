@@ -23,7 +23,7 @@ CLASSES = np.array([EXCLUDED, *sorted(RELATIONS.values()), UNRELATED])
 
 DISTANCES = np.zeros(16)
 for _steps, _relation in RELATIONS.items():
-    DISTANCES[_relation] = sum(_steps) - 0.5 * (_steps[0] == 0)
+    DISTANCES[_relation] = sum(_steps) - (0.5 if _steps[0] == 0 else 0)
 DISTANCES[15] = UNRELATED
 
 TOLERANCE = 1e-3
@@ -61,7 +61,7 @@ DRAW_WEIGHT = np.where(
 
 
 @dataclass(frozen=True)
-class Survivors:
+class _Survivors:
     """How much is left after a filter: distinct anchors, (anchor, positive) pairs, rows."""
 
     filter: str
@@ -105,7 +105,7 @@ def sample(table: NaicsTable, curriculum: Curriculum, seed: int) -> Triplets:
     Raises:
         ConfigError: the filters leave nothing; names the one that left nothing first.
     """
-    rules = _apply(table, curriculum)[0]
+    rules = _apply(table, curriculum)
     anchors, positives = np.nonzero(rules.pairs)
     rng = np.random.default_rng([seed, 2])
     if curriculum.n_positives != "all":
@@ -117,15 +117,6 @@ def sample(table: NaicsTable, curriculum: Curriculum, seed: int) -> Triplets:
         None if curriculum.n_negatives == "all" else _draw(rules, anchors, positives, curriculum.n_negatives, rng)
     )
     return Triplets(anchors, positives, negatives, rules)
-
-
-def explain(table: NaicsTable, curriculum: Curriculum) -> list[Survivors]:
-    """What is left before any filter and after each one that is set, in the order they apply; draws nothing.
-
-    Raises:
-        ConfigError: as `sample`.
-    """
-    return _apply(table, curriculum)[1]
 
 
 def _draw(
@@ -185,8 +176,8 @@ class _Rules:
         return rows[rows > 0]
 
 
-def _apply(table: NaicsTable, curriculum: Curriculum) -> tuple[_Rules, list[Survivors]]:
-    """Apply the filters one by one."""
+def _apply(table: NaicsTable, curriculum: Curriculum) -> _Rules:
+    """Apply the filters one by one; ConfigError for the first that leaves nothing."""
     rules = _everything(table)
     left = [_survivors("none", rules)]
     level = table.level
@@ -219,7 +210,7 @@ def _apply(table: NaicsTable, curriculum: Curriculum) -> tuple[_Rules, list[Surv
                 f"({left[-2].pairs} pairs of {left[-2].anchors} anchors) that were left after {earlier}; "
                 "values are matched one by one, not as ranges; widen it or drop it (null)"
             )
-    return rules, left
+    return rules
 
 
 def _everything(table: NaicsTable) -> _Rules:
@@ -232,9 +223,9 @@ def _everything(table: NaicsTable) -> _Rules:
     return _Rules(kind, pairs, shown.copy(), DRAW_WEIGHT > 0)
 
 
-def _survivors(name: str, rules: _Rules) -> Survivors:
+def _survivors(name: str, rules: _Rules) -> _Survivors:
     rows = rules.settle()
-    return Survivors(name, int(rules.pairs.any(1).sum()), len(rows), int(rows.sum()))
+    return _Survivors(name, int(rules.pairs.any(1).sum()), len(rows), int(rows.sum()))
 
 
 def _member(values: np.ndarray, wanted: Sequence[float]) -> np.ndarray:

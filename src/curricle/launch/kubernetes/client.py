@@ -7,17 +7,17 @@ Attempts are counted in the cluster (labels), never in memory, so that a launche
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from curricle.environment import everything
 from curricle.errors import Finding, Interrupted, JobError
 from curricle.launch.heartbeat import Heartbeat
 from curricle.launch.job import RUN, Job, Outcome
@@ -31,8 +31,8 @@ from curricle.launch.kubernetes.settings import from_environment
 
 
 class KubernetesLauncher:
-    """Runs jobs of one kind on a cluster. `on_sigterm` says what SIGTERM does to the job that is waited for; one that is left ends by itself unless
-    somebody waits for it again (`ClusterOptions.heartbeat_seconds`)."""
+    """Runs jobs of one kind on a cluster. SIGTERM takes the job that is waited for along, unless it was only attached to; one that is left ends by
+    itself unless somebody waits for it again (`ClusterOptions.heartbeat_seconds`)."""
 
     max_attempts = 4
 
@@ -43,15 +43,16 @@ class KubernetesLauncher:
         api: ClusterApi,
         *,
         waits: Waits | None = None,
-        on_sigterm: Literal["cancel", "detach"] = "cancel",
         emergency: ClusterApi | None = None,
         all_logs: bool = False,
     ):
         """`emergency`: a second connection, for the one DELETE that a SIGTERM leaves time for; `all_logs` streams every pod."""
         self.kind, self.options, self.api = kind, options, api
-        self.waits, self.on_sigterm = waits or Waits(), on_sigterm
+        self.waits = waits or Waits()
         self._emergency, self._all_logs = emergency or api, all_logs
         self._cancelled: set[str] = set()
+        self._attached: set[str] = set()
+        """Jobs that this launcher watches for somebody, and did not submit."""
 
     @property
     def name(self) -> str:
@@ -88,6 +89,7 @@ class KubernetesLauncher:
             last = attempts[-1] if attempts else None
             going = last is not None and "deletionTimestamp" in last["metadata"]
             if last is not None and not going and self.kind.phase(last) != "failed":
+                self._attached.discard(last["metadata"]["name"])
                 return self._adopt(last)
             if not going:
                 attempt = _attempt(last) + 1 if last else 1
@@ -112,7 +114,7 @@ class KubernetesLauncher:
         The pod where the ranks meet is streamed as it runs, the others are kept and shown if they fail first.
 
         Raises:
-            Interrupted: SIGTERM came; the job is deleted (or left, by `on_sigterm`).
+            Interrupted: SIGTERM came; the job is deleted (or left, where it was attached to).
             JobError: reason `lost`: the cluster could not be reached for longer than `Waits.unreachable`.
         """
         with self._sigterm(handle):
@@ -135,7 +137,9 @@ class KubernetesLauncher:
                 f"no {self.kind.kind} of job {job_name!r} in namespace {self.options.namespace!r} ({JOB}={job_name})",
                 reason="lost",
             )
-        return self._adopt(attempts[-1])
+        handle = self._handle(attempts[-1])
+        self._attached.add(_name(handle))
+        return handle
 
     def delete_by_run(self, run_id: str) -> list[str]:
         """Delete every job of a run, whoever made it: what the pipeline's exit handler calls. The names deleted."""
@@ -181,7 +185,7 @@ class KubernetesLauncher:
         name, stop = _name(handle), threading.Event()
 
         def on_signal(number: int, frame: object) -> None:
-            if self.on_sigterm == "detach":
+            if name in self._attached:
                 raise Interrupted(f"stopped on request; job {handle} goes on and can be attached to", signal=number)
             self._cancelled.add(name)
             try:
@@ -430,4 +434,4 @@ def open_from_environment(
     Raises:
         ConfigError: the settings are missing or wrong.
     """
-    return on_cluster(kind, from_environment(os.environ if environment is None else environment, task_config))
+    return on_cluster(kind, from_environment(everything() if environment is None else environment, task_config))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from curricle import environment
 from curricle.launch.job import Job
 from curricle.launch.kubernetes.options import ClusterOptions
 
@@ -128,10 +129,10 @@ def _env(job: Job, options: ClusterOptions) -> list[dict[str, Any]]:
         "XDG_CACHE_HOME": "/cache",
         "HF_HOME": "/cache/huggingface",
         "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor",
-        "OMP_NUM_THREADS": str(threads),
+        environment.OMP_NUM_THREADS: str(threads),
         "NCCL_DEBUG": "WARN",
-        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(options.grace_seconds - 15, 1)),
+        environment.TORCH_DISABLE_SHARE_RDZV_TCP_STORE: "1",
+        environment.TORCH_ELASTIC_SHUTDOWN_TIMEOUT: str(max(options.grace_seconds - 15, 1)),
         **options.env,
         **job.env,
     }

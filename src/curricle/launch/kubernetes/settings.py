@@ -14,15 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from curricle.config.load import Layer, build, compose, parse_yaml, read_yaml
+from curricle.environment import CLUSTER, CLUSTER_YAML, KFP_POD_NAME, KFP_POD_UID, TRAINER_IMAGE
 from curricle.errors import ConfigError
 from curricle.launch.kubernetes.options import ClusterOptions, ClusterSettings, Owner
 
-SETTINGS = "CURRICLE_CLUSTER"
-"""Environment variable: path of the settings file."""
-INLINE = "CURRICLE_CLUSTER_YAML"
-"""Environment variable: the settings themselves, as a component pod gets them from the config map; goes before the file."""
-IMAGE = "CURRICLE_TRAINER_IMAGE"
-"""Environment variable: the worker image; goes before the file's."""
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -37,17 +32,18 @@ def from_environment(
     layers = [_given(environment)]
     if namespace_file.is_file():
         layers.insert(0, Layer({"namespace": namespace_file.read_text().strip()}, {"namespace": str(namespace_file)}))
-    if image := environment.get(IMAGE):
-        layers.append(Layer({"image": image}, {"image": IMAGE}))
+    if image := environment.get(TRAINER_IMAGE):
+        layers.append(Layer({"image": image}, {"image": TRAINER_IMAGE}))
     layer = compose(layers)
     if "image" not in layer.tree:
-        path = environment.get(SETTINGS) or "not set"
+        path = environment.get(CLUSTER) or "not set"
         raise ConfigError(
-            f"no worker image: set {IMAGE}, or `image` in the settings file that {SETTINGS} names ({path})"
+            f"no worker image: set {TRAINER_IMAGE}, or `image` in the settings file that {CLUSTER} names ({path})"
         )
     options = _options(layer)
-    if environment.get("KFP_POD_NAME") and environment.get("KFP_POD_UID"):
-        options = replace(options, owner=Owner(name=environment["KFP_POD_NAME"], uid=environment["KFP_POD_UID"]))
+    name, uid = environment.get(KFP_POD_NAME), environment.get(KFP_POD_UID)
+    if name and uid:
+        options = replace(options, owner=Owner(name=name, uid=uid))
     return options if task_config is None else apply_task_config(options, task_config)
 
 
@@ -71,12 +67,12 @@ def from_tree(tree: dict[str, Any]) -> ClusterOptions:
 
 def _given(environment: Mapping[str, str]) -> Layer:
     """The cluster's settings as somebody wrote them; nothing where the environment names none."""
-    if text := environment.get(INLINE):
-        return parse_yaml(text, INLINE)
-    path = environment.get(SETTINGS)
+    if text := environment.get(CLUSTER_YAML):
+        return parse_yaml(text, CLUSTER_YAML)
+    path = environment.get(CLUSTER)
     if not path:
         return Layer({})
-    return read_yaml(Path(path), what=f"file of cluster settings ({SETTINGS})")
+    return read_yaml(Path(path), what=f"file of cluster settings ({CLUSTER})")
 
 
 def _options(layer: Layer) -> ClusterOptions:
@@ -157,7 +153,7 @@ def _from_resources(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
 def apply_task_config(options: ClusterOptions, raw: str | Mapping[str, Any] | object) -> ClusterOptions:
     """`options` with what the KFP task says: maps are merged (the task wins), lists are appended, single values replaced."""
     changes = from_task_config(raw)
-    given = {INLINE, *options.env, *options.env_from_secrets}
+    given = {CLUSTER_YAML, *options.env, *options.env_from_secrets}
     if "env_entries" in changes:  # the pipeline's own optional entries, which the settings give already
         changes["env_entries"] = tuple(entry for entry in changes["env_entries"] if entry["name"] not in given)
     for key in ("env", "env_from_secrets", "node_selector", "extra_resources"):

@@ -49,7 +49,7 @@ def read_parameters(package: Path) -> dict[str, Parameter]:
         spec: Any = next(iter(yaml.safe_load_all(package.read_text(encoding="utf-8"))), None)
         inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         spec["pipelineInfo"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (yaml.YAMLError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise PipelineError(
             f"{package} is no compiled pipeline (it has no pipelineInfo and root); compile with `curricle pipeline compile`"
         ) from None
@@ -84,7 +84,7 @@ def parse(texts: list[str], known: dict[str, Parameter]) -> dict[str, Any]:
         else:
             try:
                 values[name] = _value(known[name].kind, value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 problems.append(f"{name} must be {KINDS[known[name].kind]}, not {value!r}")
     problems += [
         f"{p.name} has no default and was not given ({p.description})"

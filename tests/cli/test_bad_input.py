@@ -39,6 +39,13 @@ CASES = {
     "unknown scheme": (["plan", "paths.store_uri=ftp://x"], "scheme 'ftp' is not one of"),
     "empty stage name": (["plan", "--curricula", "01_stage,,02_stage"], "has an empty name"),
     "no model yet": (["search", "beer"], "holds no trained model that can search"),
+    "run id that leads elsewhere": (["plan", "--run-id", "../x"], "run id '../x' holds '/'"),
+    "run id of a store's own folder": (
+        ["train", "--curriculum", "01_stage", "--run-id", "data"],
+        "a store's own folder",
+    ),
+    "tag in an override": (["plan", "seed=!!python/object/apply:os.getpid []"], "the value is not YAML"),
+    "deep override": (["plan", "seed=" + "[" * 5000], "the value is not YAML"),
     "no run": (["show", "sequential_99"], "holds no run 'sequential_99'"),
 }
 
@@ -77,3 +84,14 @@ def test_a_csv_without_its_column_is_refused_before_a_model_is_loaded(tmp_path, 
     )
     assert done.returncode == 2 and message in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv"]
+
+
+def test_an_output_below_a_file_is_one_message_that_names_it(tmp_path):
+    (tmp_path / "train.json").write_text('[{"text": "a b", "annotations": []}]')
+    (tmp_path / "in.csv").write_text("text\nx\n")
+    combine = ["combine", "--new", str(tmp_path), "--strategy", "new_only"]
+    done = curricle(*combine, "-o", str(tmp_path / "in.csv/out"))
+    assert done.returncode == 2 and done.stderr == f"error: {tmp_path / 'in.csv'}: File exists\n"
+    done = curricle(*combine, "-o", str(tmp_path))
+    assert done.returncode == 2 and f"{tmp_path} is the input {tmp_path}; nothing was written" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv", "train.json"]

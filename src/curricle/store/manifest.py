@@ -231,8 +231,19 @@ def verify(store: Store, prefix: str, manifest: Manifest, *, digests: bool = Tru
     Raises:
         CheckpointError, StoreError: files are missing or altered; all of them are named.
     """
+    problems = differences(store, prefix, manifest, digests=digests)
+    if problems:
+        uri = join_uri(store.uri, prefix)
+        message = (
+            f"{manifest.kind} {uri} is not what its manifest says: {'; '.join(problems)}. Delete it and make it again."
+        )
+        raise CheckpointError(message) if manifest.kind == "checkpoint" else StoreError(message)
+
+
+def differences(store: Store, prefix: str, manifest: Manifest, *, digests: bool = True) -> list[str]:
+    """What of the manifest's files is missing or altered, as `verify` looks at it: a phrase each."""
     if not manifest.files:
-        return
+        return []
     there = {entry.key: entry.size for entry in store.list(f"{prefix}/" if prefix else "")}
 
     def problem(name: str) -> str | None:
@@ -256,13 +267,7 @@ def verify(store: Store, prefix: str, manifest: Manifest, *, digests: bool = Tru
             else f"{name} was altered: its sha256 is {digest[:12]}…, the manifest says {entry.sha256[:12]}…"
         )
 
-    problems = [text for text in _each(problem, manifest.files) if text]
-    if problems:
-        uri = join_uri(store.uri, prefix)
-        message = (
-            f"{manifest.kind} {uri} is not what its manifest says: {'; '.join(problems)}. Delete it and make it again."
-        )
-        raise CheckpointError(message) if manifest.kind == "checkpoint" else StoreError(message)
+    return [text for text in _each(problem, manifest.files) if text]
 
 
 def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:

@@ -19,7 +19,7 @@ from curricle.store import Store, layout
 from curricle.store.folder import FolderStore
 from curricle.store.keys import manifests_first
 from curricle.store.layout import MANIFEST
-from curricle.store.manifest import FileEntry, Manifest, read_manifest, sha256_of, verify
+from curricle.store.manifest import FileEntry, Manifest, differences, read_manifest, sha256_of
 from curricle.store.scratch import leftovers, scratch
 
 _MADE_BY = "made_by"
@@ -88,10 +88,8 @@ def check_output_folder(folder: Path, maker: str, inputs: Iterable[Path] = ()) -
         raise refused(f"holds something else than `{maker}` wrote, by its {MANIFEST}")
     if strangers := _strangers(here, manifest):
         raise refused(f"holds {strangers[0]}, which Curricle did not write")
-    try:
-        verify(FolderStore(str(here)), "", manifest)
-    except StoreError as error:
-        raise refused(f"was changed since it was written ({error})") from None
+    if changed := differences(FolderStore(str(here)), "", manifest):
+        raise refused(f"was changed since it was written: {'; '.join(changed)}")
     return manifest
 
 

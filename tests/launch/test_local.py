@@ -131,3 +131,22 @@ def test_the_same_work_is_adopted_and_other_work_of_that_name_refused(tmp_path):
         launcher.submit(make_job(tmp_path, "graceful", digest="e"))
     launcher.cancel(handle)
     assert launcher.wait(handle, lambda line: None).state == "cancelled"
+
+
+def test_a_job_whose_wait_was_interrupted_is_over_and_can_be_started_again(tmp_path):
+    class Interruption(Exception):
+        pass
+
+    def interrupt(line):
+        raise Interruption
+
+    job, launcher = make_job(tmp_path, "fine"), LocalLauncher()
+    handle = launcher.submit(job)
+    with pytest.raises(Interruption):
+        launcher.wait(handle, interrupt)
+    with pytest.raises(JobError, match="interrupted"):
+        launcher.wait(handle, print)
+    with pytest.raises(JobError, match="no job"):
+        launcher.attach(job.name)
+    again = launcher.submit(job)
+    assert again != handle and launcher.wait(again, lambda line: None).state == "succeeded"

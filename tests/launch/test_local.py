@@ -141,3 +141,22 @@ def test_the_folder_of_a_job_whose_command_was_killed_goes_with_the_next_job(tmp
     outcome, _ = run(make_job(tmp_path, "fine"))
     assert outcome.state == "succeeded" and not left.exists()
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("curricle-")] == []
+
+
+def test_a_job_whose_wait_was_interrupted_is_over_and_can_be_started_again(tmp_path):
+    class Interruption(Exception):
+        pass
+
+    def interrupt(line):
+        raise Interruption
+
+    job, launcher = make_job(tmp_path, "fine"), LocalLauncher()
+    handle = launcher.submit(job)
+    with pytest.raises(Interruption):
+        launcher.wait(handle, interrupt)
+    with pytest.raises(JobError, match="interrupted"):
+        launcher.wait(handle, print)
+    with pytest.raises(JobError, match="no job"):
+        launcher.attach(job.name)
+    again = launcher.submit(job)
+    assert again != handle and launcher.wait(again, lambda line: None).state == "succeeded"

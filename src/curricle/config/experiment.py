@@ -313,10 +313,13 @@ def _translated(
     layer, notes = without_unused(read_yaml(path, what=what), what, words)
     made, problems = [], []
     for key, value in leaves(layer.tree).items():
-        word = next((word for word in table if key == word or key.startswith(f"{word}.")), None)
-        target = table[word] + key[len(word) :] if word else key if key.partition(".")[0] in own else ""
         place = layer.origins.get(key, str(path))
-        if not target:
+        word = next((word for word in table if key == word or key.startswith(f"{word}.")), None)
+        if word:
+            target = table[word] + key[len(word) :]
+        elif key.partition(".")[0] in own:
+            target = key
+        else:
             near = difflib.get_close_matches(key, table, 1, 0.5)
             known = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join((*table, *own))}"
             problems.append(f"{place}: {key}: unknown key of a {what}; {known}")

@@ -37,7 +37,7 @@ _ROLE = "worker"
 class _Running:
     job: Job
     runner: Runner | None
-    """None once the job has ended: TorchX's scheduler stumbles where it lives until the interpreter is torn down."""
+    """None from the job's end on: a scheduler of TorchX that lives until Python ends prints a traceback when it is destroyed."""
     log_dir: Path
     cancelled: threading.Event = field(default_factory=threading.Event)
     ending: threading.RLock = field(default_factory=threading.RLock)
@@ -117,18 +117,20 @@ class LocalLauncher:
     def wait(self, handle: str, on_log: Callable[[str], None]) -> Outcome:
         """Stream the log until the job ends. Interrupted by an exception (Ctrl-C), it cancels the job first."""
         running = self._of(handle)
-        if running.outcome is None:
-            try:
-                running.outcome = self._follow(handle, running, on_log)
-            except BaseException:
-                self.cancel(handle)
-                raise
-            finally:
-                with running.ending:
-                    if running.runner:
-                        running.runner.close()
-                        running.runner = None
-                    shutil.rmtree(running.log_dir, ignore_errors=True)
+        if running.outcome is not None:
+            return running.outcome
+        if running.runner is None:
+            raise JobError(f"{handle} was stopped when its wait was interrupted", reason="cancelled")
+        try:
+            running.outcome = self._follow(handle, running, on_log)
+        except BaseException:
+            self.cancel(handle)
+            raise
+        finally:
+            with running.ending:
+                running.runner.close()
+                running.runner = None
+                shutil.rmtree(running.log_dir, ignore_errors=True)
         return running.outcome
 
     def cancel(self, handle: str) -> None:
@@ -137,7 +139,7 @@ class LocalLauncher:
         if running.outcome is None and not running.cancelled.is_set():
             with running.ending:
                 running.cancelled.set()
-                if running.runner and running.log_dir.exists():
+                if running.runner is not None:
                     running.runner.cancel(handle)
 
     def attach(self, job_name: str) -> str:
@@ -167,7 +169,7 @@ class LocalLauncher:
 
     def _find(self, job_name: str) -> str | None:
         for handle, running in self._running.items():
-            if running.job.name == job_name and running.outcome is None:
+            if running.job.name == job_name and running.runner is not None:
                 return handle
         return None
 

@@ -28,7 +28,9 @@ def tags_of(labels: Iterable[str]) -> tuple[str, ...]:
 
 def label_of(tag: str) -> str:
     """``x`` of ``B-x``, ``I-x`` or plain ``x``; empty for ``O``."""
-    return "" if tag == "O" else tag[2:] if tag[:2] in ("B-", "I-") else tag
+    if tag == "O":
+        return ""
+    return tag[2:] if tag[:2] in ("B-", "I-") else tag
 
 
 def check_labels(annotated: Iterable[str], allowed: Sequence[str], where: str) -> None:

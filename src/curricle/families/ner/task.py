@@ -164,9 +164,8 @@ class NerTask:
             else:
                 part, scale = "embeddings", section.layer_decay**depth
             plain = parameter.ndim < 2
-            group = groups.setdefault(
-                (part, plain), {"params": [], "name": f"{part}{'/plain' * plain}", "lr_scale": scale}
-            )
+            title = f"{part}/plain" if plain else part
+            group = groups.setdefault((part, plain), {"params": [], "name": title, "lr_scale": scale})
             if plain:
                 group["weight_decay"] = 0.0
             group["params"].append(parameter)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,10 @@ from curricle.config.load import Layer, build, read_overrides
 from curricle.errors import ConfigError
 from curricle.families.naics.config import NaicsConfig
 from curricle.planning import REFERENCES, ChainPlan, Holdings, Source, StageInput, job_name, plan_chain, stage_digest
+from curricle.steps.chain import ChainRequest, make_plan
 from curricle.store.references import absolute
+
+ROOT = Path(__file__).parents[1]
 
 
 def stage(name: str, *overrides: str, data: str = "d1") -> StageInput:
@@ -192,3 +196,12 @@ def test_job_names_are_dns_labels_that_tell_work_apart():
     name = job_name("run", "01_Stage with a very long name that no label could hold", "d")
     assert len(name) <= 52 and name[0].isalpha() and name == name.lower() and "_" not in name
     assert name != job_name("run", "01_Stage with a very long name that no label could hold", "e")
+
+
+def test_the_shipped_chains_have_the_digests_of_version_0_1_so_that_what_was_trained_is_found(tmp_path):
+    golden = json.loads((ROOT / "tests" / "golden" / "digests.json").read_text())
+    for chain, stages in golden.items():
+        request = ChainRequest(
+            config=ROOT / "config" / "config.yaml", chain=chain, overrides=(f"paths.store_uri={tmp_path}",)
+        )
+        assert {stage.name: stage.digest for stage in make_plan(request).stages} == stages, chain

@@ -85,7 +85,7 @@ def preflight(store_uri: str, launcher: str, show: Callable[[str], None]) -> Non
     Raises:
         ConfigError: something that training needs is not there; names all of it.
     """
-    findings = checks.preflight(store_uri, launcher)
+    findings = checks.run_checks(store_uri, launcher)
     rows = [f"| {'ok' if f.ok else 'FAILED'} | {f.name} | {f.detail} | {f.advice} |" for f in findings]
     table = "\n".join(["| | check | found | what to do |", "|---|---|---|---|", *rows])
     print(table, flush=True)

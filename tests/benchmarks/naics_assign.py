@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from curricle.families.naics.coder import Coder
+from curricle.families.naics.coder import IndustryCoder
 from curricle.families.naics.prepare import load
 from curricle.families.naics.use import Scorer
 from curricle.steps.assign import assign_csv
@@ -43,7 +43,7 @@ def main() -> None:
     Scorer.load(model.folder, model.data_dir)
     cold = (time.perf_counter() - start, time.process_time() - cpu)
     start, cpu = time.perf_counter(), time.process_time()
-    coder = Coder(model.folder, lambda: model.data_dir)
+    coder = IndustryCoder(model.folder, lambda: model.data_dir)
     coder.search(["warm"], 1)
     warm = (time.perf_counter() - start, time.process_time() - cpu)
     rows, right = [], 0

@@ -12,7 +12,7 @@ from dataclasses import asdict
 import pytest
 
 from curricle.steps import claim as module
-from curricle.steps.claim import Claim, Held, Owner
+from curricle.steps.claim import Claim, Claimant, Held
 from curricle.store import layout
 from curricle.store.folder import FolderStore
 
@@ -37,9 +37,9 @@ def store(tmp_path):
     return FolderStore(str(tmp_path / "r" / "01_stage"))
 
 
-def elsewhere(store, digest="d", beat=0) -> Owner:
+def elsewhere(store, digest="d", beat=0) -> Claimant:
     """A claim of a process of another machine."""
-    owner = Owner("t", digest, host="pod-7", machine="other", pid=1, process_start="5", since="noon", beat=beat)
+    owner = Claimant("t", digest, host="pod-7", machine="other", pid=1, process_start="5", since="noon", beat=beat)
     store.write(layout.CLAIM, json.dumps(asdict(owner)).encode())
     return owner
 

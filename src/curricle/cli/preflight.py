@@ -15,7 +15,7 @@ from curricle.cli.options import CONFIG
 from curricle.config.chain import list_curricula, load_stage
 from curricle.errors import ConfigError
 from curricle.launch import LAUNCHERS
-from curricle.steps.preflight import preflight as run_checks
+from curricle.steps.preflight import run_checks
 
 
 @click.command()

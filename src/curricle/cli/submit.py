@@ -127,7 +127,7 @@ def apply(
             say=lambda c: click.echo(f"{'would ' if dry_run or diff else ''}{c.verb} {c.name}: {c.why}"),
         )
     if not made and not refused:
-        click.echo(f"{len(wanted)} recurring run{'s' * (len(wanted) != 1)} as defined")
+        click.echo(f"{len(wanted)} recurring {'run' if len(wanted) == 1 else 'runs'} as defined")
     check([*bad, *refused])
     if diff and made:
         sys.exit(2)

@@ -43,7 +43,7 @@ class Held(JobError):
 
 
 @dataclass(frozen=True)
-class Owner:
+class Claimant:
     """What a claim says."""
 
     token: str
@@ -81,7 +81,7 @@ class Claim:
 
     def __init__(self, store: Store, digest: str, say: Callable[[str], None], *, every: float = EVERY):
         self._store, self._say, self._every = store, say, every
-        self._own = Owner(
+        self._own = Claimant(
             token=uuid.uuid4().hex,
             digest=digest,
             host=socket.gethostname(),
@@ -92,7 +92,7 @@ class Claim:
         )
         self.waited = False
         """Whether another process did the same work, and ended, while this one waited."""
-        self._successor: Owner | None = None
+        self._successor: Claimant | None = None
         self._claimant = threading.get_ident()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claim", daemon=True)
@@ -137,7 +137,7 @@ class Claim:
         self._own = replace(self._own, beat=self._own.beat + 1)
         self._store.write(layout.CLAIM, json.dumps(asdict(self._own), indent=1, sort_keys=True).encode())
 
-    def _outlast(self, owner: Owner) -> Owner | None:
+    def _outlast(self, owner: Claimant) -> Claimant | None:
         """Wait until the claim is gone (None), or its owner dead (the claim as it stands).
 
         Raises:
@@ -168,7 +168,7 @@ class Claim:
                 beats = beats + 1 if now.token == owner.token else 0
                 owner, changed = now, time.monotonic()
 
-    def _is_alive(self, owner: Owner) -> bool | None:
+    def _is_alive(self, owner: Claimant) -> bool | None:
         """Whether the owner's process lives; None where only its beats can tell (another machine, or this very process)."""
         if owner.machine != self._own.machine or owner.pid == self._own.pid:
             return None
@@ -177,7 +177,7 @@ class Claim:
             return False
         return "" in (start, owner.process_start) or start == owner.process_start
 
-    def _take(self, former: Owner | None) -> bool:
+    def _take(self, former: Claimant | None) -> bool:
         """Write the own claim in place of the former one, and see whether it stands."""
         began = time.monotonic()
         if self._read() != former:
@@ -196,11 +196,13 @@ class Claim:
                 else:
                     self._successor = owner
 
-    def _read(self) -> Owner | None:
+    def _read(self) -> Claimant | None:
         """The claim that stands; a damaged one is none, for nobody keeps it up."""
         try:
             record = json.loads(self._store.read(layout.CLAIM) or b"null")
-            return Owner(**{f.name: record[f.name] for f in fields(Owner) if f.name in record}) if record else None
+            return (
+                Claimant(**{f.name: record[f.name] for f in fields(Claimant) if f.name in record}) if record else None
+            )
         except (ValueError, TypeError, RecursionError):
             return None
 

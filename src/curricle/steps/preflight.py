@@ -15,7 +15,7 @@ from curricle.store.scratch import scratch
 _SIZE = 1 << 20
 
 
-def preflight(store_uri: str, launcher: str, task_config: str = "") -> list[Finding]:
+def run_checks(store_uri: str, launcher: str, task_config: str = "") -> list[Finding]:
     """Everything that training asks for, tried: the store from here, then what the launcher needs, which for a cluster includes a pod as the
     workers will be that tries the store with the workers' own credentials.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Coder:
+class IndustryCoder:
     """The verbs search, assign and export of one checkpoint.
 
     Args:

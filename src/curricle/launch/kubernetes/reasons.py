@@ -42,7 +42,7 @@ class Stuck:
 
 
 @dataclass(frozen=True)
-class Failure:
+class PodFailure:
     """How one pod failed."""
 
     pod: str
@@ -57,7 +57,7 @@ class Failure:
 class Removal:
     """A pod that was taken away before any pod of its gang had failed: what these report afterwards (a broken connection) follows from it."""
 
-    failure: Failure
+    failure: PodFailure
     gang: frozenset[str]
     """uids of the other pods that there were."""
 
@@ -132,7 +132,7 @@ def _age(since: str | None, now: datetime) -> float:
     return (now - at).total_seconds() if at else 0.0
 
 
-def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> Failure | None:
+def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> PodFailure | None:
     """How this pod failed, or None when it did not.
 
     `others_failed`: when the other pods failed; a deletion requested after one of these is clean-up, not a cause.
@@ -145,27 +145,29 @@ def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> F
     disrupted = conditions(pod).get("DisruptionTarget")
     if disrupted and (code or status.get("phase") == "Failed"):
         why: Reason = "preempted" if disrupted.get("reason") in _PREEMPTED else "evicted"
-        return Failure(name, why, code or 143, f"{disrupted.get('reason')}: {disrupted.get('message', '')}", at)
+        return PodFailure(name, why, code or 143, f"{disrupted.get('reason')}: {disrupted.get('message', '')}", at)
     if status.get("phase") == "Failed" and status.get("reason") in _EVICTED:
         why = "preempted" if status["reason"] == "Preempting" else "evicted"
-        return Failure(name, why, code or 137, f"{status['reason']}: {status.get('message', '')}", at)
+        return PodFailure(name, why, code or 137, f"{status['reason']}: {status.get('message', '')}", at)
     if status.get("phase") == "Failed" and status.get("reason") == "DeadlineExceeded":
-        return Failure(name, "deadline", code or 143, "it ran longer than its deadline (active_deadline_seconds)", at)
+        return PodFailure(
+            name, "deadline", code or 143, "it ran longer than its deadline (active_deadline_seconds)", at
+        )
     if not code:
         if status.get("phase") == "Failed":
-            return Failure(name, "error", 1, f"{status.get('reason', 'Failed')}: {status.get('message', '')}", at)
+            return PodFailure(name, "error", 1, f"{status.get('reason', 'Failed')}: {status.get('message', '')}", at)
         return None
     requested = _deletion_requested(pod)
     if requested and code >= 128 and last.get("reason") != "OOMKilled":
         if not all(other > requested for other in others_failed):
-            return Failure(name, "interrupted", code, "removed after another pod had failed", at)
-        return Failure(
+            return PodFailure(name, "interrupted", code, "removed after another pod had failed", at)
+        return PodFailure(
             name, "interrupted" if code == 143 else "lost", code, message or "the pod was deleted while it ran", at
         )
     if last.get("reason") == "OOMKilled" or code == 137:
         limit = _memory_limit(pod)
         words = message if last.get("reason") != "OOMKilled" else ""
-        return Failure(
+        return PodFailure(
             name,
             "oom_killed",
             code,
@@ -173,13 +175,13 @@ def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> F
             at,
         )
     if last.get("reason") in ("ContainerCannotRun", "StartError"):
-        return Failure(name, "configuration", code, message or last["reason"], at)
+        return PodFailure(name, "configuration", code, message or last["reason"], at)
     if code == 143:
-        return Failure(name, "interrupted", code, message or "stopped on request", at)
+        return PodFailure(name, "interrupted", code, message or "stopped on request", at)
     reason: Reason = "configuration" if code == 2 else "error"
     if ended[0] in ((status.get("initContainerStatuses")) or []):
         message = f"init container {ended[0]['name']} failed: {message or 'the first pod was not found in time, or an image did not start'}"
-    return Failure(name, reason, code, message or f"exit code {code}, and no message", at)
+    return PodFailure(name, reason, code, message or f"exit code {code}, and no message", at)
 
 
 def removal(pod: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], at: datetime) -> Removal | None:
@@ -187,7 +189,7 @@ def removal(pod: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], at: datet
     gang = [p for p in pods if p["metadata"]["name"] != pod["metadata"]["name"]]
     if (pod.get("status") or {}).get("phase") == "Succeeded" or any(failure(p) for p in gang):
         return None
-    cause = failure(pod) or Failure(pod["metadata"]["name"], "lost", 137, "the pod was deleted while it ran", at)
+    cause = failure(pod) or PodFailure(pod["metadata"]["name"], "lost", 137, "the pod was deleted while it ran", at)
     return Removal(cause, frozenset(p["metadata"]["uid"] for p in gang))
 
 
@@ -206,7 +208,7 @@ def _memory_limit(pod: Mapping[str, Any]) -> str:
     return "unknown"
 
 
-def failures(pods: Sequence[Mapping[str, Any]]) -> list[Failure]:
+def failures(pods: Sequence[Mapping[str, Any]]) -> list[PodFailure]:
     """How the pods failed, the cause first.
 
     A lost rank makes the others fail within seconds, sometimes in the same one, so a pod that something outside of it ended
@@ -223,7 +225,7 @@ def failures(pods: Sequence[Mapping[str, Any]]) -> list[Failure]:
     return sorted(failed_pods, key=lambda failed: (_rank(failed, first), failed.finished, failed.pod))
 
 
-def _rank(failed: Failure, first: datetime) -> int:
+def _rank(failed: PodFailure, first: datetime) -> int:
     """0 for a likely cause, 2 for a likely consequence; `first` is when the first pod failed."""
     if failed.reason == "interrupted":
         return 2

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
 from curricle.errors import ConfigError
 
-_OPTIONS = {"fallback_random": True}
+_OPTIONS: dict[str, Any] = {"fallback_random": True}
 """Dropout draws what it would draw uncompiled: the same seed gives the same training."""
 
 

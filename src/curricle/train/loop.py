@@ -148,7 +148,7 @@ class _Stage:
                 self._end_epoch()
         else:
             while self.state.epoch < self.trainer.max_epochs and not self._stops_early():
-                self._epoch()
+                self._epoch(self.optimizer)
         state = self.state
         result = TrainedStage(state.best_metrics, state.best_name, state.epoch, state.step)
         if self.ranks.rank == 0:
@@ -178,7 +178,7 @@ class _Stage:
             self.scaler.load_state_dict(self.state.scaler)
         self.report(Resumed(epoch=self.state.epoch, step=self.state.step))
 
-    def _epoch(self) -> None:
+    def _epoch(self, optimizer: torch.optim.AdamW) -> None:
         state, accumulate = self.state, self.trainer.accumulate_grad_batches
         batches = self.task.batches(state.epoch)
         length = self.ranks.largest(len(batches))
@@ -193,12 +193,12 @@ class _Stage:
         self.task.model.train()
         while state.step_in_epoch < steps:
             first = state.step_in_epoch * accumulate
-            terms, stop = self._step([batches[i] for i in range(first, min(first + accumulate, length))])
+            terms, stop = self._step(optimizer, [batches[i] for i in range(first, min(first + accumulate, length))])
             for name, value in terms.items():
                 state.sums[name] = state.sums.get(name, 0.0) + value
             state.step_in_epoch += 1
             state.step += 1
-            self._log_step(terms, steps)
+            self._log_step(optimizer, terms, steps)
             if stop:
                 self._interrupt()
             if state.step % self.trainer.save_every_n_steps == 0 and state.step_in_epoch < steps:
@@ -209,14 +209,14 @@ class _Stage:
         state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, {}
         self._end_epoch(means)
 
-    def _step(self, micro_batches: list[Any]) -> tuple[dict[str, float], bool]:
+    def _step(self, optimizer: torch.optim.AdamW, micro_batches: list[Any]) -> tuple[dict[str, float], bool]:
         """One optimiser step; the losses (mean over micro-batches and ranks), and whether any rank was asked to stop."""
         state, training = self.state, self.config.training
         torch.manual_seed(seed_of(self.config.seed, state.step, self.ranks.rank))
         factor = rate(state.step, state.total_steps, training.warmup_steps)
-        for group in self.optimizer.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = self.learning_rate * group["scale"] * factor
-        self.optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         sums: dict[str, torch.Tensor] = {}
         for batch in micro_batches:
             with self.precision.autocast():
@@ -237,18 +237,18 @@ class _Stage:
                 f"(it is {self.precision.name})",
                 exit_code=2,
             )
-        self.scaler.unscale_(self.optimizer)
+        self.scaler.unscale_(optimizer)
         clip = self.trainer.gradient_clip_val
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip or math.inf)
-        self.scaler.step(self.optimizer)
+        self.scaler.step(optimizer)
         self.scaler.update()
         return terms, stop > 0
 
-    def _log_step(self, terms: dict[str, float], steps: int) -> None:
+    def _log_step(self, optimizer: torch.optim.AdamW, terms: dict[str, float], steps: int) -> None:
         state = self.state
         self.report(Step(epoch=state.epoch + 1, step=state.step_in_epoch, steps=steps, loss=terms["loss"]))
         if state.step == 1 or state.step % self.config.tracking.log_every_n_steps == 0:
-            rates = {f"train/lr/{g['name']}": g["lr"] for g in self.optimizer.param_groups}
+            rates = {f"train/lr/{g['name']}": g["lr"] for g in optimizer.param_groups}
             self.tracker.log(
                 {
                     **{f"train/{n}": v for n, v in terms.items()},

@@ -12,13 +12,22 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 _PAUSE = 0.05
 """Seconds between two looks at the queue: points that come in together are written together."""
 _KEY = "curricle.attempts"
 """The tag by which a resumed stage finds its MLflow run; known at once, before MLflow has answered."""
+_Point = tuple[int, float, dict[str, float]]
+"""Step, seconds since 1970, values by name."""
+
+
+class _Backend(Protocol):
+    def write(self, points: list[_Point]) -> None: ...
+
+    def close(self, status: str) -> None: ...
 
 
 class NoTracker:
@@ -62,9 +71,10 @@ class Tracker:
         warn: Callable[[str], None],
     ):
         self.key, resumed = key or uuid.uuid4().hex, bool(key)
-        self._queue: queue.SimpleQueue[tuple[int, float, dict[str, float]] | str] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Point | str] = queue.SimpleQueue()
         self._warn = warn
-        self._backends: dict[str, Callable[[], Any]] = {}
+        self._backends: dict[str, Callable[[], _Backend]] = {}
+        self._begun: dict[str, _Backend] = {}
         if folder is not None:
             self._backends["TensorBoard"] = lambda: _TensorBoard(folder, purge_step)
         if mlflow_uri is not None:
@@ -86,10 +96,9 @@ class Tracker:
             self._warn(f"tracking did not end within {patience:.0f} s; its last points may be missing")
 
     def _work(self) -> None:
-        open_backends: dict[str, Any] = {}
-        for name, make in self._backends.items():
-            self._guard(name, lambda name=name, make=make: open_backends.__setitem__(name, make()), open_backends)
-        end = None
+        for name in self._backends:
+            self._guard(name, partial(self._begin, name))
+        end: str | None = None
         while end is None:
             points = [self._queue.get()]
             if not isinstance(points[0], str):
@@ -98,19 +107,22 @@ class Tracker:
                 points.append(self._queue.get())
             end = next((p for p in points if isinstance(p, str)), None)
             batch = [p for p in points if not isinstance(p, str)]
-            for name, backend in list(open_backends.items()):
+            for name, backend in list(self._begun.items()):
                 if batch:
-                    self._guard(name, lambda backend=backend, batch=batch: backend.write(batch), open_backends)
-        for name, backend in list(open_backends.items()):
-            self._guard(name, lambda backend=backend: backend.close(end), open_backends)
+                    self._guard(name, partial(backend.write, batch))
+        for name, backend in list(self._begun.items()):
+            self._guard(name, partial(backend.close, end))
 
-    def _guard(self, name: str, act: Callable[[], None], open_backends: dict[str, Any]) -> None:
+    def _begin(self, name: str) -> None:
+        self._begun[name] = self._backends[name]()
+
+    def _guard(self, name: str, act: Callable[[], None]) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 act()
         except Exception as error:  # a tracker may fail in any way; training must not
-            open_backends.pop(name, None)
+            self._begun.pop(name, None)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self._warn(f"{name} is left out from here on: {reason}")
 
@@ -121,7 +133,7 @@ class _TensorBoard:
 
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
-    def write(self, points: list[tuple[int, float, dict[str, float]]]) -> None:
+    def write(self, points: list[_Point]) -> None:
         for step, when, values in points:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step, walltime=when)
@@ -161,7 +173,7 @@ class _MLflow:
         for first in range(0, len(rows), 100):
             self._client.log_batch(self._run_id, params=rows[first : first + 100])
 
-    def write(self, points: list[tuple[int, float, dict[str, float]]]) -> None:
+    def write(self, points: list[_Point]) -> None:
         from mlflow.entities import Metric
 
         rows = [

@@ -148,6 +148,8 @@ class ChainPlan:
                 raise ValueError(f"its format is {made_by}, this version reads {FORMAT}")
             store_uri = run_uri.rstrip("/").rpartition("/")[0]
             stages = []
+            if not tree["stages"]:
+                raise ValueError("it has no stages")
             for stage in tree.pop("stages"):
                 stage.pop("argv", None)
                 for name in REFERENCES:

@@ -127,4 +127,5 @@ def _paths(error: Exception) -> list[Path]:
 
 
 def _terminated(signum: int, frame: object) -> None:
+    click.echo("stopped on request; the same command goes on from the last saved state", err=True)
     raise SystemExit(128 + signum)

@@ -269,5 +269,8 @@ def _list(config: Path) -> None:
             kind, place = "unreadable", str(error)
         console.print(f"{name:<16} {kind:<12} {place}", highlight=False, markup=False)
     for name, _ in list_chains(config.parent):
-        names = [stage.name for stage in load_chain(name, config.parent).chain.stages]
-        console.print(f"{name:<16} {'chain':<12} {' → '.join(names)}", highlight=False, markup=False)
+        try:
+            kind, said = "chain", " → ".join(stage.name for stage in load_chain(name, config.parent).chain.stages)
+        except CurricleError as error:
+            kind, said = "unreadable", str(error)
+        console.print(f"{name:<16} {kind:<12} {said}", highlight=False, markup=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from curricle.cli.look import console
@@ -55,7 +56,7 @@ def compare(models: tuple[str, ...], store: str, test: bool, data: tuple[Path, .
 def _tables(comparison: Comparison) -> None:
     for note in comparison.notes:
         console.print(note, style="yellow", highlight=False, markup=False)
-    names = [side.name for side in comparison.sides]
+    names = [escape(side.name) for side in comparison.sides]
     rows: list[tuple[str, list[Any]]] = [("stages", [", ".join(side.stages) for side in comparison.sides])]
     _table("settings that differ", names, [*rows, *comparison.settings.items()])
     table = Table(box=None, padding=(0, 2, 0, 0), title="metrics", title_justify="left")
@@ -76,6 +77,6 @@ def _table(title: str, names: list[str], rows: list[tuple[str, list[Any]]]) -> N
     for name in ("", *names):
         table.add_column(name, overflow="fold")
     for key, values in rows:
-        table.add_row(key, *("-" if value is None else str(value) for value in values))
+        table.add_row(key, *("-" if value is None else escape(str(value)) for value in values))
     console.print(table)
     console.print()

@@ -38,7 +38,7 @@ STYLE = {"scratch": "cyan", "continued": "green", "reuse": "yellow", "skip": "di
 def plan_table(plan: ChainPlan, values: bool) -> None:
     """Print a plan: its stages, and on request every value with its origin."""
     table = Table(
-        title=f"{plan.chain_name} → {plan.run_id} in {plan.store_uri}",
+        title=escape(f"{plan.chain_name} → {plan.run_id} in {plan.store_uri}"),
         title_justify="left",
         box=None,
         padding=(0, 2, 0, 0),
@@ -48,9 +48,9 @@ def plan_table(plan: ChainPlan, values: bool) -> None:
     for stage in plan.stages:
         training = stage.config["training"]
         table.add_row(
-            stage.name,
+            escape(stage.name),
             f"[{STYLE[stage.start]}]{stage.start}[/]",
-            stage.reason,
+            escape(stage.reason),
             str(training["trainer"]["max_epochs"]),
             "by encoder" if training["learning_rate"] is None else f"{training['learning_rate']:g}",
             stage.digest[:12],
@@ -60,11 +60,14 @@ def plan_table(plan: ChainPlan, values: bool) -> None:
         return
     before: dict[str, Any] = {}
     for stage in plan.stages:
-        console.print(f"\n[bold]{stage.name}[/]  data {stage.data_uri}  place {stage.uri}", highlight=False)
+        console.print(
+            f"\n[bold]{escape(stage.name)}[/]  data {escape(stage.data_uri)}  place {escape(stage.uri)}",
+            highlight=False,
+        )
         if stage.parent_uri:
-            console.print(f"  parent {stage.parent_uri}", highlight=False)
+            console.print(f"  parent {stage.parent_uri}", highlight=False, markup=False)
         if stage.argv:
-            console.print(f"  argv   python {' '.join(stage.argv)}", highlight=False)
+            console.print(f"  argv   python {' '.join(stage.argv)}", highlight=False, markup=False, soft_wrap=True)
         values_now = leaves(stage.config)
         for key, value in sorted(values_now.items()):
             origin = stage.origins.get(key, DEFAULT)
@@ -72,10 +75,14 @@ def plan_table(plan: ChainPlan, values: bool) -> None:
             change = ""
             if key in before and key.startswith(HYPERPARAMETERS):
                 change = (
-                    "  [dim]inherited[/]" if before[key] == value else f"  [yellow]overrides {_short(before[key])}[/]"
+                    "  [dim]inherited[/]"
+                    if before[key] == value
+                    else f"  [yellow]overrides {escape(_short(before[key]))}[/]"
                 )
             console.print(
-                f"  {key:<44} {_short(value):<36} [{style}]{origin}[/]{change}", highlight=False, soft_wrap=True
+                f"  {escape(f'{key:<44} {_short(value):<36}')} [{style}]{escape(origin)}[/]{change}",
+                highlight=False,
+                soft_wrap=True,
             )
         before = values_now
 
@@ -97,7 +104,7 @@ def runs_table(rows: list[dict[str, Any]]) -> None:
     for key in keys:
         table.add_column(key, overflow="fold")
     for row in rows:
-        table.add_row(*(_short(row.get(key, "")) for key in keys))
+        table.add_row(*(escape(_short(row.get(key, ""))) for key in keys))
     console.print(table if rows else "no runs")
 
 

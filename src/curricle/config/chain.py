@@ -122,16 +122,22 @@ def load_stage(base: Path, name: str, overrides: list[str], chain_layer: Layer |
     Raises:
         ConfigError: a file is missing or a value wrong; all problems at once.
     """
+    given, above = read_yaml(base, what="base configuration"), read_overrides(overrides)
     path = base.parent / FOLDER / f"{name}.yaml"
     known = [stem for stem, _ in list_curricula(base.parent)]
     if name not in known:
         near = difflib.get_close_matches(name, known, 1, 0.4)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ConfigError(f"stage {name!r} has no file {path}{hint}; stages there: {', '.join(known) or 'none'}")
-    given, above = read_yaml(base, what="base configuration"), read_overrides(overrides)
     named = str(compose([given, above]).tree.get("family", CHAIN_FAMILY))
     entry = family(named)
-    own = _stage_layer(read_yaml(path, what="stage file"), name, entry)
+    stage_file = read_yaml(path, what="stage file")
+    if stage_file.tree.get("family", named) != named:
+        raise ConfigError(
+            f"{stage_file.origins['family']}: family is {stage_file.tree['family']!r}, and {base} says {named!r}; the stages of one base "
+            "file are of one family: give the other one a base file of its own"
+        )
+    own = _stage_layer(stage_file, name, entry)
     layer = compose([Layer({"family": named}), given, own, chain_layer or Layer({}), above])
     return build(entry.load("config"), anchored(layer, base.parent, entry.paths))
 

@@ -15,7 +15,7 @@ from curricle.steps.evaluate import evaluate_model
 from curricle.steps.gate import Verdict, judge_rule, parse_rule
 from curricle.steps.prepare import data_digest, data_place, prepare_data
 from curricle.steps.promote import finish_run, promote
-from curricle.steps.source import resolve_source, write_plan
+from curricle.steps.source import require_family, resolve_source, write_plan
 from curricle.steps.train import StageOutcome, reuse_stage, train_stage
 from curricle.store import Store, join_uri, layout, open_store, references
 from curricle.store.manifest import read_manifest
@@ -76,7 +76,10 @@ def make_plan(request: ChainRequest) -> ChainPlan:
         raise ConfigError(
             "the stages of a chain must share their `paths`; set them in the base file or on the command line"
         )
-    start: Source | None = resolve_source(request.from_checkpoint, store_uri) if request.from_checkpoint else None
+    start: Source | None = None
+    if request.from_checkpoint:
+        start = resolve_source(request.from_checkpoint, store_uri)
+        require_family(start, stages[0].loaded.config.family)
     return plan_chain(
         stages,
         chain_name=source.chain.chain_name,

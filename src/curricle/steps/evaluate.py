@@ -61,11 +61,16 @@ def data_of(manifest: Manifest, uri: str) -> str:
     """The URI of the data that an artifact at `uri` was trained with.
 
     Raises:
-        CheckpointError: its manifest names none.
+        CheckpointError: its manifest names none, or it is not there.
     """
     data = references.resolve(manifest.lineage.get("data_uri"), uri)
     if not data:
         raise CheckpointError(f"{uri}: its manifest names no data that it was trained with; name some with --data")
+    if read_manifest(open_store(data), "") is None:
+        raise CheckpointError(
+            f"{uri}: the data that it was trained with is not at {data} (a checkpoint that was copied out of its store leaves it behind); "
+            "name it with --data, or take the checkpoint in its store"
+        )
     return data
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from curricle.errors import ConfigError, CurricleError, StoreError
 from curricle.planning import ChainPlan, Source
 from curricle.registry import family, names
-from curricle.steps.source import last_stage_of_run, read_plan, resolve_source
+from curricle.steps.source import read_plan, resolve_source
 from curricle.store import join_uri, layout, open_store, references
 from curricle.store.manifest import Manifest, read_manifest
 from curricle.store.runs import stages, survey
@@ -39,8 +40,7 @@ def promote(text: str, store_uri: str, reason: str) -> Promotion:
     Raises:
         CheckpointError, StoreError: it is not there, or not complete.
     """
-    place = last_stage_of_run(store_uri, text) if "/" not in text and "://" not in text else ""
-    source = resolve_source(place or text, store_uri, asked="promote")
+    source = resolve_source(text, store_uri, asked="promote")
     manifest = read_manifest(open_store(source.uri), "")
     name = str(manifest.info.get("family", "")) if manifest else ""
     if name not in names():
@@ -70,8 +70,10 @@ def promoted(store_uri: str, name: str) -> Promotion | None:
     where = join_uri(store_uri, key)
     try:
         record = json.loads(text)
-        uri = references.resolve(record["model"], where)
-        return Promotion(name, uri, record["digest"], record["reason"], record["time"])
+        model, *rest = (record[key] for key in ("model", "digest", "reason", "time"))
+        if not model or not all(isinstance(value, str) for value in (model, *rest)):
+            raise ValueError("model, digest, reason and time must be text")
+        return Promotion(name, references.resolve(model, where), *rest)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{where} is damaged ({error}); `curricle promote` writes it anew") from None
 
@@ -88,16 +90,14 @@ def default_model(store_uri: str, verb: str = "") -> Source:
     wanted = [name for name in names() if not verb or verb in (*family(name).verbs, "evaluate")]
     pointers = [pointer for name in wanted if (pointer := promoted(store_uri, name))]
     if pointers:
-        newest = max(pointers, key=lambda pointer: pointer.time)
-        source = resolve_source(newest.uri, store_uri, asked="the promoted model")
-        return Source(source.uri, source.digest, f"promoted {newest.time[:10]} ({newest.reason})")
+        return _pinned(max(pointers, key=lambda pointer: pointer.time), store_uri)
     store = open_store(store_uri)
     finished: list[tuple[str, str, str]] = []
     for run in survey(store).values():
         if run.run.startswith(layout.SEARCH):
             continue
         place = _result(store_uri, run.run, run.files)
-        manifest = read_manifest(open_store(place), "") if place else None
+        manifest = _manifest(place) if place else None
         if manifest and manifest.info.get("family") in wanted:
             finished.append((manifest.created, run.run, place))
     if finished:
@@ -107,6 +107,26 @@ def default_model(store_uri: str, verb: str = "") -> Source:
             source.uri, source.digest, f"last stage of {run_id}, the newest finished chain; nothing is promoted"
         )
     raise StoreError(_nothing(store_uri, verb))
+
+
+def _pinned(pointer: Promotion, store_uri: str) -> Source:
+    """The model that a pointer names.
+
+    Raises:
+        StoreError: it is not there any more, or is not what was promoted.
+    """
+    where = join_uri(store_uri, _pointer(pointer.family))
+    again = "`curricle promote RUN/STAGE` pins another one, --model names one for once"
+    try:
+        source = resolve_source(pointer.uri, store_uri, asked="the promoted model")
+    except CurricleError as error:
+        raise StoreError(f"{where} pins {pointer.uri}, which cannot be taken: {error}. {again}") from None
+    if source.digest != pointer.digest:
+        raise StoreError(
+            f"{where} pins {pointer.uri} with digest {pointer.digest[:12]}, and what lies there now has {source.digest[:12]}: it was "
+            f"trained again since. {again}"
+        )
+    return Source(source.uri, source.digest, f"promoted {pointer.time[:10]} ({pointer.reason})")
 
 
 def finish_run(plan: ChainPlan, state: str, facts: dict[str, str]) -> None:
@@ -128,8 +148,10 @@ def _result(store_uri: str, run: str, files: set[str]) -> str:
     place = join_uri(store_uri, run)
     if layout.FINAL in files:
         record = layout.read_record(open_store(place).read(layout.FINAL))
-        if record.get("result"):
-            return references.resolve(record["result"], place)
+        result = record.get("result")
+        if isinstance(result, str) and references.is_relative(result):
+            with suppress(ValueError):  # a damaged one costs this run only
+                return references.resolve(result, place)
     if layout.PLAN not in files:
         return ""
     try:
@@ -143,15 +165,26 @@ def _result(store_uri: str, run: str, files: set[str]) -> str:
 
 
 def _complete(uri: str, digest: str) -> bool:
-    try:
-        manifest: Manifest | None = read_manifest(open_store(uri), "")
-    except CurricleError:
-        return False
+    manifest = _manifest(uri)
     return manifest is not None and manifest.digest == digest
 
 
+def _manifest(uri: str) -> Manifest | None:
+    """A stage's manifest; None where there is none, or a damaged one: such a run is not finished."""
+    try:
+        return read_manifest(open_store(uri), "")
+    except CurricleError:
+        return None
+
+
 def _nothing(store_uri: str, verb: str) -> str:
-    complete: Sequence[str] = [place.prefix for place in stages(open_store(store_uri)) if place.complete]
+    store = open_store(store_uri)
+    able = [name for name in names() if not verb or verb in (*family(name).verbs, "evaluate")]
+    complete: Sequence[str] = [
+        place.prefix
+        for place in stages(store)
+        if place.complete and layout.read_record(store.read(f"{place.prefix}/{layout.STAGE}")).get("family") in able
+    ]
     if complete:
         return (
             f"{store_uri} holds no promoted model and no finished chain{f' that can {verb}' if verb else ''}; complete stages there: "

@@ -58,7 +58,22 @@ def best_checkpoint(place_uri: str) -> str:
         raise CheckpointError(
             f"{place_uri} holds no complete stage ({layout.MANIFEST} is missing); {_listing(place_uri)}"
         )
-    return join_uri(place_uri, manifest.info["best"])
+    best = manifest.info.get("best")
+    if not isinstance(best, str) or not layout.parse_checkpoint_name(best) or "/" in best:
+        raise CheckpointError(f"{join_uri(place_uri, layout.MANIFEST)} is damaged: its best checkpoint is {best!r}")
+    return join_uri(place_uri, best)
+
+
+def require_family(source: Source, name: str) -> None:
+    """Refuse a checkpoint of another family; one that names none is let through.
+
+    Raises:
+        CheckpointError: names both.
+    """
+    manifest = read_manifest(open_store(source.uri), "")
+    theirs = manifest.info.get("family") if manifest else None
+    if theirs and theirs != name:
+        raise CheckpointError(f"{source.uri} is a checkpoint of {theirs}; a training of {name} cannot start from it")
 
 
 def _at(uri: str, what: str) -> Source:

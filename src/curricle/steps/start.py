@@ -20,7 +20,7 @@ from curricle.config.schema import PathsConfig
 from curricle.errors import CheckpointError, CurricleError, MissingCheckpointError
 from curricle.planning import Source
 from curricle.registry import EXPERIMENT_FAMILY, FamilyEntry, family
-from curricle.steps.source import resolve_source
+from curricle.steps.source import require_family, resolve_source
 from curricle.store import join_uri, layout, open_store
 from curricle.store.manifest import Manifest, fetch, publish, read_manifest, sha256_of
 
@@ -154,7 +154,7 @@ def start_at(place: str, name: str, store_uri: str, located: Place | None = None
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise MissingCheckpointError(f"Checkpoint path {place} {what}")
     source = resolve_source(place, store_uri, asked="checkpoint")
-    _same_family(read_manifest(open_store(source.uri), ""), name, source.uri)
+    require_family(source, name)
     reason = f"{located.why}: {source.uri}"
     return Start(Source(source.uri, source.digest, reason), located.via, located.reasons)
 
@@ -163,7 +163,7 @@ def _copied(folder: Path, manifest: Manifest | None, name: str, store_uri: str, 
     """A folder of this machine as its copy in the store, which `Start.ensure` makes."""
     if manifest is not None:
         source = resolve_source(str(folder.resolve()), store_uri, asked="checkpoint")
-        _same_family(manifest, name, str(folder))
+        require_family(source, name)
         whole, digest = Path(source.uri), source.digest
     else:
         entry = family(name)
@@ -178,12 +178,6 @@ def _copied(folder: Path, manifest: Manifest | None, name: str, store_uri: str, 
     uri = join_uri(store_uri, layout.IMPORTED, f"{name}-{digest[:16]}")
     reason = f"{located.why}: {folder}"
     return Start(Source(uri, digest, reason), located.via, located.reasons, whole, name)
-
-
-def _same_family(manifest: Manifest | None, ours: str, uri: str) -> None:
-    theirs = manifest.info.get("family") if manifest else None
-    if theirs and theirs != ours:
-        raise CheckpointError(f"{uri} is a checkpoint of {theirs}; a training of {ours} cannot start from it")
 
 
 def _from_environment(asked: Asked) -> tuple[str, str]:

@@ -138,6 +138,8 @@ def _check_name(what: str, name: str) -> str:
         problem = f"holds {' '.join(repr(c) for c in strange[:5])}; letters, digits and . _ - + are allowed"
     elif name[0] in ".-" or ".." in name:
         problem = "begins with . or - or holds .."
+    elif name.endswith(".ckpt"):
+        problem = "ends in .ckpt, which is what checkpoints do"
     elif len(name) > LONGEST or len(name.encode()) > 2 * LONGEST:
         problem = f"is too long: {len(name)} characters, {LONGEST} are allowed (of some scripts fewer)"
     else:

@@ -10,15 +10,26 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Mapping
+from urllib.parse import unquote
 
 from curricle.store import join_uri, layout, open_store
 
 
 def absolute(uri: str) -> str:
     """The URI itself, or a folder's absolute path: the same place named in one way."""
+    if uri.startswith("file://"):
+        return unquote(uri.removeprefix("file://").removeprefix("localhost")).rstrip("/") or "/"
     if "://" not in uri:
         return os.path.abspath(os.path.expanduser(uri))
     return uri.rstrip("/")
+
+
+def _real(uri: str) -> str:
+    """The place itself, whatever link or scheme it is named by: what two names of one place share."""
+    place = absolute(uri)
+    if "://" not in place:
+        return os.path.realpath(place)
+    return place.replace("s3://", "minio://", 1) if place.startswith("s3://") else place
 
 
 def refer(uri: str, place: str, store_uri: str) -> str:
@@ -28,9 +39,9 @@ def refer(uri: str, place: str, store_uri: str) -> str:
     """
     if not uri:
         return ""
-    target, root, here = absolute(uri), absolute(store_uri), absolute(place)
+    target, root, here = _real(uri), _real(store_uri), _real(place)
     if not store_uri or not (_inside(target, root) and _inside(here, root)):
-        return target
+        return absolute(uri)
     path = posixpath.relpath(target.removeprefix(root).lstrip("/") or ".", here.removeprefix(root).lstrip("/") or ".")
     return path if path.startswith("../") else f"./{path}"
 
@@ -43,12 +54,19 @@ def resolve(reference: str | None, place: str) -> str:
     """The URI that `reference` in the artifact at `place` means. None and empty give an empty string."""
     if not reference:
         return ""
-    if reference.startswith(("./", "../")):
+    if any(ord(character) < 32 for character in reference):
+        raise ValueError(f"a reference holds a control character: {reference!r}")
+    if is_relative(reference):
         scheme, sep, path = absolute(place).partition("://")
         path = path if sep else scheme
         joined = posixpath.normpath(posixpath.join(path, reference))
         return f"{scheme}://{joined}" if sep else joined
     return _found_again(reference, place)
+
+
+def is_relative(reference: str) -> bool:
+    """Whether a reference stays within the store of the artifact that holds it."""
+    return reference.startswith(("./", "../"))
 
 
 def relocate(lineage: Mapping[str, str | None], place: str, target: str, store_uri: str) -> dict[str, str | None]:
@@ -60,17 +78,21 @@ def relocate(lineage: Mapping[str, str | None], place: str, target: str, store_u
 
 
 def _found_again(reference: str, place: str) -> str:
-    """A reference in full: as it is where something lies there, else the place of the same name in the artifact's own store."""
-    if "://" in reference or _holds(reference):
+    """A reference of version 0.1: the place of that name in the artifact's own store, else as it is.
+
+    The own store goes first: a copy of a store must not lead back to what it was copied from.
+    """
+    if "://" in reference:
         return reference
-    root = layout.store_of(absolute(place))
-    parts = reference.rstrip("/").split("/")
-    for count in (2, 3):
-        candidate = join_uri(root, *parts[-count:])
-        if len(parts) >= count and _holds(candidate):
-            return candidate
+    parts, above = reference.rstrip("/").split("/"), absolute(place).split("/")
+    for depth in (1, 2, 3):  # the store lies so far above a run, a stage, a checkpoint
+        for count in (2, 3):
+            candidate = join_uri("/".join(above[:-depth]) or "/", *parts[-count:])
+            if len(parts) >= count and len(above) > depth and _holds(candidate):
+                return candidate
     return reference
 
 
 def _holds(uri: str) -> bool:
-    return open_store(uri).read(layout.MANIFEST) is not None
+    store = open_store(uri)
+    return any(store.read(name) is not None for name in (layout.MANIFEST, layout.STAGE))

@@ -19,6 +19,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch):
         environment.rank_numbers,
         environment.meeting_place,
         environment.attempt,
+        environment.agent,
         environment.error_file,
         lambda: environment.shutdown_seconds(7),
     )

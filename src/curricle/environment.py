@@ -61,6 +61,8 @@ MASTER_PORT = "MASTER_PORT"
 """Its port."""
 TORCHELASTIC_RUN_ID = "TORCHELASTIC_RUN_ID"
 """Name of the attempt that a rank belongs to; only a rank under a node agent has one. The agent sets it."""
+AGENT = "CURRICLE_AGENT"
+"""Process number of the node agent: a rank ends with its agent. The agent sets it."""
 TORCHELASTIC_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """File in which a process says what it died of: a rank to its agent, an agent to TorchX. The one that reads it sets it."""
 TORCH_ELASTIC_SHUTDOWN_TIMEOUT = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
@@ -124,6 +126,16 @@ def meeting_place() -> str:
 def attempt() -> str:
     """Name of the attempt that this rank belongs to; empty where no node agent started it."""
     return _read(TORCHELASTIC_RUN_ID)
+
+
+def agent() -> int | None:
+    """The process number of the node agent that started this rank; None where none did."""
+    return int(_read(AGENT) or 0) or None
+
+
+def name_agent() -> None:
+    """Tell the ranks which process their node agent is: this one."""
+    os.environ[AGENT] = str(os.getpid())
 
 
 def error_file() -> Path | None:

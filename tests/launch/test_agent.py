@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from curricle.launch.agent import _first_failure, arguments
 from curricle.launch.heartbeat import Heartbeat
+from tests.training.toy import make_config, make_stage
 
 SCRIPTS = {
     "fine": "print('fine')",
@@ -24,7 +26,8 @@ SCRIPTS = {
     "asks": "import sys; print('read', repr(sys.stdin.read()))",
     "graceful": "import os, signal, sys, time\n"
     "def save(*_):\n    open(os.environ['SAVED'] + os.environ['RANK'], 'w').close(); sys.exit(143)\n"
-    "signal.signal(signal.SIGTERM, save)\nprint('ready', flush=True)\ntime.sleep(60)",
+    "signal.signal(signal.SIGTERM, save)\nprint('ready', flush=True)\n"
+    "for _ in range(600): time.sleep(0.1)",  # a signal right before one long sleep would be noticed after it
     "stubborn": "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
 }
 
@@ -108,9 +111,9 @@ def test_a_request_to_stop_reaches_every_rank_and_ends_with_143(tmp_path, proces
     agent = start("graceful", processes, tmp_path)
     until_ready(agent, processes)
     agent.terminate()
-    agent.communicate(timeout=30)
-    assert agent.returncode == 128 + signal.SIGTERM
-    assert len(list(tmp_path.glob("saved*"))) == processes and gone(tmp_path)
+    output = agent.communicate(timeout=30)[0]
+    assert agent.returncode == 128 + signal.SIGTERM, output
+    assert len(list(tmp_path.glob("saved*"))) == processes and gone(tmp_path), output
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -170,3 +173,42 @@ def test_ranks_read_nothing_of_what_is_piped_into_the_command(processes, tmp_pat
     command = [sys.executable, *arguments((str(script),), nnodes=1, nproc_per_node=processes)]
     done = subprocess.run(command, input="y\n" * 9, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and (done.stdout + done.stderr).count("read ''") == processes
+
+
+@pytest.mark.parametrize(("processes", "tries"), [(1, 12), (2, 2)])
+def test_no_rank_outlives_an_agent_that_is_killed_in_its_first_second(tmp_path, processes, tries):
+    """A rank that is still starting cannot be told of a death that was before it asked to be told."""
+    uri = make_stage(tmp_path, make_config(tmp_path, max_epochs=100_000, devices=processes))
+    worker = ("-m", "tests.training.toy_worker", "--stage-uri", uri)
+    command = [sys.executable, *arguments(worker, nnodes=1, nproc_per_node=processes)]
+    draw = random.Random(processes)
+    for delay in (0.0, *(draw.uniform(0, 0.7) for _ in range(tries - 1))):
+        agent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while len(left(tmp_path)) < 1 + processes:
+            assert agent.poll() is None
+            time.sleep(0.005)
+        time.sleep(delay)
+        agent.kill()
+        agent.wait()
+        assert gone(tmp_path, 3), f"killed {delay:.2f} s after the ranks' start"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_agent_whose_command_has_ended_before_it_could_look_starts_nothing_that_stays(tmp_path, processes):
+    uri = make_stage(tmp_path, make_config(tmp_path, max_epochs=100_000, devices=processes))
+    worker = ("-m", "tests.training.toy_worker", "--stage-uri", uri)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    command = [sys.executable, *arguments(worker, nnodes=1, nproc_per_node=processes, parent=ended.pid)]
+    agent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert "stopped by SIGTERM" in agent.communicate(timeout=30)[1]
+    assert agent.returncode == 143 and gone(tmp_path, 3)
+
+
+def test_an_agent_that_was_told_of_no_parent_outlives_the_process_that_started_it(tmp_path):
+    """As in a pod, where whatever started the container's first process is nobody's business."""
+    script = tmp_path / "slow.py"
+    script.write_text("import sys, time; time.sleep(2); open(sys.argv[1], 'w').close()")
+    command = [sys.executable, *arguments((str(script), str(tmp_path / "ended")), nnodes=1, nproc_per_node=1)]
+    subprocess.run([sys.executable, "-c", f"import subprocess; subprocess.Popen({command!r})"], check=True)
+    assert gone(tmp_path) and (tmp_path / "ended").exists()

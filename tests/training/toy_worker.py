@@ -4,7 +4,14 @@ import sys
 
 from curricle.config.schema import StageConfig
 from curricle.training import worker
-from tests.training.toy import Toy
+
+
+def build(context):
+    """The task; torch is imported only now, as the genuine worker does."""
+    from tests.training.toy import Toy
+
+    return Toy(context)
+
 
 if __name__ == "__main__":
-    sys.exit(worker.main(build=Toy, schema=StageConfig))
+    sys.exit(worker.main(build=build, schema=StageConfig))

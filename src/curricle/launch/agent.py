@@ -7,8 +7,8 @@ ranks behind when it is killed. Here
 
 - the exit code is the first failing rank's own (128 + signal for a signal: 137 for SIGKILL, which mostly means out of memory);
 - what that rank said of itself goes to `TORCHELASTIC_ERROR_FILE` (TorchX reads it) and to the pod's termination log;
-- when the launcher that started it vanishes (its parent, or the heartbeat of one elsewhere), the ranks are stopped gracefully
-  (SIGTERM: they save) and nothing is left.
+- when the launcher vanishes (`--parent` on this machine, or the heartbeat of one elsewhere), the ranks are stopped gracefully
+  (SIGTERM: they save) and nothing is left; when the agent itself is killed, its ranks die (`store.process.die_with`).
 
 There are no restarts in here, unless the job is elastic: the launcher resubmits the whole job. Rendezvous is always c10d, with a store of its own for the
 ranks: the shared one of torch 2.13 breaks restarts.
@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 from curricle import environment
 from curricle.launch.heartbeat import wait_for_silence
+from curricle.store.process import when_gone
 from curricle.store.scratch import scratch
 
 SHUTDOWN_SECONDS = 7
@@ -51,6 +52,14 @@ class End(NamedTuple):
 
 
 WELL = End(0, "", "")
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+class _AskedToStop(BaseException):
+    """A signal came before there were ranks to hand it to."""
+
+    def __init__(self, number: int):
+        self.number = number
 
 
 def arguments(
@@ -61,10 +70,16 @@ def arguments(
     rdzv_endpoint: str = "",
     rdzv_id: str = "",
     local_addr: str = "",
+    parent: int = 0,
 ) -> list[str]:
-    """The agent's own command line after ``python``, for a worker's argv."""
+    """The agent's own command line after ``python``, for a worker's argv; `parent` is the process that starts it, 0 where that does not matter."""
     command = ["-m", "curricle.launch.agent", "--nnodes", str(nnodes), "--nproc-per-node", str(nproc_per_node)]
-    options = {"--rdzv-endpoint": rdzv_endpoint, "--rdzv-id": rdzv_id, "--local-addr": local_addr}
+    options = {
+        "--rdzv-endpoint": rdzv_endpoint,
+        "--rdzv-id": rdzv_id,
+        "--local-addr": local_addr,
+        "--parent": str(parent or ""),
+    }
     for name, value in options.items():
         if value:
             command += [name, value]
@@ -86,6 +101,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--node-rank", type=int, help="this node's number, for messages; c10d numbers the ranks itself")
     parser.add_argument("--local-addr", default="", help="this node's own address, where its host name is of no use")
     parser.add_argument(
+        "--parent",
+        type=int,
+        default=0,
+        metavar="PID",
+        help="process that started this one, on this machine; when it ends, so do the ranks",
+    )
+    parser.add_argument(
         "--heartbeat",
         default="",
         metavar="URI",
@@ -100,14 +122,21 @@ def main(argv: list[str] | None = None) -> int:
     if options.nnodes != "1" and not options.rdzv_endpoint:
         parser.error("--rdzv-endpoint is needed for more than one node")
     reasons: list[str] = []
-    _watch_parent()
-    if options.heartbeat:
-        _watch_launcher(options.heartbeat, options.heartbeat_seconds, reasons)
     environment.set_default(environment.OMP_NUM_THREADS, "1")
+    environment.name_agent()
     _close_standard_input()
-    with scratch("curricle-agent-") as folder:
-        alone = options.nnodes == "1" and options.nproc_per_node == 1
-        end = _single(options.worker, folder) if alone else _elastic(options, str(folder))
+    try:
+        for number in STOPS:
+            signal.signal(number, _raise_asked_to_stop)
+        if options.parent:
+            when_gone(options.parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        if options.heartbeat:
+            _watch_launcher(options.heartbeat, options.heartbeat_seconds, reasons)
+        with scratch("curricle-agent-") as folder:
+            alone = options.nnodes == "1" and options.nproc_per_node == 1
+            end = _single(options.worker, folder) if alone else _elastic(options, str(folder))
+    except _AskedToStop as asked:
+        end = _stopped(asked.number)
     if end.exit_code:
         _report(end, reasons, options.termination_log)
     return end.exit_code
@@ -119,16 +148,10 @@ def _close_standard_input() -> None:
         os.dup2(nothing.fileno(), 0)
 
 
-def _watch_parent() -> None:
-    """Stop gracefully when the process that started this one is gone. Polls, since the kernel's own signal goes by threads."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
+def _raise_asked_to_stop(number: int, frame: Any) -> None:
+    for again in STOPS:
+        signal.signal(again, signal.SIG_IGN)
+    raise _AskedToStop(number)
 
 
 def _watch_launcher(uri: str, seconds: float, reasons: list[str]) -> None:
@@ -146,20 +169,19 @@ def _single(worker: list[str], folder: Path) -> End:
     """Run the only rank."""
     error_file = folder / "error.json"
     asked: list[int] = []
-    env = environment.of_only_rank(_unique(), error_file)
-    child = subprocess.Popen([sys.executable, "-u", *worker], env=env, start_new_session=True)
+    child: subprocess.Popen | None = None
 
     def stop(number: int, frame: Any) -> None:
-        if not asked:
-            asked.append(number)
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGTERM)
-            killer = threading.Timer(_grace(), lambda: _kill_group(child.pid))
-            killer.daemon = True
-            killer.start()
+        asked.append(number)
+        if child is not None and len(asked) == 1:
+            _stop_group(child.pid)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    for number in STOPS:
         signal.signal(number, stop)
+    env = environment.of_only_rank(_unique(), error_file)
+    child = subprocess.Popen([sys.executable, "-u", *worker], env=env, start_new_session=True)
+    if asked:  # while it was being started
+        _stop_group(child.pid)
     exit_code = child.wait()
     _kill_group(child.pid)
     if asked:
@@ -256,6 +278,15 @@ def _end_of_rank(rank: int, exit_code: int, error_data: dict[str, Any]) -> End:
 
 def _stopped(number: int) -> End:
     return End(128 + int(number), f"stopped by {signal.Signals(number).name}", "agent")
+
+
+def _stop_group(pid: int) -> None:
+    """Ask a process and its children to end, and kill them after the grace."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGTERM)
+    killer = threading.Timer(_grace(), lambda: _kill_group(pid))
+    killer.daemon = True
+    killer.start()
 
 
 def _kill_group(pid: int) -> None:

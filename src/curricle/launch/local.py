@@ -8,6 +8,7 @@ the agent notices by itself when this process is gone. TorchX is imported when a
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -55,8 +56,8 @@ class LocalLauncher:
     def __init__(self) -> None:
         self._running: dict[str, _Running] = {}
 
-    def render(self, job: Job, *, port: int = 0) -> AppDef:
-        """What `submit` would start; `port` is where several nodes meet (submit takes a free one)."""
+    def render(self, job: Job, *, port: int = 0, parent: int = 0) -> AppDef:
+        """What `submit` would start; `port` is where several nodes meet (submit takes a free one), `parent` the process that the job ends with."""
         from torchx import specs
 
         many = job.nodes > 1
@@ -67,6 +68,7 @@ class LocalLauncher:
             rdzv_endpoint=f"localhost:{port}" if many else "",
             rdzv_id=job.name if many else "",
             local_addr="localhost" if many else "",
+            parent=parent,
         )
         env = {
             environment.TORCH_ELASTIC_SHUTDOWN_TIMEOUT: str(agent.SHUTDOWN_SECONDS),
@@ -106,7 +108,9 @@ class LocalLauncher:
         handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             runner = Runner("curricle", {"local_cwd": create_scheduler})
-            handle = runner.run(self.render(job, port=_free_port()), "local_cwd", cfg={"log_dir": str(log_dir)})
+            handle = runner.run(
+                self.render(job, port=_free_port(), parent=os.getpid()), "local_cwd", cfg={"log_dir": str(log_dir)}
+            )
         finally:
             if main:
                 for number, handler in handlers.items():

@@ -1,11 +1,21 @@
-"""Who a process is, so that another one can tell whether it still lives: a number alone is given again to later processes."""
+"""Who a process is, so that another one can tell whether it still lives: a number alone is given again to later processes; and how a process
+ends with the one that started it."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+_PR_SET_PDEATHSIG = 1
+_POLL = 0.5
 
 
 class Machine(NamedTuple):
@@ -37,3 +47,35 @@ def process_start(pid: int) -> str | None:
     except OSError:  # another user's, or not Linux
         return ""
     return None if state in "ZX" else rest[18]
+
+
+def when_gone(parent: int, then: Callable[[], object]) -> None:
+    """Call `then` from a thread of its own once the process that started this one, whose number is `parent`, has ended; at once where it has already.
+
+    It polls, twice a second. The kernel's own signal would come too early: when the *thread* that started this process ends.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL)
+        then()
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def die_with(parent: int) -> None:
+    """Let SIGKILL end this process as soon as the one that started it from its main thread, whose number is `parent`, has ended.
+
+    The number comes from the parent itself: one that ended before this call would go unnoticed otherwise, and the kernel tells of no death
+    that was before. Where there is no such signal (not Linux), the parent is polled for.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            _die()
+    else:
+        when_gone(parent, _die)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

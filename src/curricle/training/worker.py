@@ -9,7 +9,6 @@ MLflow's address. Exit codes: 0 complete, 2 an error that a retry cannot cure, 1
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import signal
@@ -29,6 +28,7 @@ from curricle.registry import family
 from curricle.store import layout, open_store, split_uri
 from curricle.store.failure import Failure
 from curricle.store.manifest import Manifest, fetch, read_manifest
+from curricle.store.process import die_with
 from curricle.training.events import Done, Event, Listener, Step, Warned, sentence, to_line
 from curricle.training.spec import StageSpec
 
@@ -217,8 +217,8 @@ def main(
     parser.add_argument("--digest", default="", help="the work that is meant; a place that holds other work is refused")
     parser.add_argument("--progress", choices=("plain", "json"), default="plain", help="what rank 0 prints")
     options = parser.parse_args(argv)
-    if sys.platform == "linux" and environment.attempt():
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no rank outlives its node agent
+    if environment.attempt():
+        die_with(environment.agent() or os.getppid())  # torchrun itself gives no number
     environment.set_default(environment.OMP_NUM_THREADS, "1")
     # One entry a shape: texts of changing lengths would fill 250 MB more.
     environment.set_default(environment.ONEDNN_PRIMITIVE_CACHE_CAPACITY, "128")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -66,3 +67,30 @@ def test_a_number_that_was_given_again_is_another_process(tmp_path):
     assert leftovers("job-", tmp_path) == []
     again = folder.rename(folder.with_name(folder.name.replace(f"-{start}-", "-1-")))
     assert leftovers("job-", tmp_path) == [again]
+
+
+def test_threads_that_make_and_remove_folders_at_once_do_not_stumble_over_each_other(tmp_path):
+    def work(_: int) -> None:
+        for _ in range(100):
+            with scratch.scratch("curricle-x-", tmp_path) as folder:
+                assert folder.is_dir()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_at_is_none_of_the_leftovers(tmp_path, dead, monkeypatch):
+    left = dead(make_scratch("curricle-x-", tmp_path))
+    listed = list(os.scandir(tmp_path))
+    left.rmdir()
+
+    class Listing(list):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr(os, "scandir", lambda parent: Listing(listed))
+    assert leftovers("curricle-x-", tmp_path) == []

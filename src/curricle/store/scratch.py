@@ -49,14 +49,20 @@ def leftovers(prefix: str, parent: Path) -> list[Path]:
     if not parent.is_dir():
         return []
     with os.scandir(parent) as entries:
-        return [
-            Path(entry.path)
-            for entry in entries
-            if entry.name.startswith(prefix)
-            and entry.is_dir(follow_symlinks=False)
-            and entry.stat(follow_symlinks=False).st_uid == os.getuid()
-            and _is_of_the_dead(entry.name.removeprefix(prefix))
-        ]
+        named = [entry for entry in entries if entry.name.startswith(prefix)]
+    return [
+        Path(entry.path)
+        for entry in named
+        if _is_of_the_dead(entry.name.removeprefix(prefix)) and _is_own_folder(entry)
+    ]
+
+
+def _is_own_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder of this user; not one that another process or thread has removed since it was listed."""
+    try:
+        return entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
+    except FileNotFoundError:
+        return False
 
 
 def _me() -> str:

@@ -166,9 +166,12 @@ def evaluate_model(uri: str) -> EvaluationResult:
 
 
 def gate_model(metrics_json: str, rule: str, uri: str, store_uri: str) -> gate.Verdict:
-    """Decide on promotion, and pin a promoted model: it is then the one that is taken where none is named."""
+    """Decide on promotion, and pin a model that a rule promoted: it is then the one that is taken where none is named.
+
+    Without a rule nothing was judged, so a model that somebody pinned stays the one.
+    """
     verdict = gate.judge_rule(json.loads(metrics_json), rule)
-    if verdict.promotes:
+    if verdict.promotes and rule.strip():
         promote(uri, store_uri, f"gate: {verdict.reason}")
     return verdict
 

@@ -7,6 +7,7 @@ import pytest
 from curricle.errors import ConfigError
 from curricle.launch import LAUNCHERS
 from curricle.store.folder import FolderStore
+from kfp_pipelines import doors
 from kfp_pipelines.doors import cleanup
 
 
@@ -43,3 +44,11 @@ def test_the_exit_handler_writes_to_no_other_place_than_a_runs(run_id, tmp_path)
     with pytest.raises(ConfigError, match="run id"):
         cleanup(run_id, str(tmp_path / "store"), "local", "FAILED")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("rule", "pinned"), [("", []), (" ", []), ("x >= 1", ["the model"]), ("x > 1", [])])
+def test_only_a_rule_that_promotes_pins_a_model(rule, pinned, monkeypatch):
+    made = []
+    monkeypatch.setattr(doors, "promote", lambda uri, store_uri, reason: made.append(uri))
+    doors.gate_model('{"x": 1.0}', rule, "the model", "store")
+    assert made == pinned

@@ -108,6 +108,11 @@ class ChainPlan:
     gate: str = ""
     """Rule that decides whether the result is promoted; empty promotes nothing."""
 
+    @property
+    def selected(self) -> tuple[StagePlan, ...]:
+        """The stages that are not skipped, in order; the last one is the chain's result."""
+        return tuple(stage for stage in self.stages if stage.start != "skip")
+
     def to_json(self) -> str:
         """The plan for a program that reads it, with each stage's argv."""
         tree = {"format": FORMAT} | asdict(self)

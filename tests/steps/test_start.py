@@ -1,7 +1,6 @@
 """What a continued training starts from: which source decides, what it leads to, and what is wrong with one."""
 
 import json
-import struct
 from pathlib import Path
 
 import pytest
@@ -10,24 +9,7 @@ from curricle.errors import CheckpointError
 from curricle.steps.start import Asked, asked_of, explain_checkpoint, find_start, resolve_checkpoint_path
 from curricle.store import open_store
 from curricle.store.manifest import publish, read_manifest
-
-HEADER = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-WEIGHTS = struct.pack("<Q", len(HEADER)) + HEADER + b"\0\0\0\0"
-
-
-def checkpoint(path: Path, **files: str | bytes | None) -> Path:
-    path.mkdir(parents=True)
-    content = {
-        "config.json": json.dumps(
-            {"architectures": ["BertForTokenClassification"], "id2label": {"0": "O", "1": "B-X"}}
-        ),
-        "model.safetensors": WEIGHTS,
-        "tokenizer.json": "{}",
-    } | {k.replace("__", "."): v for k, v in files.items()}
-    for name, data in content.items():
-        if data is not None:
-            (path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-    return path
+from tests.families.ner.foreign import WEIGHTS, checkpoint
 
 
 def cache(path: Path, content: object) -> Path:

@@ -12,7 +12,7 @@ from curricle.config.schema import NOT_IN_DIGEST
 from curricle.errors import DataError
 from curricle.steps.evaluate import CACHE, entry_of, evaluate_model
 from curricle.steps.gate import matrix
-from curricle.steps.source import last_stage_of_run, read_plan, resolve_source
+from curricle.steps.source import last_stage, read_plan, resolve_source
 from curricle.store import layout, open_store, split_uri
 from curricle.store.manifest import fetch, read_manifest
 
@@ -107,8 +107,8 @@ def _side(name: str, store_uri: str) -> Side:
     plan = read_plan(store_uri, name) if "/" not in name and "://" not in name else None
     wanted, stages = name, tuple[str, ...]()
     if plan is not None:
-        stages = tuple(stage.name for stage in plan.stages if stage.start != "skip")
-        wanted = last_stage_of_run(store_uri, name)
+        stages = tuple(stage.name for stage in plan.selected)
+        wanted = last_stage(plan)
     source = resolve_source(wanted, store_uri, asked="model")
     place, checkpoint_name = split_uri(source.uri)
     spec = layout.read_record(open_store(place).read(layout.STAGE))

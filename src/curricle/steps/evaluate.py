@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,15 +77,16 @@ def data_of(manifest: Manifest, uri: str) -> str:
 def _data_dir(data: str, uri: str, manifest: Manifest | None, cache_dir: Path) -> Path:
     if data and "://" not in data and Path(data).is_dir() and read_manifest(open_store(data), "") is None:
         return Path(data)
-    if not data and manifest is None:
+    if data:
+        return fetch(data, cache_dir)[0]
+    if manifest is None:
         raise CheckpointError(
             f"{uri} was not trained by Curricle, so nothing says what to measure it on; name data with --data"
         )
-    assert data or manifest
-    return fetch(data or data_of(manifest, uri), cache_dir)[0]  # type: ignore[arg-type]  # one of the two is there
+    return fetch(data_of(manifest, uri), cache_dir)[0]
 
 
-def _of_foreign(folder: Path):
+def _of_foreign(folder: Path) -> Callable[[Path, Path], dict[str, float]]:
     """How to measure a folder without a manifest: by the first family that knows what it is."""
     said = []
     for name in names():

@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from curricle.errors import ConfigError, CurricleError, StoreError
 from curricle.planning import ChainPlan, Source
@@ -45,7 +44,7 @@ def promote(text: str, store_uri: str, reason: str) -> Promotion:
     name = str(manifest.info.get("family", "")) if manifest else ""
     if name not in names():
         raise ConfigError(f"{source.uri} names the family {name!r}, which is not one of {', '.join(names())}")
-    made = Promotion(name, source.uri, source.digest, reason, _now())
+    made = Promotion(name, source.uri, source.digest, reason, layout.now())
     key = _pointer(name)
     record = {
         "model": references.refer(made.uri, join_uri(store_uri, key), store_uri),
@@ -53,7 +52,7 @@ def promote(text: str, store_uri: str, reason: str) -> Promotion:
         "reason": reason,
         "time": made.time,
     }
-    open_store(store_uri).write(key, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+    open_store(store_uri).write(key, layout.write_record(record))
     return made
 
 
@@ -106,7 +105,7 @@ def default_model(store_uri: str, verb: str = "") -> Source:
         return Source(
             source.uri, source.digest, f"last stage of {run_id}, the newest finished chain; nothing is promoted"
         )
-    raise StoreError(_nothing(store_uri, verb))
+    raise StoreError(_nothing(store_uri, verb, wanted))
 
 
 def _pinned(pointer: Promotion, store_uri: str) -> Source:
@@ -133,14 +132,15 @@ def finish_run(plan: ChainPlan, state: str, facts: dict[str, str]) -> None:
     """Write how a run ended to its place; where it succeeded, also which stage is its result."""
     store = open_store(plan.store_uri)
     key = f"{plan.run_id}/{layout.FINAL}"
-    record = {"run_id": plan.run_id, "state": state, "time": _now(), **facts}
+    record = {"run_id": plan.run_id, "state": state, "time": layout.now(), **facts}
     if state == "SUCCEEDED":
-        last = [stage for stage in plan.stages if stage.start != "skip"][-1]
-        record["result"] = references.refer(last.uri, join_uri(plan.store_uri, plan.run_id), plan.store_uri)
+        record["result"] = references.refer(
+            plan.selected[-1].uri, join_uri(plan.store_uri, plan.run_id), plan.store_uri
+        )
     else:
         before = layout.read_record(store.read(key))
         record |= {name: before[name] for name in ("result",) if name in before}
-    store.write(key, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+    store.write(key, layout.write_record(record))
 
 
 def _result(store_uri: str, run: str, files: set[str]) -> str:
@@ -158,7 +158,7 @@ def _result(store_uri: str, run: str, files: set[str]) -> str:
         plan = read_plan(store_uri, run)
     except ConfigError:
         return ""
-    places = [stage for stage in plan.stages if stage.start != "skip"] if plan else []
+    places = plan.selected if plan else ()
     if not places or not all(_complete(stage.uri, stage.digest) for stage in places):
         return ""
     return places[-1].uri
@@ -177,13 +177,12 @@ def _manifest(uri: str) -> Manifest | None:
         return None
 
 
-def _nothing(store_uri: str, verb: str) -> str:
+def _nothing(store_uri: str, verb: str, wanted: Sequence[str]) -> str:
     store = open_store(store_uri)
-    able = [name for name in names() if not verb or verb in (*family(name).verbs, "evaluate")]
-    complete: Sequence[str] = [
+    complete = [
         place.prefix
         for place in stages(store)
-        if place.complete and layout.read_record(store.read(f"{place.prefix}/{layout.STAGE}")).get("family") in able
+        if place.complete and layout.read_record(store.read(f"{place.prefix}/{layout.STAGE}")).get("family") in wanted
     ]
     if complete:
         return (
@@ -199,7 +198,3 @@ def _nothing(store_uri: str, verb: str) -> str:
 
 def _pointer(name: str) -> str:
     return f"{layout.PROMOTED}/{name}.json"
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

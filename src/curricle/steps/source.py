@@ -91,8 +91,8 @@ def _at(uri: str, what: str) -> Source:
 def _of_name(name: str, store_uri: str, what: str) -> Source:
     store = open_store(store_uri)
     good, broken, stages = find_checkpoints(store, store_uri, name)
-    if not good and (last := last_stage_of_run(store_uri, name)):
-        return _at(last, what)
+    if not good and (plan := read_plan(store_uri, name)):
+        return _at(last_stage(plan), what)
     if not good:
         unreadable = "; unreadable: " + "; ".join(broken) if broken else ""
         trained = (
@@ -131,19 +131,16 @@ def write_plan(plan: ChainPlan) -> str:
     return join_uri(plan.store_uri, key)
 
 
-def last_stage_of_run(store_uri: str, run: str) -> str:
-    """The place of a run's last stage; empty where the store holds no such run.
+def last_stage(plan: ChainPlan) -> str:
+    """The place of a run's last stage.
 
     Raises:
         CheckpointError: the run is not complete.
     """
-    plan = read_plan(store_uri, run)
-    if plan is None:
-        return ""
-    last = [stage for stage in plan.stages if stage.start != "skip"][-1]
+    last = plan.selected[-1]
     if read_manifest(open_store(last.uri), "") is None:
         raise CheckpointError(
-            f"run {run} is not complete: its last stage {last.name} has no {layout.MANIFEST} at {last.uri}; "
+            f"run {plan.run_id} is not complete: its last stage {last.name} has no {layout.MANIFEST} at {last.uri}; "
             "run the same command again, it goes on from there"
         )
     return last.uri

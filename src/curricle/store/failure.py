@@ -7,13 +7,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
 
 from curricle.store import Store, layout
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,7 @@ class Failure:
     """Which rank, pod or launcher failed first."""
     attempt: str = ""
     """What tells one try of the job from the next."""
-    time: str = field(default_factory=_now)
+    time: str = field(default_factory=layout.now)
     """When, in UTC: ``2026-01-31T12:00:00Z``."""
 
     def write(self, store: Store, place: str = "", *, keep_first: bool = False) -> None:
@@ -46,7 +41,7 @@ class Failure:
         if keep_first and store.read(_key(place)) is not None:
             return
         known = {name: value for name, value in asdict(self).items() if value != ""}
-        store.write(_key(place), (json.dumps(known, indent=1, sort_keys=True) + "\n").encode())
+        store.write(_key(place), layout.write_record(known))
 
     @classmethod
     def read(cls, store: Store, place: str = "") -> Failure | None:

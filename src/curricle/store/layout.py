@@ -24,6 +24,8 @@ import json
 import os
 import re
 import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from curricle.errors import ConfigError
@@ -145,6 +147,16 @@ def _check_name(what: str, name: str) -> str:
     else:
         return name
     raise ConfigError(f"{what} {name[:LONGEST]!r} {problem}")
+
+
+def now() -> str:
+    """The time that records name: UTC, to the second, ``2026-01-31T12:00:00Z``."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_record(record: Mapping[str, Any]) -> bytes:
+    """One of the layout's JSON files, as `read_record` reads it."""
+    return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
 
 def read_record(data: bytes | None) -> dict[str, Any]:

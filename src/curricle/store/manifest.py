@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -25,7 +24,7 @@ from curricle.errors import CheckpointError, StoreError
 from curricle.store import Store, join_uri, open_store, split_uri
 from curricle.store.folder import FolderStore
 from curricle.store.keys import check_key
-from curricle.store.layout import MANIFEST
+from curricle.store.layout import MANIFEST, now
 from curricle.store.local import is_part, remove_named
 from curricle.store.scratch import scratch
 
@@ -36,9 +35,7 @@ _VERSION = 1
 _PARALLEL = 4  # files on their way at once
 _CHUNK = 1 << 20
 _log = logging.getLogger(__name__)
-_SETTLED = (
-    2.0  # seconds; a file changed later than this ago may change again within one tick of the file system's clock
-)
+_SETTLED = 2.0  # seconds: a younger file may change again within one tick of the file system's clock
 _hashed: dict[tuple, str] = {}  # (path, *_state) → sha256, for this process
 
 
@@ -205,7 +202,7 @@ def publish(
         metrics=dict(metrics or {}),
         lineage=dict(lineage or {}),
         info=dict(info or {}),
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=now(),
     )
     text = manifest.to_json()
     verify(store, prefix, manifest, digests=False)
@@ -308,9 +305,8 @@ def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:
             (part / MANIFEST).write_text(text, encoding="utf-8")
             try:
                 part.rename(target)
-            except (
-                OSError
-            ):  # another process fetched the same artifact meanwhile: its files are as good, if they verify
+            except OSError:
+                # another process fetched the same artifact meanwhile: its files are as good, if they verify
                 if not _is_cached(target, manifest):
                     raise
     except OSError as error:

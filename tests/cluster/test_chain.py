@@ -36,8 +36,25 @@ def component(components):
     return components("chain_smoke")
 
 
-def plan(component, run_id, store, data):
-    out, log, good = component.run("exec-plan-chain", config="config.yaml", chain="chain_smoke", stages="all", data_key="data.source", data_source="demo", overrides=TINY, store_uri=store, data_uri=data, start_uri="",
+def prepare(component, run_id, store, overrides=TINY):
+    """The URI of the prepared data."""
+    out, log, good = component.run(
+        "exec-prepare-data",
+        config="config.yaml",
+        chain="chain_smoke",
+        data_key="data.source",
+        data_source="demo",
+        overrides=overrides,
+        store_uri=store,
+        run_id=run_id,
+        job_id="none",
+    )
+    assert good, log
+    return out["Output"]
+
+
+def plan(component, run_id, store, data, overrides=TINY):
+    out, log, good = component.run("exec-plan-chain", config="config.yaml", chain="chain_smoke", stages="all", data_key="data.source", data_source="demo", overrides=overrides, store_uri=store, data_uri=data, start_uri="",
                                start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
     assert good, log
     return out
@@ -58,19 +75,8 @@ def train(component, executor, planned, index, parent, **options):
 def chain(component):
     """A two-stage chain that was run, component by component."""
     run_id, store = f"chain-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
-    data, log, good = component.run(
-        "exec-prepare-data",
-        config="config.yaml",
-        chain="chain_smoke",
-        data_key="data.source",
-        data_source="demo",
-        overrides=TINY,
-        store_uri=store,
-        run_id=run_id,
-        job_id="none",
-    )
-    assert good, log
-    planned = plan(component, run_id, store, data["Output"])
+    data = prepare(component, run_id, store)
+    planned = plan(component, run_id, store, data)
     assert (planned["mode_1"], planned["mode_2"]) == ("scratch", "continued")
     reader = RunReader(store, run_id)
     first, log, good = train(component, "exec-train-stage", planned, 0, "")
@@ -80,7 +86,7 @@ def chain(component):
     return {
         "run_id": run_id,
         "store": store,
-        "data": data["Output"],
+        "data": data,
         "uri": second["Output"],
         "log": log,
         "lines": list(reader.lines()),
@@ -161,24 +167,11 @@ def test_the_result_is_evaluated_in_its_component(chain, component):
 
 def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, component):
     digests = []
-    data = ""
     for kill in (False, True):
         run_id, store = f"kill-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
         more = f"{TINY} training.trainer.save_every_n_steps=2 data_loader.batch_size=128"
-        data, log, good = component.run(
-            "exec-prepare-data",
-            config="config.yaml",
-            chain="chain_smoke",
-            data_key="data.source",
-            data_source="demo",
-            overrides=more,
-            store_uri=store,
-            run_id=run_id,
-            job_id="none",
-        )
-        out, log, good = component.run("exec-plan-chain", config="config.yaml", chain="chain_smoke", stages="all", data_key="data.source", data_source="demo", overrides=more, store_uri=store, data_uri=data["Output"],
-                                   start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
-        assert good, log
+        data = prepare(component, run_id, store, more)
+        out = plan(component, run_id, store, data, more)
         first, log, good = train(component, "exec-train-stage", out, 0, "")
         assert good, log
         pod = train(component, "exec-train-stage-4", out, 1, first["Output"], wait=False)
@@ -212,21 +205,8 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
 ):
     run_id, store = f"silent-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
     long = f"{TINY} training.trainer.max_epochs=500"
-    data, log, good = component.run(
-        "exec-prepare-data",
-        config="config.yaml",
-        chain="chain_smoke",
-        data_key="data.source",
-        data_source="demo",
-        overrides=long,
-        store_uri=store,
-        run_id=run_id,
-        job_id="none",
-    )
-    assert good, log
-    planned, log, good = component.run("exec-plan-chain", config="config.yaml", chain="chain_smoke", stages="all", data_key="data.source", data_source="demo", overrides=long, store_uri=store, data_uri=data["Output"],
-                                       start_uri="", start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
-    assert good, log
+    data = prepare(component, run_id, store, long)
+    planned = plan(component, run_id, store, data, long)
     first, log, good = train(component, "exec-train-stage", planned, 0, "")
     assert good, log
     api = make_launcher().api

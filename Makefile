@@ -3,6 +3,8 @@ PYTHON ?= $(or $(shell for v in 3.11 3.12 3.13; do python$$v -c "" 2> /dev/null 
 VENV   ?= .venv
 # Processes that tests run in: one a core. More than eight want more memory than they save time.
 JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
+# Kills of the long form of tests/faults.
+KILLS  ?= 200
 # Where pip is told to look for wheels on disk, uv looks too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
@@ -13,7 +15,7 @@ READY := $(VENV)/.ready
 TESTS := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 CUDA  := ^(cuda|nvidia)-|^triton=
 
-.PHONY: install demo test test-slow test-cluster lint lock pipelines clean
+.PHONY: install demo test test-slow test-faults test-cluster lint lock pipelines clean
 
 install: $(READY)  ## the environment, pinned by requirements.lock
 
@@ -33,10 +35,13 @@ demo: $(READY)
 	$(BIN)/curricle search --store checkpoints/demo "we brew craft beer"
 
 test: $(READY)  ## on every core; what needs MinIO or ../shared skips with one line where it is not there
-	$(TESTS) -m "not slow and not cluster and not gpu" $(PYTEST_ARGS)
+	$(TESTS) -m "not slow and not cluster and not gpu and not faults" $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## minutes each, and seldom broken
-	$(TESTS) -m "slow and not cluster and not gpu" $(PYTEST_ARGS)
+	$(TESTS) -m "slow and not cluster and not gpu and not faults" $(PYTEST_ARGS)
+
+test-faults: $(READY)  ## KILLS kills of commands, agents, ranks and data workers at chosen moments; prints their table
+	$(BIN)/python -m pytest -s -m faults --kills $(KILLS) $(PYTEST_ARGS) tests/faults
 
 test-cluster: $(READY)  ## needs KUBECONFIG and an S3 endpoint
 	$(BIN)/python -m pytest -m cluster $(PYTEST_ARGS)

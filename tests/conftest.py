@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the kill harness goes on (`make test-faults`)."""
+    parser.addoption("--kills", type=int, default=200, help="kills of the long form of tests/faults")
+    parser.addoption("--kills-seed", type=int, default=1, help="what draws processes, moments and signals")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder `shared` beside the repository, with real data; skips where there is none."""

@@ -2,17 +2,19 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from curricle.errors import JobError
 from curricle.launch.job import Outcome
-from curricle.steps.train import train_stage
+from curricle.steps.train import reuse_stage, train_stage
 from curricle.store import layout, open_store
 from curricle.store.failure import Failure
 from curricle.store.manifest import publish, read_manifest
 from curricle.training.spec import StageSpec
+from tests.steps.test_claim import hold
 from tests.steps.toy_stage import make_plan
 from tests.training.toy import make_data
 
@@ -134,3 +136,21 @@ def test_of_two_commands_at_once_one_trains_and_the_other_takes_its_stage_or_is_
         assert processes[trained].returncode == 0 and f"DIGEST {made}" in said[trained], said
         assert processes[1 - trained].returncode == 2 and "d1" in said[1 - trained] and "d2" in said[1 - trained], said
     assert not (place / layout.CLAIM).exists() and not (place / layout.FAILURE).exists()
+
+
+@pytest.mark.parametrize("start", ["scratch", "reuse"])
+def test_a_complete_stage_loses_the_claim_of_a_process_that_was_killed_right_after_its_end(tmp_path, start):
+    plan = make_plan(tmp_path, "d1")
+    stage = replace(plan.stages[0], start=start)
+    plan = replace(plan, stages=(stage,))
+    finish(stage.uri, "d1")
+    owner = hold(stage.uri, "d1", 60)
+    assert owner.stdout.readline()
+    claim, step = Path(stage.uri, layout.CLAIM), train_stage if start == "scratch" else reuse_stage
+    arguments = (plan, 0, "") if start == "reuse" else (plan, 0, "", Pretended(), lambda event: None)
+    step(*arguments)
+    assert claim.is_file(), "its owner is alive"
+    owner.kill()
+    owner.communicate()
+    step(*arguments)
+    assert not claim.exists()

@@ -42,6 +42,19 @@ class Held(JobError):
         super().__init__(message, reason="refused", exit_code=2)
 
 
+def remove_dead_claim(store: Store) -> None:
+    """Delete the claim on a complete stage's place where its owner is surely dead: a process of this machine that was killed right after the end.
+
+    Nobody needs the place any more, so nobody would take it over.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    owner = _read(store)
+    if owner is not None and owner.machine == _machine() and owner.pid != os.getpid() and _is_dead(owner):
+        store.delete(layout.CLAIM)
+
+
 @dataclass(frozen=True)
 class Claimant:
     """What a claim says."""
@@ -85,7 +98,7 @@ class Claim:
             token=uuid.uuid4().hex,
             digest=digest,
             host=socket.gethostname(),
-            machine=" ".join(machine()).strip(),
+            machine=_machine(),
             pid=os.getpid(),
             process_start=process_start(os.getpid()) or "",
             since=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
@@ -172,10 +185,7 @@ class Claim:
         """Whether the owner's process lives; None where only its beats can tell (another machine, or this very process)."""
         if owner.machine != self._own.machine or owner.pid == self._own.pid:
             return None
-        start = process_start(owner.pid)
-        if start is None:
-            return False
-        return "" in (start, owner.process_start) or start == owner.process_start
+        return not _is_dead(owner)
 
     def _take(self, former: Claimant | None) -> bool:
         """Write the own claim in place of the former one, and see whether it stands."""
@@ -197,17 +207,29 @@ class Claim:
                     self._successor = owner
 
     def _read(self) -> Claimant | None:
-        """The claim that stands; a damaged one is none, for nobody keeps it up."""
-        try:
-            record = json.loads(self._store.read(layout.CLAIM) or b"null")
-            return (
-                Claimant(**{f.name: record[f.name] for f in fields(Claimant) if f.name in record}) if record else None
-            )
-        except (ValueError, TypeError, RecursionError):
-            return None
+        return _read(self._store)
 
     def _release(self) -> None:
         with suppress(StoreError):  # what stays is a dead owner's as soon as this process has ended
             owner = self._read()
             if owner is not None and owner.token == self._own.token:
                 self._store.delete(layout.CLAIM)
+
+
+def _read(store: Store) -> Claimant | None:
+    """The claim that stands; a damaged one is none, for nobody keeps it up."""
+    try:
+        record = json.loads(store.read(layout.CLAIM) or b"null")
+        return Claimant(**{f.name: record[f.name] for f in fields(Claimant) if f.name in record}) if record else None
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _machine() -> str:
+    return " ".join(machine()).strip()
+
+
+def _is_dead(owner: Claimant) -> bool:
+    """Whether the process of a claim that was made on this machine has ended, as far as can be seen."""
+    start = process_start(owner.pid)
+    return start is None or ("" not in (start, owner.process_start) and start != owner.process_start)

@@ -9,7 +9,7 @@ from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.launch.job import RUN, Job, Launcher
 from curricle.launch.retry import run_with_retries
 from curricle.planning import ChainPlan, StagePlan
-from curricle.steps.claim import Claim, Held
+from curricle.steps.claim import Claim, Held, remove_dead_claim
 from curricle.steps.source import best_checkpoint
 from curricle.store import Store, join_uri, layout, open_store, references, split_uri
 from curricle.store.failure import Failure
@@ -48,6 +48,7 @@ def train_stage(plan: ChainPlan, index: int, parent_uri: str, launcher: Launcher
     stage = plan.stages[index]
     store = open_store(stage.uri)
     if plan.resume and (done := _complete(store, stage)):
+        remove_dead_claim(store)
         return _outcome(stage, done)
     with Claim(store, stage.digest, lambda line: listen(Log(line))) as claim:
         done = _complete(store, stage)
@@ -168,11 +169,14 @@ def reuse_stage(plan: ChainPlan, index: int, parent_uri: str) -> StageOutcome:
         return StageOutcome(
             "", Manifest(kind="stage", digest="", files={}, metrics={}, lineage={}, info={}, created=""), {}, {}
         )
-    manifest = read_manifest(open_store(uri), "")
+    store = open_store(uri)
+    manifest = read_manifest(store, "")
     if manifest is None:
         raise CheckpointError(
             f"stage {stage.name} was to be taken from {uri}, but that is not complete (any more); plan again"
         )
+    if stage.start == "reuse":
+        remove_dead_claim(store)
     return _outcome(dataclasses.replace(stage, uri=uri), manifest)
 
 

@@ -64,7 +64,7 @@ def when_gone(parent: int, then: Callable[[], object]) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Let SIGKILL end this process as soon as the one that started it from its main thread, whose number is `parent`, has ended.
+    """Let SIGKILL end this process as soon as the one that started it, whose number is `parent`, has ended; or the thread that started it.
 
     The number comes from the parent itself: one that ended before this call would go unnoticed otherwise, and the kernel tells of no death
     that was before. Where there is no such signal (not Linux), the parent is polled for.

@@ -2,6 +2,10 @@
 
 import json
 import random
+import signal
+import subprocess
+import sys
+import time
 import unicodedata
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from curricle.errors import ConfigError, DataError, OutputError
 from curricle.families.ner import combine
 from curricle.families.ner.combine import combine_datasets, text_key
 from curricle.families.ner.formats import load_records
+from curricle.store.process import process_start
 
 
 def rows(prefix: str, count: int) -> list[dict]:
@@ -326,3 +331,34 @@ def test_two_processes_read_what_one_reads(tmp_path, monkeypatch):
     (new / "train.json").write_text("[{}]")
     with pytest.raises(DataError, match="record 1: text is missing"):
         combine_datasets(old, new)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_reader_that_is_killed_ends_the_combination_with_one_sentence(tmp_path, number):
+    """It hung: the pool waited for ever for what the killed one had begun."""
+    old, new = folder(tmp_path / "old", train=rows("o", 9)), folder(tmp_path / "new", train=rows("n", 9))
+    program = (
+        "import os, sys, curricle.families.ner.combine as c\nread = c._File.__init__\nc._LARGE = 0\n"
+        f"c._File.__init__ = lambda self, *place: os.kill(os.getpid(), {int(number)}) or read(self, *place)\n"
+        "try:\n    c.combine_datasets(*sys.argv[1:3])\nexcept c.DataError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, old, new], capture_output=True, text=True, timeout=60)
+    assert "was killed" in done.stdout and str(new / "train.json") in done.stdout, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one process reads")
+def test_no_reader_outlives_a_combination_that_is_killed(tmp_path):
+    old, new = folder(tmp_path / "old", train=rows("o", 9)), folder(tmp_path / "new", train=rows("n", 9))
+    program = (
+        "import os, sys, time, curricle.families.ner.combine as c\nc._LARGE = 0\n"
+        "c._File.__init__ = lambda self, *place: os.write(1, b'%d\\n' % os.getpid()) and time.sleep(60)\n"
+        "c.combine_datasets(*sys.argv[1:3])"
+    )
+    command = subprocess.Popen([sys.executable, "-c", program, old, new], stdout=subprocess.PIPE, text=True)
+    readers = [int(command.stdout.readline()) for _ in range(2)]
+    command.kill()
+    command.communicate(timeout=10)
+    end = time.monotonic() + 5
+    while any(process_start(reader) for reader in readers) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(process_start(reader) for reader in readers)

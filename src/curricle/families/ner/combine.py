@@ -21,12 +21,14 @@ import itertools
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,6 +38,7 @@ import numpy as np
 from curricle.errors import ConfigError, DataError
 from curricle.families.ner.formats import dataset_files, iter_pieces, overlapping, read_piece
 from curricle.store.ours import check_output_folder, write_folder
+from curricle.store.process import die_with
 
 MAKER = "curricle combine"
 STRATEGIES = ("new_only", "combined", "append")
@@ -150,8 +153,27 @@ def _read(places: list[tuple[str, str, Path]]) -> list[_File]:
     large = sum(path.stat().st_size for _, _, path in places) >= _LARGE
     if not large or len(places) < 2 or sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2:
         return [_File(*place) for place in places]
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        return pool.starmap(_File, places, chunksize=1)
+    others = multiprocessing.active_children()
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(2, fork, initializer=_start_reader, initargs=(os.getpid(),)) as pool:
+        try:
+            return list(pool.map(_File, *zip(*places, strict=True)))
+        except BrokenProcessPool:
+            names = ", ".join(str(path) for _, _, path in places)
+            raise DataError(
+                f"a process that read {names} was killed: probably out of memory. Nothing was written; the same command begins again"
+            ) from None
+        except BaseException:  # asked to stop: nobody waits for a large file to be read to its end
+            for reader in set(multiprocessing.active_children()) - set(others):
+                reader.terminate()
+            raise
+
+
+def _start_reader(parent: int) -> None:
+    """A reader ends with the command, and is stopped by itself: the command's own handlers of signals are not for it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    die_with(parent)
 
 
 class Records(Sequence):

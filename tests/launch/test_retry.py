@@ -3,7 +3,7 @@
 import pytest
 
 from curricle.errors import Interrupted, JobError
-from curricle.launch.job import Job, Outcome
+from curricle.launch.job import RETRYABLE, Job, Outcome
 from curricle.launch.retry import run_with_retries
 
 JOB = Job("r-1", ("-c", "pass"), 1, 1, digest="d")
@@ -33,7 +33,9 @@ class Script:
 def run(script, *advanced, lines=None):
     steps = iter(advanced)
     lines = [] if lines is None else lines
-    return run_with_retries(script, JOB, max_attempts=3, advanced=lambda: next(steps), on_log=lines.append)
+    return run_with_retries(
+        script, JOB, max_attempts=3, retryable=RETRYABLE, advanced=lambda: next(steps), on_log=lines.append
+    )
 
 
 @pytest.mark.parametrize(

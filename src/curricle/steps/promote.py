@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from curricle.errors import ConfigError, CurricleError, StoreError
+from curricle.errors import ConfigError, CurricleError, StoreError, StoreUnavailable
 from curricle.planning import ChainPlan, Source
 from curricle.registry import family, names
 from curricle.steps.source import last_stage_of_run, read_plan, resolve_source
@@ -145,6 +145,8 @@ def _result(store_uri: str, run: str, files: set[str]) -> str:
 def _complete(uri: str, digest: str) -> bool:
     try:
         manifest: Manifest | None = read_manifest(open_store(uri), "")
+    except StoreUnavailable:
+        raise
     except CurricleError:
         return False
     return manifest is not None and manifest.digest == digest

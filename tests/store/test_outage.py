@@ -274,7 +274,7 @@ def test_the_pauses_grow_and_differ_and_the_last_try_is_at_the_end(monkeypatch: 
     with pytest.raises(patience.Away) as error:
         while True:
             tries.failed("gone")
-    assert error.value.seconds == sum(pauses) == 100
+    assert error.value.seconds == pytest.approx(100) == sum(pauses)
     assert all(0.5 <= pause / min(0.25 * 2**n, 10) <= 1 for n, pause in enumerate(pauses[:-1]))
 
 

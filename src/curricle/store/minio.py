@@ -157,7 +157,7 @@ def _why_refused(response: BaseHTTPResponse) -> str | None:
     refused = status == 429 or (status >= 500 and status not in _ANSWERS_OF_ITS_OWN)
     if not refused and status != 400:
         return None
-    body = response.read(cache_content=True)[:10_000].decode(errors="replace")
+    body = response.data[:10_000].decode(errors="replace")
     said = [" ".join(part.split()) for part in re.findall("<(?:Code|Message)>(.*?)</", body, re.DOTALL)]
     if not refused and said[:1] != ["RequestTimeout"]:  # the server's own word for a stalled upload
         return None

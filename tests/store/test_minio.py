@@ -304,6 +304,21 @@ def test_a_broken_download_goes_on_where_it_stopped(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["k"]
 
 
+def test_an_error_whose_body_breaks_off_is_asked_for_again():
+    body = b"<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>"
+
+    def answer(request, number):
+        request.send_response(404)
+        request.send_header("Content-Length", str(len(body)))
+        request.send_header("Content-Type", "application/xml")
+        request.end_headers()
+        request.wfile.write(body[: 10 if number < 2 else None])
+        request.close_connection = True
+
+    with server(answer) as endpoint:
+        assert at(endpoint).read("k") is None
+
+
 def test_a_download_that_stays_broken_is_given_up_and_leaves_nothing_behind(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("CURRICLE_STORE_PATIENCE", "1")
 

@@ -19,7 +19,7 @@ from curricle.store import layout, open_store
 from curricle.store.failure import Failure
 from curricle.store.manifest import read_manifest
 from curricle.training import checkpoint, worker
-from curricle.training.events import Log, Warned, read_line
+from curricle.training.events import Epoch, Log, Saved, Step, Warned, read_line
 from tests.steps.toy_stage import make_plan
 from tests.store.outage import SETTINGS, Bucket, Door, bucket, wait_until
 from tests.training.toy import Toy, make_config, make_stage
@@ -79,7 +79,7 @@ def test_a_store_away_for_two_seconds_does_not_end_a_training(away, straight, tm
     outcome = run(uri, "slow0.15", lines)
     ended.set()
     disturber.join()
-    assert outcome.state == "succeeded", lines
+    assert outcome.state == "succeeded", "\n".join(lines)
     assert same(weights(server, "sequential_01/01_stage"), straight)
     events = [read_line(line) for line in lines]
     warned = [event.message for event in events if isinstance(event, Warned)]
@@ -122,10 +122,10 @@ def test_the_local_launcher_tries_again_when_the_store_is_back(away, straight, t
 
     def listen(event: object) -> None:
         said.append(event)
-        if len([e for e in said if type(e).__name__ == "Saved"]) == 3:
+        if "shut" not in said and len([e for e in said if isinstance(e, Saved)]) == 3:
+            said.append("shut")
             monkeypatch.setenv("CURRICLE_STORE_PATIENCE", "30")  # this process's own; the worker has its two seconds
             door.shut("refuse")
-            said.append("shut")
         if isinstance(event, Log) and "[agent]" in event.line:
             threading.Timer(1, door.open).start()
 
@@ -143,7 +143,7 @@ def test_a_store_that_stays_away_ends_the_step_with_the_retryable_code(away, tmp
     monkeypatch.setenv("CURRICLE_STORE_PATIENCE", "2")
 
     def listen(event: object) -> None:
-        if type(event).__name__ == "Saved":
+        if isinstance(event, Saved):
             door.shut("refuse")
 
     with pytest.raises((StoreUnavailable, JobError)) as error:
@@ -162,10 +162,10 @@ def test_training_goes_on_during_an_outage_longer_than_the_patience_until_it_mus
     steps: list[float] = []
 
     def report(event: object) -> None:
-        if type(event).__name__ == "Epoch" and not steps:
+        if isinstance(event, Epoch) and not steps:
             door.shut("refuse")
             threading.Timer(4, door.open).start()
-        if type(event).__name__ == "Step" and door.trouble:
+        if isinstance(event, Step) and door.trouble:
             steps.append(time.monotonic())
 
     monkeypatch.setenv("TOY", "slow1")

@@ -101,6 +101,8 @@ class _PatientPool(urllib3.PoolManager):
             options["body"] = io.BytesIO(data) if data else data  # one piece would have to be sent within the limit
             try:
                 response = super().urlopen(method, url, redirect=redirect, **options)
+                if response.status >= 300:  # what the client reads of it later would break outside of these tries
+                    _ = response.data
             except HTTPError as error:
                 why = _why_away(error, self._server)
                 if why is None:

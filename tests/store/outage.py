@@ -168,6 +168,7 @@ class Door:
     def _listen(self) -> None:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)  # what is slow here is slow for the caller
         listener.bind(("127.0.0.1", self.port))
         listener.listen(64)
         self._listener, self.port = listener, listener.getsockname()[1]

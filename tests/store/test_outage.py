@@ -117,7 +117,7 @@ def test_away_for_longer_than_the_patience_is_unavailability_for_every_verb(
             verb()
         took.append(time.monotonic() - began)
         assert error.value.exit_code == 75 and "None" not in str(error.value)
-    assert 2 <= took[0] < 8 and max(took[1:]) < 4, "who has waited once does not wait again for the same outage"
+    assert 2 <= took[0] < 8 and max(took[1:]) < 1.9, "who has waited once does not wait again for the same outage"
     door.open()
     assert store.read("a") == b"x"
 
@@ -223,7 +223,8 @@ def test_a_large_body_that_flows_slowly_is_not_cut_off(monkeypatch: pytest.Monke
     store, data = open_store(URI), os.urandom(15 << 20)
     began = time.monotonic()
     store.write("k", data)
-    assert time.monotonic() - began > 2 and store.read("k") == data
+    assert time.monotonic() - began > 2 and door.bytes_up < 1.1 * len(data), "it was sent more than once"
+    assert store.read("k") == data
 
 
 def test_parts_that_the_server_lost_are_sent_again(door: Door, folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -240,16 +241,17 @@ def test_parts_that_the_server_lost_are_sent_again(door: Door, folder: Path, mon
     assert len(lost) == 1 and store.read("k") == (folder / "large").read_bytes()
 
 
-def test_an_outage_is_never_taken_for_an_artifact_that_proves_nothing(
-    door: Door, folder: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("CURRICLE_STORE_PATIENCE", "0")
+def test_an_outage_is_never_taken_for_an_artifact_that_proves_nothing(door: Door, folder: Path, monkeypatch):
+    """Away for the manifest alone, and back at once: whoever goes on would take the artifact's files for a stranger's."""
     store = open_store(URI)
     publish(store, "x", folder, kind="checkpoint", digest="d")
-    door.shut("refuse")
-    with pytest.raises(StoreUnavailable):
+
+    def read(self, key: str) -> bytes:
+        raise StoreUnavailable(key)
+
+    with monkeypatch.context() as patched, pytest.raises(StoreUnavailable):
+        patched.setattr(minio.MinioStore, "read", read)
         retire(store, "x")
-    door.open()
     assert read_manifest(store, "x") is not None
 
 

@@ -28,6 +28,7 @@ import urllib3
 from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import (
     ClosedPoolError,
     HTTPError,
@@ -67,6 +68,14 @@ _PART = 8 << 20  # bytes of one part; 10,000 parts is S3's limit, so larger file
 _PARALLEL = 3
 _CHUNK = 1 << 20
 _BLOCK = 64 << 10  # bytes sent or taken in one go: the time limits count for each
+_SOCKET = [
+    *HTTPConnection.default_socket_options,
+    (
+        socket.SOL_SOCKET,
+        socket.SO_SNDBUF,
+        256 << 10,
+    ),  # what waits in there has not been sent: megabytes would look like silence
+]
 _CONNECT, _IDLE = 3.5, 10.0
 """Seconds for a connection (it survives two lost packets) and for a block that is sent, and between two bytes received. Doubled after each time
 that they were not enough, for a server may be slow, up to the next two."""
@@ -84,7 +93,7 @@ class _PatientPool(urllib3.PoolManager):
     """
 
     def __init__(self, server: Server, **options: Any):
-        super().__init__(retries=_ONCE, blocksize=_BLOCK, **options)
+        super().__init__(retries=_ONCE, blocksize=_BLOCK, socket_options=_SOCKET, **options)
         self._server = server
 
     def urlopen(  # type: ignore[override]  # as in PoolManager, which differs from its own base

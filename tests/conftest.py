@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault(
+    "CURRICLE_STORE_PATIENCE", "20"
+)  # a test that meets a dead server by mistake should not take minutes
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the kill harness goes on (`make test-faults`)."""

@@ -30,7 +30,7 @@ KUBERNETES = ("curricle/launch/kubernetes/", "torchx_plugins/", "kfp_pipelines/f
 """Who may know that a cluster is one of Kubernetes; `failures` reads the settings that component pods are given."""
 MAY = {  # room → rooms it may import, beside itself
     "errors": set(),
-    "environment": set(),
+    "environment": {"errors"},
     "registry": {"errors"},
     "config": {"errors", "registry"},
     "store": {"errors", "environment"},

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from curricle.errors import ConfigError
+
 CHECKPOINT_PATH = "CHECKPOINT_PATH"
 """Checkpoint that a continued training starts from; goes before the configuration. A user sets it."""
 MLFLOW_TRACKING_URI = "MLFLOW_TRACKING_URI"
@@ -46,6 +48,8 @@ AWS_REGION = "AWS_REGION"
 """The bucket's region; without it the server is asked."""
 SSL_CERT_FILE = "SSL_CERT_FILE"
 """The authorities to trust, for a server with a certificate of its own."""
+STORE_PATIENCE = "CURRICLE_STORE_PATIENCE"
+"""Seconds to wait for a bucket's server that is away. A user or the cluster's settings set it."""
 
 RANK = "RANK"
 """This process's number among all ranks of the job. torchrun or the node agent sets this and the next five."""
@@ -80,6 +84,12 @@ PYTHONPATH = "PYTHONPATH"
 """Where Python looks for modules. A local run of a pipeline puts our own folder first, for the tasks that it starts."""
 
 
+PATIENCE = 300.0
+"""Seconds to wait for a store's server where nobody says how long."""
+MOST_PATIENCE = 600.0
+"""A request is signed once, and a server takes it for 15 minutes."""
+
+
 class RankNumbers(NamedTuple):
     """A process's place in its job."""
 
@@ -111,6 +121,25 @@ def mlflow_uri() -> str:
 def config_file() -> str:
     """The base configuration file of a component."""
     return _read(CONFIG) or "config/config.yaml"
+
+
+def store_patience() -> float:
+    """Seconds to wait for a store's server that is away, from 0 to `MOST_PATIENCE`.
+
+    Raises:
+        ConfigError: the variable holds anything else.
+    """
+    text = _read(STORE_PATIENCE).strip()
+    try:
+        seconds = float(text) if text else PATIENCE
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MOST_PATIENCE:
+        raise ConfigError(
+            f"{STORE_PATIENCE}={text!r} is no number of seconds from 0 to {MOST_PATIENCE:.0f}; "
+            "a longer outage ends with exit code 75, and the same command goes on after it"
+        )
+    return seconds
 
 
 def rank_numbers() -> RankNumbers:

@@ -1,6 +1,6 @@
 """Every error that a user may meet, in one tree.
 
-    CurricleError                exit 2: a retry cannot cure it
+    CurricleError                exit 2: a retry cannot cure it (where nothing else is said)
     ├── ConfigError              a configuration file, an override or a chain is wrong (a ValueError too)
     ├── DataError                an input file is damaged or contradicts itself
     │   └── MissingDataError     an input file or folder is not there (a FileNotFoundError too)
@@ -8,6 +8,7 @@
     │   └── MissingCheckpointError   its folder does not exist (a FileNotFoundError too)
     ├── OutputError              a place that is to be written holds what Curricle did not write
     ├── StoreError               a store refuses, or holds something else than its manifest says
+    │   └── StoreUnavailable     its server is away: nothing is wrong with the work (exit 75: a retry may cure it)
     ├── PipelineError            a pipeline cannot be compiled, submitted or run
     └── JobError                 a training job failed; carries the job's own exit code and reason
         └── Interrupted          stopped on request; its state is saved (exit 128 + signal)
@@ -59,7 +60,15 @@ class OutputError(CurricleError):
 
 
 class StoreError(CurricleError):
-    """A store cannot be reached, refuses, or holds something else than its manifest says."""
+    """A store refuses, or holds something else than its manifest says."""
+
+
+class StoreUnavailable(StoreError):
+    """A store's server did not answer for as long as this process was willing to wait, or answered that it cannot now."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+    reason = "store_away"
+    """The word for it in `launch.job.Reason`."""
 
 
 class PipelineError(CurricleError):

@@ -3,7 +3,8 @@
 import pytest
 
 from curricle.errors import Interrupted, JobError
-from curricle.launch.job import Job, Outcome
+from curricle.launch.job import RETRYABLE, Job, Outcome
+from curricle.launch.local import LocalLauncher
 from curricle.launch.retry import run_with_retries
 
 JOB = Job("r-1", ("-c", "pass"), 1, 1, digest="d")
@@ -33,7 +34,9 @@ class Script:
 def run(script, *advanced, lines=None):
     steps = iter(advanced)
     lines = [] if lines is None else lines
-    return run_with_retries(script, JOB, max_attempts=3, advanced=lambda: next(steps), on_log=lines.append)
+    return run_with_retries(
+        script, JOB, max_attempts=3, retryable=RETRYABLE, advanced=lambda: next(steps), on_log=lines.append
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,8 @@ def run(script, *advanced, lines=None):
         (["lost", "interrupted", "preempted", "succeeded"], [True, True, True], 3, "preempted"),
         (["evicted", "succeeded"], [False], 2, "succeeded"),
         (["evicted", "evicted", "succeeded"], [False, False], 2, "evicted"),
+        (["store_away", "succeeded"], [True], 2, "succeeded"),
+        (["store_away", "store_away", "succeeded"], [False, False], 2, "store_away"),
         (["oom_killed", "succeeded"], [], 1, "oom_killed"),
         (["configuration", "succeeded"], [], 1, "configuration"),
         (["error", "succeeded"], [], 1, "error"),
@@ -53,6 +58,16 @@ def test_only_what_a_retry_may_cure_is_tried_again(ends, advanced, submitted, re
     script = Script(*ends)
     outcome = run(script, *advanced)
     assert (script.submitted, outcome.reason, script.cancelled) == (submitted, reason, [])
+
+
+@pytest.mark.parametrize("reason", sorted(RETRYABLE))
+def test_a_launcher_may_try_again_after_fewer_causes(reason):
+    """On one machine a job that was stopped or killed is left to the person who did it."""
+    script = Script(reason, "succeeded")
+    outcome = run_with_retries(
+        script, JOB, max_attempts=3, retryable=LocalLauncher.retryable, advanced=lambda: True, on_log=lambda line: None
+    )
+    assert (outcome.state == "succeeded") == (reason == "store_away")
 
 
 def test_what_was_tried_and_why_it_ended_is_said():

@@ -25,6 +25,7 @@ class HereLauncher:
 
     name = "here"
     max_attempts = 1
+    retryable = frozenset()
 
     def __init__(self):
         self.jobs = []

@@ -17,7 +17,7 @@ import yaml
 
 from curricle.errors import ConfigError, Finding, JobError
 from curricle.launch import LAUNCHERS, check_launcher, open_launcher
-from curricle.launch.job import RUN, Job, Launcher
+from curricle.launch.job import RETRYABLE, RUN, Job, Launcher
 from curricle.launch.kubernetes.client import KubernetesLauncher
 from curricle.launch.kubernetes.kind import JobKind
 from curricle.launch.kubernetes.options import ClusterOptions
@@ -126,6 +126,7 @@ def test_the_protocol_is_whole(place: Place):
         needed = [name for name, parameter in offered.parameters.items() if parameter.default is parameter.empty]
         assert needed == list(asked.parameters), verb
     assert isinstance(place.launcher.max_attempts, int) and place.launcher.max_attempts >= 1
+    assert place.launcher.retryable <= RETRYABLE
 
 
 def test_rendering_is_pure_and_equal_twice(place: Place):
@@ -162,7 +163,12 @@ def test_a_job_that_nobody_has_submitted_cannot_be_attached_to(place: Place):
 
 @pytest.mark.parametrize(
     ("exit_code", "state", "reason"),
-    [(0, "succeeded", "succeeded"), (2, "failed", "configuration"), (7, "failed", "error")],
+    [
+        (0, "succeeded", "succeeded"),
+        (2, "failed", "configuration"),
+        (75, "failed", "store_away"),
+        (7, "failed", "error"),
+    ],
 )
 def test_waiting_gives_the_outcome(place: Place, exit_code: int, state: str, reason: str):
     job = place.job("a-job", f"import sys; sys.exit({exit_code})")

@@ -123,6 +123,36 @@ def test_an_owner_elsewhere_that_is_silent_for_three_beats_is_dead(store):
     assert "waiting" in said[0] and "pod-7" in said[1] and "dead" in said[1]
 
 
+def test_a_store_that_was_away_makes_no_owner_dead_and_costs_no_long_wait(store, monkeypatch):
+    """The read of a watcher lasts as long as the outage, and the owner could not beat meanwhile."""
+    owner, real, reads = elsewhere(store), FolderStore.read, []
+
+    def read(self, key):
+        reads.append(key)
+        if len(reads) == 3:
+            time.sleep(1)  # five beats
+        if len(reads) == 4:
+            elsewhere(store, beat=1)
+        if len(reads) == 6:
+            store.delete(key)
+        return real(self, key)
+
+    monkeypatch.setattr(FolderStore, "read", read)
+    said = []
+    with Claim(store, owner.digest, said.append, every=0.2) as claim:
+        assert claim.waited
+    assert not any("dead" in line for line in said), said
+
+
+def test_taking_a_place_of_a_store_that_was_away_does_not_wait_many_times_as_long(store, monkeypatch):
+    real, slept, sleep = Claim.renew, [], time.sleep
+    monkeypatch.setattr(Claim, "renew", lambda self: (sleep(0.5), real(self)))
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: (slept.append(seconds), sleep(seconds)))
+    with Claim(store, "d", print, every=0.3):
+        pass
+    assert max(slept) <= module.SETTLE + 0.3
+
+
 def test_an_owner_elsewhere_that_beats_is_alive(store):
     elsewhere(store, "d1")
     threading.Timer(0.3, elsewhere, (store, "d1", 1)).start()

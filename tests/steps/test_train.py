@@ -23,6 +23,7 @@ class Pretended:
     """A launcher whose jobs leave a complete stage of any digest, or fail."""
 
     max_attempts = 1
+    retryable = frozenset()
 
     def __init__(self, digest: str = "", outcome: Outcome | None = None):
         self.digest, self.outcome = digest, outcome or Outcome("succeeded", "succeeded", 0)

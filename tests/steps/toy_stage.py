@@ -20,9 +20,10 @@ class ToyStage(StagePlan):
         return ("-m", "tests.training.toy_worker", "--stage-uri", self.uri, "--digest", self.digest)
 
 
-def make_plan(folder: Path, digest: str, *, resume: bool = True) -> ChainPlan:
-    """A chain of one toy stage, always at the same place under `folder`."""
-    place = f"{folder}/store/r/01_stage"
+def make_plan(folder: Path, digest: str, *, resume: bool = True, store_uri: str = "", **trainer: int) -> ChainPlan:
+    """A chain of one toy stage, always at the same place of the store, which is a folder under `folder` unless named."""
+    store_uri = store_uri or f"{folder}/store"
+    place = f"{store_uri}/r/01_stage"
     stage = ToyStage(
         name="01_stage",
         start="scratch",
@@ -31,13 +32,13 @@ def make_plan(folder: Path, digest: str, *, resume: bool = True) -> ChainPlan:
         uri=place,
         parent_uri="",
         parent_digest="",
-        data_uri=make_data(folder),
+        data_uri=make_data(folder, store_uri),
         data_digest="x",
         job_name="toy-job",
-        config=to_tree(make_config(folder)),
+        config=to_tree(make_config(folder, **trainer)),
         origins={},
     )
-    return ChainPlan("toy", "r", f"{folder}/store", resume, (stage,))
+    return ChainPlan("toy", "r", store_uri, resume, (stage,))
 
 
 if __name__ == "__main__":

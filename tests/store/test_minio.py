@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from curricle.errors import StoreError
+from curricle.errors import StoreError, StoreUnavailable
 from curricle.store import open_store
 from curricle.store.minio import MinioStore, S3Settings
 
@@ -70,8 +70,8 @@ def test_a_uri_without_bucket_or_with_a_way_out_is_refused(uri: str):
         MinioStore(uri, S3Settings("x:1", "who", SECRET))
 
 
-def said(store: MinioStore, tmp_path: Path) -> list[str]:
-    """What every verb says when it fails."""
+def said(store: MinioStore, tmp_path: Path, kind: type[StoreError] = StoreError) -> list[str]:
+    """What every verb says when it fails, and that it fails with this very error."""
     (tmp_path / "file").write_bytes(b"x")
     messages = []
     for verb in [
@@ -84,7 +84,7 @@ def said(store: MinioStore, tmp_path: Path) -> list[str]:
     ]:
         with pytest.raises(StoreError) as error:
             verb()
-        assert store.uri in str(error.value) and SECRET not in str(error.value)
+        assert type(error.value) is kind and store.uri in str(error.value) and SECRET not in str(error.value)
         messages.append(str(error.value))
     assert not (tmp_path / "out").exists()
     return messages
@@ -117,7 +117,8 @@ def test_s3_and_minio_name_the_same_place(minio_uri: str):
     assert open_store("s3" + minio_uri.removeprefix("minio")).read("k") == b"x"
 
 
-def test_an_endpoint_where_nobody_answers_fails_soon_and_says_so():
+def test_an_endpoint_where_nobody_answers_may_be_wrong_or_away_and_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CURRICLE_STORE_PATIENCE", "1")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         store = MinioStore(
@@ -125,16 +126,45 @@ def test_an_endpoint_where_nobody_answers_fails_soon_and_says_so():
         )
         for verb in [lambda: store.read("a"), lambda: store.write("a", b"x")]:
             begun = time.monotonic()
-            with pytest.raises(StoreError, match="wrong endpoint, or the server is down"):
+            with pytest.raises(StoreUnavailable, match="the server is away, or S3_ENDPOINT is wrong: .*refused"):
                 verb()
             assert time.monotonic() - begun < 10
 
 
-def test_an_endpoint_with_an_unknown_name_fails_soon_and_says_so():
-    begun = time.monotonic()
-    with pytest.raises(StoreError, match="wrong endpoint.*no-such-host.invalid"):
-        MinioStore("minio://bucket/x", S3Settings("no-such-host.invalid:9000", "who", SECRET, secure=False)).read("a")
-    assert time.monotonic() - begun < 10
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (socket.EAI_NONAME, StoreError, "wrong endpoint.*no-such-host.invalid"),
+        (socket.EAI_AGAIN, StoreUnavailable, "the server is away, or S3_ENDPOINT is wrong"),
+    ],
+)
+def test_a_name_that_nobody_knows_is_wrong_and_a_name_server_that_is_away_is_away(
+    number: int, kind: type[StoreError], words: str, monkeypatch: pytest.MonkeyPatch
+):
+    def ask(*args, **options):
+        raise socket.gaierror(number, "said by the test")
+
+    monkeypatch.setenv("CURRICLE_STORE_PATIENCE", "0")
+    store = at("no-such-host.invalid:9000")
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "getaddrinfo", ask)
+        with pytest.raises(StoreError, match=words) as error:
+            store.read("a")
+    assert type(error.value) is kind and "said by the test" in str(error.value)
+
+
+def test_a_name_that_is_unknown_for_once_is_away_where_its_server_has_answered(monkeypatch: pytest.MonkeyPatch):
+    def ask(*args, **options):
+        raise socket.gaierror(socket.EAI_NONAME, "said by the test")
+
+    monkeypatch.setenv("CURRICLE_STORE_PATIENCE", "0")
+    with server(lambda request, number: reply(request, 200, b"x", ETag='"1"', Connection="close")) as endpoint:
+        store = at(endpoint)
+        store.read("a")
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "getaddrinfo", ask)
+            with pytest.raises(StoreUnavailable, match="the server is away: "):
+                store.read("a")
 
 
 @contextmanager
@@ -177,33 +207,80 @@ def at(endpoint: str, secure: bool = False) -> MinioStore:
     return MinioStore("minio://bucket/x", S3Settings(endpoint, "who", SECRET, region="us-east-1", secure=secure))
 
 
-def test_a_server_that_fails_twice_is_asked_again():
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_server_that_fails_twice_is_asked_again(status: int):
     def answer(request, number):
-        reply(request, *((503, b"") if number < 2 else (200, b"whole")), ETag='"1"')
+        reply(request, *((status, b"") if number < 2 else (200, b"whole")), ETag='"1"')
 
     with server(answer) as endpoint:
         assert at(endpoint).read("k") == b"whole"
 
 
-def test_a_server_that_keeps_failing_is_given_up_with_its_own_words(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("urllib3.util.Retry.sleep", lambda *args: None)
-    counts = []
-
-    def answer(request, number):
-        counts.append(number)
-        reply(
-            request,
-            503,
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        (
             b"<Error><Code>SlowDown</Code><Message>Reduce your rate</Message></Error>",
-            Content_Type="application/xml",
-        )
+            "application/xml",
+            "SlowDown: Reduce your rate",
+        ),
+        (b"<html>a gateway</html>", "text/html", "HTTP 50|HTTP 429 Too"),
+        (b"", "application/xml", "HTTP 50|HTTP 429 Too"),
+        (b"<Error></Error>", "application/xml", "HTTP 50|HTTP 429 Too"),
+    ],
+)
+def test_a_server_that_keeps_failing_is_unavailable_and_quoted(
+    status: int, body: bytes, kind: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CURRICLE_STORE_PATIENCE", "0.3")
+    with server(lambda request, number: reply(request, status, body, Content_Type=kind)) as endpoint:
+        for message in said(at(endpoint), tmp_path, StoreUnavailable):
+            assert re.search(words, message) and "None" not in message and "S3 server" not in message, message
 
+
+@pytest.mark.parametrize("body", [b"<Error></Error>", b"<Odd/>"])
+def test_an_error_without_a_word_is_quoted_as_what_it_is(body: bytes, tmp_path: Path):
+    with server(lambda request, number: reply(request, 409, body, Content_Type="application/xml")) as endpoint:
+        for message in said(at(endpoint), tmp_path):
+            assert "says HTTP 409" in message and "None" not in message, message
+
+
+def test_a_full_server_is_not_waited_for():
+    full = b"<Error><Code>XMinioStorageFull</Code><Message>full</Message></Error>"
     with (
-        server(answer) as endpoint,
-        pytest.raises(StoreError, match="overloaded or failing .SlowDown: Reduce your rate., also after 5 retries"),
+        server(lambda request, number: reply(request, 507, full, Content_Type="application/xml")) as endpoint,
+        pytest.raises(StoreError, match="no space left") as error,
     ):
         at(endpoint).write("k", b"x")
-    assert len(counts) == 6
+    assert not isinstance(error.value, StoreUnavailable)
+
+
+def test_an_upload_that_the_server_calls_stalled_is_sent_again():
+    stalled = b"<Error><Code>RequestTimeout</Code><Message>Your socket was idle</Message></Error>"
+
+    def answer(request, number):
+        reply(request, *((400, stalled) if number < 1 else (200, b"")), Content_Type="application/xml", ETag='"1"')
+
+    with server(answer) as endpoint:
+        at(endpoint).write("k", b"x")
+
+
+def test_a_server_that_speaks_no_http_is_a_wrong_endpoint():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            one, _ = listener.accept()
+            one.sendall(b"SSH-2.0-server\r\n")
+            one.recv(10_000)
+            one.close()
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(StoreError, match="wrong endpoint: nothing usable at") as error:
+            at(f"127.0.0.1:{listener.getsockname()[1]}").read("k")
+        thread.join()
+    assert not isinstance(error.value, StoreUnavailable)
 
 
 def test_a_broken_download_goes_on_where_it_stopped(tmp_path: Path):
@@ -227,12 +304,32 @@ def test_a_broken_download_goes_on_where_it_stopped(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["k"]
 
 
-def test_a_download_that_stays_broken_leaves_nothing_behind(tmp_path: Path):
+def test_an_error_whose_body_breaks_off_is_asked_for_again():
+    body = b"<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>"
+
     def answer(request, number):
-        reply(request, 200, b"", Content_Length="1000", ETag='"v1"')
+        request.send_response(404)
+        request.send_header("Content-Length", str(len(body)))
+        request.send_header("Content-Type", "application/xml")
+        request.end_headers()
+        request.wfile.write(body[: 10 if number < 2 else None])
         request.close_connection = True
 
-    with server(answer) as endpoint, pytest.raises(StoreError, match="cannot get 'k'"):
+    with server(answer) as endpoint:
+        assert at(endpoint).read("k") is None
+
+
+def test_a_download_that_stays_broken_is_given_up_and_leaves_nothing_behind(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("CURRICLE_STORE_PATIENCE", "1")
+
+    def answer(request, number):
+        request.send_response(200)
+        request.send_header("Content-Length", "1000")
+        request.send_header("ETag", '"v1"')
+        request.end_headers()
+        request.close_connection = True
+
+    with server(answer) as endpoint, pytest.raises(StoreUnavailable, match="cannot get 'k'"):
         at(endpoint).get("k", tmp_path / "k")
     assert list(tmp_path.iterdir()) == []
 

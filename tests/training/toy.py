@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy
@@ -50,6 +51,8 @@ class Toy:
     def losses(self, batch):
         self.steps_seen += 1
         behaviour = os.environ.get("TOY", "")
+        if behaviour.startswith("slow"):
+            time.sleep(float(behaviour.removeprefix("slow")))
         if behaviour == f"term@{self.steps_seen}" and self.ranks.rank == self.ranks.world_size - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         if behaviour == f"kill@{self.steps_seen}" and self.ranks.rank == self.ranks.world_size - 1:
@@ -95,19 +98,28 @@ def make_config(folder: Path, **trainer) -> StageConfig:
     )
 
 
-def make_data(folder: Path) -> str:
-    """Publish the data of a stage, which are none, where they are not there yet; their URI."""
-    data, store = folder / "data", open_store(str(folder / "store"))
+def make_data(folder: Path, store_uri: str = "") -> str:
+    """Publish the data of a stage, which are none, where they are not there yet; their URI. The store is a folder under `folder` unless named."""
+    store_uri = store_uri or f"{folder}/store"
+    data, store = folder / "data", open_store(store_uri)
     if read_manifest(store, "data/toy-1") is None:
         data.mkdir(parents=True, exist_ok=True)
         (data / "rows.txt").write_text("none")
         publish(store, "data/toy-1", data, kind="dataset", digest="x", metrics={}, lineage={}, info={})
-    return f"{folder}/store/data/toy-1"
+    return f"{store_uri}/data/toy-1"
 
 
-def make_stage(folder: Path, config: StageConfig | None = None, *, digest: str = "d1", stage: str = "01_stage") -> str:
-    """Write `stage.json` and its data; the stage's URI."""
+def make_stage(
+    folder: Path,
+    config: StageConfig | None = None,
+    *,
+    digest: str = "d1",
+    stage: str = "01_stage",
+    store_uri: str = "",
+) -> str:
+    """Write `stage.json` and its data; the stage's URI. The store is a folder under `folder` unless named."""
     config = config or make_config(folder)
+    store_uri = store_uri or f"{folder}/store"
     spec = StageSpec(
         run_id="sequential_01",
         stage=stage,
@@ -115,10 +127,10 @@ def make_stage(folder: Path, config: StageConfig | None = None, *, digest: str =
         family="toy",
         config=to_tree(config),
         start="scratch",
-        data_uri=make_data(folder),
+        data_uri=make_data(folder, store_uri),
         data_digest="x",
     )
-    open_store(str(folder / "store")).write(
-        f"sequential_01/{stage}/stage.json", spec.to_json(f"{folder}/store/sequential_01/{stage}").encode()
+    open_store(store_uri).write(
+        f"sequential_01/{stage}/stage.json", spec.to_json(f"{store_uri}/sequential_01/{stage}").encode()
     )
-    return f"{folder}/store/sequential_01/{stage}"
+    return f"{store_uri}/sequential_01/{stage}"

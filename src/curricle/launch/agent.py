@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from curricle import environment
+from curricle.errors import StoreUnavailable
 from curricle.launch.heartbeat import wait_for_silence
 from curricle.store.process import when_gone
 from curricle.store.scratch import scratch
@@ -235,7 +236,8 @@ def _elastic(options: argparse.Namespace, folder: str) -> End:
 
 
 def _first_failure(failures: dict[int, Any]) -> tuple[int, Any]:
-    """The rank to blame with its failure: one that was killed, since the others' broken connections only follow from it; else the earliest.
+    """The rank to blame with its failure: one that was killed or cut off from its store, since the others' broken connections only follow from it; else the
+    earliest.
 
     `failures` also holds the ranks that the agent stopped afterwards: by SIGTERM, or by SIGKILL at the end of the grace.
     """
@@ -243,12 +245,13 @@ def _first_failure(failures: dict[int, Any]) -> tuple[int, Any]:
     candidates = ended_by_themselves or failures
     first_noticed = min(failure.timestamp for failure in candidates.values())
     before_the_grace_ends = first_noticed + max(1, _grace() - 1)
-    killed = {
+    ended_from_outside = {
         rank: failure
         for rank, failure in candidates.items()
-        if failure.exitcode < 0 and failure.timestamp < before_the_grace_ends
+        if (failure.exitcode < 0 or failure.exitcode == StoreUnavailable.exit_code)
+        and failure.timestamp < before_the_grace_ends
     }
-    return min((killed or candidates).items(), key=lambda item: _time_of(item[1]))
+    return min((ended_from_outside or candidates).items(), key=lambda item: _time_of(item[1]))
 
 
 def _was_stopped(failure: Any) -> bool:

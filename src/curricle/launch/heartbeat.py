@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from curricle.errors import StoreError
 from curricle.store import Store, open_store, split_uri
+from curricle.store.patience import at_most
 
 EVERY = 10.0
 """Seconds between two beats."""
@@ -40,13 +41,14 @@ class Heartbeat:
         while True:
             try:
                 store = store or open_store(base)
-                store.write(key, uuid.uuid4().hex.encode())
+                with at_most(self._every / 2):
+                    store.write(key, uuid.uuid4().hex.encode())
             except StoreError as error:
                 self._on_trouble(str(error))
             if self._ended.wait(self._every):
                 break
         if store:
-            with suppress(StoreError):
+            with suppress(StoreError), at_most(self._every / 2):
                 store.delete(key)
 
 
@@ -59,7 +61,8 @@ def wait_for_silence(uri: str, seconds: float) -> None:
         time.sleep(min(EVERY, seconds / 4))
         try:
             store = store or open_store(base)
-            beat = store.read(key)
+            with at_most(EVERY / 2):
+                beat = store.read(key)
         except StoreError:
             since = time.monotonic()
             continue

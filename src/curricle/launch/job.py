@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from curricle.errors import Finding
+from curricle.errors import CurricleError, Finding, StoreUnavailable
 
 RUN = "curricle.dev/run"
 """Label of a job: the id of its run. The exit handler finds the jobs of a run by it."""
@@ -27,11 +27,15 @@ Reason = Literal[
     "no_pod",
     "refused",
     "lost",
+    "store_away",
 ]
 """Why a job ended."""
 
-RETRYABLE: frozenset[Reason] = frozenset({"evicted", "preempted", "interrupted", "lost"})
+RETRYABLE: frozenset[Reason] = frozenset({"evicted", "preempted", "interrupted", "lost", "store_away"})
 """Reasons that the same work may survive when it starts again from its last checkpoint."""
+
+REASONS: dict[int, Reason] = {CurricleError.exit_code: "configuration", StoreUnavailable.exit_code: "store_away"}
+"""What a worker says by its exit code, where it is neither 0 nor a signal's; any other is an `error`."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,10 @@ class Launcher(Protocol):
     @property
     def max_attempts(self) -> int:
         """How often a job is tried where a retry may cure what ended it."""
+
+    @property
+    def retryable(self) -> frozenset[Reason]:
+        """Those of `RETRYABLE` that this launcher's jobs are tried again after."""
 
     def render(self, job: Job) -> object:
         """What `submit` would start, as plain data or TorchX's. Pure: needs no cluster, starts nothing.

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from curricle import environment
 from curricle.errors import Finding, JobError
 from curricle.launch import agent
-from curricle.launch.job import RUN, Job, Launcher, Outcome, Reason
+from curricle.launch.job import REASONS, RUN, Job, Launcher, Outcome, Reason
 from curricle.store.scratch import make_scratch
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ class LocalLauncher:
     jobs with it when it ends."""
 
     name = "local"
-    max_attempts = 1
+    max_attempts = 3
+    retryable: frozenset[Reason] = frozenset({"store_away"})
+    """Nothing evicts a job here; one that is stopped or killed was so by a person, who starts the command again."""
 
     def __init__(self) -> None:
         self._running: dict[str, _Running] = {}
@@ -229,11 +231,11 @@ class LocalLauncher:
         return json.loads(file.read_text())["message"] if file.exists() else None
 
 
-_REASONS: dict[int, Reason] = {2: "configuration", 137: "oom_killed", 143: "interrupted", 130: "interrupted"}
+_SIGNALS: dict[int, Reason] = {137: "oom_killed", 143: "interrupted", 130: "interrupted"}
 
 
 def _reason(code: int) -> Reason:
-    return _REASONS.get(code, "error")
+    return (_SIGNALS | REASONS).get(code, "error")
 
 
 def open_launcher(task_config: str) -> Launcher:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from curricle.errors import JobError
-from curricle.launch.job import RETRYABLE, Job, Launcher, Outcome
+from curricle.launch.job import Job, Launcher, Outcome, Reason
 
 IDLE_ATTEMPTS = 2
 """So many attempts in a row that save no further step are a crash loop."""
 
 
 def run_with_retries(
-    launcher: Launcher, job: Job, *, max_attempts: int, advanced: Callable[[], bool], on_log: Callable[[str], None]
+    launcher: Launcher,
+    job: Job,
+    *,
+    max_attempts: int,
+    retryable: Collection[Reason],
+    advanced: Callable[[], bool],
+    on_log: Callable[[str], None],
 ) -> Outcome:
     """Run a job to its end; all its processes start again from the last checkpoint when the cause allows it.
 
@@ -23,17 +29,19 @@ def run_with_retries(
         launcher: where the job runs.
         job: what runs.
         max_attempts: 1 or more.
+        retryable: causes that a retry may cure.
         advanced: whether the training has saved a later step since it was last asked.
         on_log: gets the job's log lines, and ours between two attempts.
 
     Raises:
         JobError: the launcher refuses or has lost the job; `Interrupted` when this process was asked to stop.
+        StoreUnavailable: `advanced` cannot be asked, for the store is away still.
     """
     attempt = idle = 0
     while True:
         attempt += 1
         outcome = _run_once(launcher, job, on_log)
-        if outcome.state != "failed" or outcome.reason not in RETRYABLE:
+        if outcome.state != "failed" or outcome.reason not in retryable:
             return outcome
         idle = 0 if advanced() else idle + 1
         if idle == IDLE_ATTEMPTS:

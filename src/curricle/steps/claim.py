@@ -25,12 +25,15 @@ from types import TracebackType
 
 from curricle.errors import JobError, StoreError
 from curricle.store import Store, layout
+from curricle.store.patience import at_most
 from curricle.store.process import machine, process_start
 
 EVERY = 10.0
 """Seconds between two beats."""
 SILENT_BEATS = 3
 """A claim that has not changed for so many beats is a dead owner's."""
+PATIENCE = 5.0
+"""Seconds that a beat, and the removal of the claim, wait for a store that is away."""
 SETTLE = 0.2
 """Seconds between writing a claim and reading it back, at least; a store that answers slowly is given longer."""
 
@@ -173,7 +176,10 @@ class Claim:
                     f"this one is {self._own.digest[:12]}). Wait for its end, or take another run id (--run-id)"
                 )
             time.sleep(self._every / 4)
+            asked = time.monotonic()
             now = self._read()
+            if time.monotonic() - asked > self._every:  # the store was away: the owner could not beat either
+                changed = time.monotonic()
             if now is None:
                 self.waited = owner.digest == self._own.digest
                 return None
@@ -193,13 +199,16 @@ class Claim:
         if self._read() != former:
             return False
         self.renew()
-        time.sleep(SETTLE + 4 * (time.monotonic() - began))
+        time.sleep(SETTLE + min(4 * (time.monotonic() - began), self._every))  # at most: the store may have been away
         owner = self._read()
         return owner is not None and owner.token == self._own.token
 
     def _beat(self) -> None:
         while self._successor is None and not self._ended.wait(self._every):
-            with suppress(StoreError):  # the next beat tries again; training says itself what is wrong with the store
+            with (
+                suppress(StoreError),
+                at_most(PATIENCE),
+            ):  # the next beat tries again; training says itself what is wrong with the store
                 owner = self._read()
                 if owner is None or owner.token == self._own.token:
                     self.renew()
@@ -210,7 +219,7 @@ class Claim:
         return _read(self._store)
 
     def _release(self) -> None:
-        with suppress(StoreError):  # what stays is a dead owner's as soon as this process has ended
+        with suppress(StoreError), at_most(PATIENCE):  # what stays is a dead owner's as soon as this process has ended
             owner = self._read()
             if owner is not None and owner.token == self._own.token:
                 self._store.delete(layout.CLAIM)

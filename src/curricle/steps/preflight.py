@@ -10,8 +10,11 @@ from collections.abc import Callable
 from curricle.errors import ConfigError, Finding, StoreError
 from curricle.launch import open_launcher
 from curricle.store import open_store
+from curricle.store.patience import at_most
 from curricle.store.scratch import scratch
 
+PATIENCE = 15.0
+"""Seconds that a verb waits for a store that is away: whoever asks whether it works wants to know soon."""
 _SIZE = 1 << 20
 
 
@@ -44,7 +47,8 @@ def check_store(uri: str) -> list[Finding]:
 
     def attempt(name: str, verb: Callable[[], str], advice: str) -> bool:
         try:
-            findings.append(Finding(name, True, verb()))
+            with at_most(PATIENCE):
+                findings.append(Finding(name, True, verb()))
         except StoreError as error:
             findings.append(Finding(name, False, str(error), advice))
         return findings[-1].ok

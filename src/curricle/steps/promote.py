@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from curricle.errors import ConfigError, CurricleError, StoreError
+from curricle.errors import ConfigError, CurricleError, StoreError, StoreUnavailable
 from curricle.planning import ChainPlan, Source
 from curricle.registry import family, names
 from curricle.steps.source import read_plan, resolve_source
@@ -118,6 +118,8 @@ def _pinned(pointer: Promotion, store_uri: str) -> Source:
     again = "`curricle promote RUN/STAGE` pins another one, --model names one for once"
     try:
         source = resolve_source(pointer.uri, store_uri, asked="the promoted model")
+    except StoreUnavailable:
+        raise
     except CurricleError as error:
         raise StoreError(f"{where} pins {pointer.uri}, which cannot be taken: {error}. {again}") from None
     if source.digest != pointer.digest:
@@ -173,6 +175,8 @@ def _manifest(uri: str) -> Manifest | None:
     """A stage's manifest; None where there is none, or a damaged one: such a run is not finished."""
     try:
         return read_manifest(open_store(uri), "")
+    except StoreUnavailable:
+        raise
     except CurricleError:
         return None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from curricle import environment
 from curricle.config.schema import TrackingConfig
-from curricle.errors import CheckpointError, CurricleError
+from curricle.errors import CheckpointError, CurricleError, StoreUnavailable
 from curricle.planning import ChainPlan, Source
 from curricle.store import Store, join_uri, layout, open_store
 from curricle.store.manifest import Manifest, read_manifest
@@ -186,6 +186,8 @@ def find_checkpoints(store: Store, store_uri: str, stage: str) -> tuple[list[Can
             prefix = f"{place.prefix}/{name}"
             try:
                 manifest = read_manifest(store, prefix) if layout.MANIFEST in files else None
+            except StoreUnavailable:
+                raise
             except CurricleError as error:
                 broken.append(f"{prefix} ({error})")
                 continue

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from curricle import environment
 from curricle.config.schema import PathsConfig
-from curricle.errors import CheckpointError, CurricleError, MissingCheckpointError
+from curricle.errors import CheckpointError, CurricleError, MissingCheckpointError, StoreUnavailable
 from curricle.planning import Source
 from curricle.registry import EXPERIMENT_FAMILY, FamilyEntry, family
 from curricle.steps.source import require_family, resolve_source
@@ -331,6 +331,8 @@ def explain_checkpoint(
         return fetch(source.uri, cache_dir)[0], located
     except MissingCheckpointError as error:
         raise MissingCheckpointError(f"{located.why}: {error}") from None
+    except StoreUnavailable:
+        raise
     except CurricleError as error:
         raise CheckpointError(f"{located.why}: {error}") from None
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from curricle.errors import CheckpointError, Interrupted, JobError
-from curricle.launch.job import RUN, Job, Launcher
+from curricle.launch.job import REASONS, RUN, Job, Launcher
 from curricle.launch.retry import run_with_retries
 from curricle.planning import ChainPlan, StagePlan
 from curricle.steps.claim import Claim, Held, remove_dead_claim
@@ -44,6 +44,7 @@ def train_stage(plan: ChainPlan, index: int, parent_uri: str, launcher: Launcher
         CheckpointError: the parent is not complete or not what was planned.
         JobError: the job failed, or the place holds other work than was planned; `Held` when another process does other work there;
             `Interrupted` when it was stopped and can be resumed.
+        StoreUnavailable: the store is away. A job that this ended is tried again as the launcher says.
     """
     stage = plan.stages[index]
     store = open_store(stage.uri)
@@ -90,7 +91,12 @@ def _run_job(
 
     try:
         outcome = run_with_retries(
-            launcher, job_of(plan, stage), max_attempts=launcher.max_attempts, advanced=advanced, on_log=hear
+            launcher,
+            job_of(plan, stage),
+            max_attempts=launcher.max_attempts,
+            retryable=launcher.retryable,
+            advanced=advanced,
+            on_log=hear,
         )
     except (Interrupted, Held):
         raise
@@ -104,7 +110,7 @@ def _run_job(
         raise JobError(
             f"stage {stage.name} failed ({outcome.reason}, exit code {outcome.exit_code}): {outcome.message}",
             reason=outcome.reason,
-            exit_code=2 if outcome.exit_code == 2 else 1,
+            exit_code=outcome.exit_code if outcome.exit_code in REASONS else 1,
         )
 
 

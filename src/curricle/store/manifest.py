@@ -20,12 +20,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from curricle.errors import CheckpointError, StoreError
+from curricle.errors import CheckpointError, Interrupted, StoreError
 from curricle.store import Store, join_uri, open_store, split_uri
 from curricle.store.folder import FolderStore
 from curricle.store.keys import check_key
 from curricle.store.layout import MANIFEST, now
 from curricle.store.local import is_part, remove_named
+from curricle.store.patience import give_up
 from curricle.store.scratch import scratch
 
 Kind = Literal["dataset", "checkpoint", "stage", "evaluation"]
@@ -350,6 +351,9 @@ def _each(work: Callable[[str], T], names: Mapping[str, Any]) -> list[T]:
         jobs = [pool.submit(work, name) for name in names]
         try:
             return [job.result() for job in jobs]
+        except (KeyboardInterrupt, SystemExit, Interrupted):
+            give_up()  # else the threads would go on waiting for a store that is away
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -1,18 +1,23 @@
 """A store in a bucket of MinIO, S3 or anything that speaks S3, over the `minio` package.
 
-Owns the connection (settings, time limits, retries) and turns what a server or the network says into `StoreError`s that
-say what to do. Uploads go in parts, several at once; downloads stream to a hidden file and go on where a broken
-connection left off. Memory is bounded by `_PART` x (`_PARALLEL` + 1) for each file on its way.
+Owns the connection (settings, time limits, what is tried again) and turns what a server or the network says into `StoreError`s that
+say what to do. A server that is away is waited for, request by request (`store.patience`), and is then a `StoreUnavailable`; what is wrong
+(credentials, bucket, region, an unknown host) is said at once. Uploads go in parts, several at once; downloads stream to a hidden file and go
+on where a broken connection left off. Memory is bounded by `_PART` x (`_PARALLEL` + 1) for each file on its way.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
+import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -23,7 +28,18 @@ import urllib3
 from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
-from urllib3.exceptions import HTTPError, SSLError
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import (
+    ClosedPoolError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+    ProxyError,
+    SSLError,
+)
+from urllib3.exceptions import TimeoutError as HTTPTimeout
+from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry, Timeout
 
 from curricle.environment import (
@@ -37,11 +53,12 @@ from curricle.environment import (
     SSL_CERT_FILE,
     everything,
 )
-from curricle.errors import StoreError
+from curricle.errors import StoreError, StoreUnavailable
 from curricle.store import Entry
 from curricle.store.folder import open_local
 from curricle.store.keys import check_delete, check_key, check_prefix, manifests_first
 from curricle.store.local import write_whole
+from curricle.store.patience import Away, Server, Tries, server_at
 
 ENDPOINT_VARIABLES = (S3_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL)
 """Where the endpoint stands; the first that is set counts."""
@@ -50,19 +67,113 @@ AWS_ENDPOINT = "https://s3.amazonaws.com"
 _PART = 8 << 20  # bytes of one part; 10,000 parts is S3's limit, so larger files get larger parts (`_part_size`)
 _PARALLEL = 3
 _CHUNK = 1 << 20
-_RETRIES = Retry(
-    total=5,
-    read=2,
-    other=1,  # TLS that fails once fails again
-    connect=2,  # with the time limit below, an endpoint where nobody answers is given up after about 8 s
-    backoff_factor=0.3,
-    backoff_max=8,
-    status_forcelist=[500, 502, 503, 504],
-    allowed_methods=None,  # every request of ours may be repeated: bodies are bytes, deletes and uploads are idempotent
-    raise_on_status=False,  # the last answer is read for its own words
-    respect_retry_after_header=False,  # a starting MinIO asks for 120 s
-)
-_TIMEOUT = Timeout(connect=2.5, read=30)
+_BLOCK = 64 << 10  # bytes sent or taken in one go: the time limits count for each
+_SOCKET = [
+    *HTTPConnection.default_socket_options,
+    (
+        socket.SOL_SOCKET,
+        socket.SO_SNDBUF,
+        256 << 10,
+    ),  # what waits in there has not been sent: megabytes would look like silence
+]
+_CONNECT, _IDLE = 3.5, 10.0
+"""Seconds for a connection (it survives two lost packets) and for a block that is sent, and between two bytes received. Doubled after each time
+that they were not enough, for a server may be slow, up to the next two."""
+_LONGEST_CONNECT, _LONGEST_IDLE = 30.0, 60.0
+_ONCE = Retry(total=None, connect=0, read=0, status=0, other=0, redirect=3, raise_on_status=False)
+_ANSWERS_OF_ITS_OWN = (501, 505, 507)
+"""Of 500 and more, those that will be the same the next time (507: no space left)."""
+
+
+class _PatientPool(urllib3.PoolManager):
+    """Connections to one server; a request that finds it away is sent again until the patience ends. All our requests may be repeated.
+
+    Raises:
+        Away: it stayed away.
+    """
+
+    def __init__(self, server: Server, **options: Any):
+        super().__init__(retries=_ONCE, blocksize=_BLOCK, socket_options=_SOCKET, **options)
+        self._server = server
+
+    def urlopen(  # type: ignore[override]  # as in PoolManager, which differs from its own base
+        self, method: str, url: str, redirect: bool = True, **options: Any
+    ) -> BaseHTTPResponse:
+        body = options.pop("body", None)
+        data = body.getvalue() if isinstance(body, io.BytesIO) else body
+        tries, slow = Tries(self._server), 0
+        while True:
+            options["timeout"] = Timeout(
+                connect=_limit(_CONNECT, slow, _LONGEST_CONNECT, tries.patience),
+                read=_limit(_IDLE, slow, _LONGEST_IDLE, tries.patience),
+            )
+            options["body"] = io.BytesIO(data) if data else data  # one piece would have to be sent within the limit
+            try:
+                response = super().urlopen(method, url, redirect=redirect, **options)
+                if response.status >= 300:  # what the client reads of it later would break outside of these tries
+                    _ = response.data
+            except HTTPError as error:
+                why = _why_away(error, self._server)
+                if why is None:
+                    raise
+                if _took_too_long(error):
+                    slow += 1
+                    self.clear()  # other connections that were kept lead to the same silence
+            else:
+                why = _why_refused(response)
+                if why is None:
+                    if options.get("preload_content", True):
+                        self._server.answered()  # of a download, the bytes count
+                    return response
+            tries.failed(why)
+
+
+def _limit(least: float, slow: int, most: float, patience: float) -> float:
+    """Seconds for the next try, after `slow` ones that ran out of time."""
+    return min(least * 2**slow, most, max(2.0, patience))
+
+
+def _cause(error: BaseException) -> BaseException:
+    return getattr(error, "reason", None) or error
+
+
+def _took_too_long(error: BaseException) -> bool:
+    cause = _cause(error)
+    return isinstance(cause, HTTPTimeout) or any(isinstance(e, TimeoutError) for e in cause.args)
+
+
+def _why_away(error: HTTPError, server: Server) -> str | None:
+    """What was seen where the server is away; None where something is wrong that stays wrong."""
+    cause = _cause(error)
+    if isinstance(cause, ProxyError):
+        cause = cause.original_error
+    root = cause.__cause__ or cause.__context__
+    if isinstance(cause, SSLError):
+        away = any(isinstance(e, ssl.SSLEOFError | ConnectionError) for e in (*cause.args, root))
+    elif isinstance(cause, NameResolutionError):
+        unknown = isinstance(root, socket.gaierror) and root.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
+        away = server.has_answered or not unknown
+    elif isinstance(cause, ProtocolError):
+        away = not any(isinstance(e, BadStatusLine) and not isinstance(e, RemoteDisconnected) for e in cause.args)
+    else:
+        away = isinstance(cause, NewConnectionError | HTTPTimeout | ClosedPoolError)
+    if not away:
+        return None
+    return _short(root if isinstance(cause, NewConnectionError) and root else cause)
+
+
+def _why_refused(response: BaseHTTPResponse) -> str | None:
+    """What the server says where it cannot answer now; None for an answer. The connection of one that is not taken is given back."""
+    status = response.status
+    refused = status == 429 or (status >= 500 and status not in _ANSWERS_OF_ITS_OWN)
+    if not refused and status != 400:
+        return None
+    body = response.data[:10_000].decode(errors="replace")
+    said = [" ".join(part.split()) for part in re.findall("<(?:Code|Message)>(.*?)</", body, re.DOTALL)]
+    if not refused and said[:1] != ["RequestTimeout"]:  # the server's own word for a stalled upload
+        return None
+    response.release_conn()
+    return _short(f"HTTP {status} {': '.join(said) or response.reason or ''}")
 
 
 @dataclass(frozen=True)
@@ -165,9 +276,9 @@ class MinioStore:
         prefix = prefix.strip("/")
         self._root = check_key(prefix, uri) + "/" if prefix else ""
         self.settings = settings or S3Settings.from_environment(scheme=scheme)
-        http = urllib3.PoolManager(
-            timeout=_TIMEOUT,
-            retries=_RETRIES,
+        self._server = server_at(self.settings.url)
+        http = _PatientPool(
+            self._server,
             maxsize=4 * _PARALLEL,
             cert_reqs="CERT_REQUIRED",
             ca_certs=self.settings.ca_file or certifi.where(),
@@ -186,14 +297,7 @@ class MinioStore:
         """Make `key` hold `data`, atomically."""
         name = self._name(key)
         with self._errors("write", key):
-            self._client.put_object(
-                self._bucket,
-                name,
-                io.BytesIO(data),
-                len(data),
-                part_size=_part_size(len(data)),
-                num_parallel_uploads=_PARALLEL,
-            )
+            self._upload(name, io.BytesIO(data), len(data))
 
     def read(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is no such object (an unknown bucket is an error)."""
@@ -213,9 +317,7 @@ class MinioStore:
         with open_local(path, key, self.uri) as source, self._errors("put", key):
             size = os.fstat(source.fileno()).st_size
             try:
-                self._client.put_object(
-                    self._bucket, name, source, size, part_size=_part_size(size), num_parallel_uploads=_PARALLEL
-                )
+                self._upload(name, source, size)
             except OSError as error:
                 raise StoreError(
                     f"{self.uri}: cannot put {key!r}: {path} could not be read to its end ({error}); did it change meanwhile?"
@@ -270,9 +372,22 @@ class MinioStore:
     def _name(self, key: str) -> str:
         return self._root + check_key(key, self.uri)
 
+    def _upload(self, name: str, source: BinaryIO, size: int) -> None:
+        """Upload `size` bytes. A server that lost the parts, or the answer to the last request, gets them once more."""
+        for last in (False, True):
+            source.seek(0)
+            try:
+                self._client.put_object(
+                    self._bucket, name, source, size, part_size=_part_size(size), num_parallel_uploads=_PARALLEL
+                )
+                return
+            except S3Error as error:
+                if last or error.code != "NoSuchUpload":
+                    raise
+
     def _download(self, name: str, out: BinaryIO) -> None:
         """Stream an object into `out`; after a broken connection, go on behind the bytes that have arrived, in the same version."""
-        size, etag, breaks = None, "", 0
+        size, etag, tries = None, "", Tries(self._server)
         while size is None or out.tell() < size:
             before = out.tell()
             response = self._client.get_object(
@@ -280,23 +395,31 @@ class MinioStore:
             )
             if size is None:
                 size, etag = int(response.headers["Content-Length"]), response.headers.get("ETag", "")
+            why = ""
             try:
-                for chunk in response.stream(_CHUNK):
+                for chunk in response.stream(_BLOCK):
                     out.write(chunk)
-            except HTTPError:
-                breaks = breaks + 1 if out.tell() == before else 1
-                if breaks > 3:
+                self._server.answered()
+            except HTTPError as error:
+                why = _why_away(error, self._server) or ""
+                if not why:
                     raise
-                time.sleep(0.3 * 2**breaks)
             finally:
                 response.close()
                 response.release_conn()
+            if why:
+                if out.tell() > before:
+                    tries.go_on()
+                    self._server.answered()
+                tries.failed(why)
 
     @contextmanager
     def _errors(self, verb: str, key: str) -> Iterator[None]:
         """Turn whatever the client raises into a StoreError that says what to do."""
         try:
             yield
+        except Away as away:
+            raise StoreUnavailable(f"{self.uri}: cannot {verb} {key!r}: {self._away(away)}") from away
         except S3Error as error:
             raise StoreError(f"{self.uri}: cannot {verb} {key!r}: {self._advice(error)}") from error
         except (MinioException, ParseError) as error:
@@ -311,7 +434,8 @@ class MinioStore:
 
     def _advice(self, error: S3Error) -> str:
         at, who = self.settings.url, f"AWS_ACCESS_KEY_ID={self.settings.access_key!r}"
-        said = f"{error.code}: {error.message}"
+        status = error.response.status
+        said = f"{error.code or f'HTTP {status}'}: {error.message or 'without a word'}"
         match error.code:
             case "InvalidAccessKeyId":
                 return f"wrong credentials: {at} does not know {who}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those of this server"
@@ -330,28 +454,26 @@ class MinioStore:
                 return f"clock skew: this machine says {now} UTC and {at} disagrees by more than it allows. Set the clock of the machine that is wrong ({said})"
             case "AuthorizationHeaderMalformed" | "InvalidRegion":
                 return f"wrong region {self.settings.region!r}: {error.message}. Correct or unset AWS_REGION"
-            case (
-                "SlowDown"
-                | "SlowDownRead"
-                | "SlowDownWrite"
-                | "ServiceUnavailable"
-                | "InternalError"
-                | "XMinioServerNotInitialized"
-            ):
-                return f"{at} is overloaded or failing ({said}), also after {_RETRIES.total} retries. Try again later"
             case "XMinioStorageFull":
                 return f"{at} has no space left ({said})"
             case _:
                 return f"{at} says {said}"
 
     def _unreachable(self, error: HTTPError) -> str:
-        cause = getattr(error, "reason", None) or error
-        if isinstance(cause, SSLError) or isinstance(error, SSLError):
+        cause = _cause(error)
+        if isinstance(cause, SSLError):
             return (
                 f"wrong endpoint: TLS with {self.settings.url} failed ({_short(cause)}). Use http:// in S3_ENDPOINT where the server speaks no TLS; "
                 "point SSL_CERT_FILE to its authority where it has its own"
             )
-        return f"wrong endpoint, or the server is down: nothing usable at {self.settings.url} ({_short(cause)}). Check S3_ENDPOINT and the network"
+        return f"wrong endpoint: nothing usable at {self.settings.url} ({_short(cause.__cause__ or cause)}). Check S3_ENDPOINT"
+
+    def _away(self, away: Away) -> str:
+        what = "the server is away" if self._server.has_answered else "the server is away, or S3_ENDPOINT is wrong"
+        return (
+            f"{what}: {self.settings.url} has not answered for {away.seconds:.0f} s ({away}). "
+            "The same command goes on when it answers again"
+        )
 
 
 def _part_size(size: int) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from curricle.errors import OutputError, StoreError
+from curricle.errors import OutputError, StoreError, StoreUnavailable
 from curricle.store import Store, layout
 from curricle.store.folder import FolderStore
 from curricle.store.keys import manifests_first
@@ -207,6 +207,8 @@ def _manifest(store: Store, prefix: str) -> Manifest | None:
     """The manifest at a place; None where there is none, or one that is damaged and proves nothing."""
     try:
         return read_manifest(store, prefix)
+    except StoreUnavailable:
+        raise
     except StoreError:
         return None
 

@@ -4,12 +4,15 @@ A stage keeps exactly one best checkpoint and one newest state. Both change by *
 and only a complete artifact (manifest last) counts, so that a crash at any moment leaves a state to resume from. The newest
 state alternates between two slots, `last.ckpt` and `last.spare.ckpt`; when the stage ends it stands in `last.ckpt` alone.
 
-Files are written by the caller's thread (milliseconds for adapters), uploaded by one background thread, one at a time.
+Files are written by the caller's thread (milliseconds for adapters), uploaded by one background thread, one at a time. While the store is
+away that thread tries on and the training goes on; only who waits for the upload, at the next save or the end, runs out of patience.
 """
 
 from __future__ import annotations
 
 import shutil
+import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +21,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from curricle.errors import CheckpointError
+from curricle.errors import CheckpointError, StoreUnavailable
 from curricle.store import Store, join_uri, layout, open_store, references, split_uri
 from curricle.store.manifest import Manifest, publish, read_manifest
 from curricle.store.ours import retire
 from curricle.store.runs import checkpoint_names
 from curricle.store.scratch import make_scratch
 from curricle.training.task import TrainingTask
+
+PAUSE = 10.0
+"""Seconds between two tries at a store that has been away for longer than anybody waits."""
 
 
 @dataclass
@@ -109,6 +115,7 @@ class Checkpoints:
         self._scratch = scratch_dir
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._running: Future | None = None
+        self._is_awaited = threading.Event()
         self._slot = ""
 
     def resume_uri(self) -> str | None:
@@ -132,7 +139,7 @@ class Checkpoints:
     def save(self, task: TrainingTask, state: State, metrics: dict[str, float], *, best: bool = False) -> None:
         """Write the newest state; with `best` also the checkpoint `state.best_name`, and retire the former best after that.
 
-        Returns when the files are written locally and the former upload has ended; errors of that upload are raised here.
+        Returns when the files are written locally and the former upload has ended; errors of that upload are raised here, `StoreUnavailable` too.
         """
         self._scratch.mkdir(parents=True, exist_ok=True)
         folder = make_scratch("save-", self._scratch)
@@ -150,16 +157,27 @@ class Checkpoints:
     ) -> None:
         try:
             if best:
-                self._publish(best_name, folder, metrics, info)
+                self._insist(lambda: self._publish(best_name, folder, metrics, info))
             former = self._slot
             self._slot = layout.SPARE if former == layout.LAST else layout.LAST
-            self._publish(self._slot, folder, metrics, info)
+            self._insist(lambda: self._publish(self._slot, folder, metrics, info))
             if former:
-                retire(self.store, f"{self.prefix}/{former}")
+                self._insist(lambda: retire(self.store, f"{self.prefix}/{former}"))
             if best:
-                self._retire_but(best_name)
+                self._insist(lambda: self._retire_but(best_name))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _insist(self, work: Callable[[], object]) -> None:
+        """Do what may be done twice, again and again while the store is away and nobody waits for it."""
+        while True:
+            try:
+                work()
+                return
+            except StoreUnavailable:
+                if self._is_awaited.is_set():
+                    raise
+                self._is_awaited.wait(PAUSE)
 
     def _publish(self, name: str, folder: Path, metrics: dict[str, float], info: dict[str, Any]) -> None:
         key = f"{self.prefix}/{name}"
@@ -183,7 +201,11 @@ class Checkpoints:
         """Wait for the upload under way; raises what it raised."""
         if self._running:
             running, self._running = self._running, None
-            running.result()
+            self._is_awaited.set()
+            try:
+                running.result()
+            finally:
+                self._is_awaited.clear()
 
     def finish(self, task: TrainingTask, state: State, metrics: dict[str, float], info: dict[str, Any]) -> None:
         """Leave the newest state in `last.ckpt`, then publish the stage's own manifest: from here on the stage is complete."""
@@ -215,4 +237,5 @@ class Checkpoints:
 
     def close(self) -> None:
         """End the upload thread after the upload under way."""
+        self._is_awaited.set()
         self._uploads.shutdown(wait=True)

@@ -18,6 +18,7 @@ from curricle import environment
 from curricle.errors import ConfigError, JobError
 
 TIMEOUT = timedelta(minutes=5)
+"""How long ranks wait for each other, beside what rank 0 may wait for a store that is away."""
 
 
 @dataclass(eq=False)
@@ -81,7 +82,7 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def init_ranks(accelerator: str = "auto", timeout: timedelta = TIMEOUT) -> Ranks:
+def init_ranks(accelerator: str = "auto", timeout: timedelta | None = None) -> Ranks:
     """Join the job that torchrun's environment describes (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_*), or be the only rank.
 
     The first collective runs here, so that ranks that cannot reach each other fail now and not hours later.
@@ -106,6 +107,8 @@ def init_ranks(accelerator: str = "auto", timeout: timedelta = TIMEOUT) -> Ranks
     if device.type == "cuda":
         torch.cuda.set_device(device)
     ranks = Ranks(rank, world, local, device)
+    if timeout is None:
+        timeout = TIMEOUT + timedelta(seconds=environment.store_patience())
     if world > 1:
         try:
             dist.init_process_group("nccl" if gpus else "gloo", rank=rank, world_size=world, timeout=timeout)

@@ -93,7 +93,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something does not work, and training goes on without it."""
+    """Something does not work, and training goes on without it, or waits for it."""
 
     message: str
 

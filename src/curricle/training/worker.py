@@ -3,20 +3,21 @@
     python -m curricle.training.worker --stage-uri URI --digest HEX [--progress plain|json]
 
 All that it needs stands in the stage's place, and the digest says which work is meant: a place that holds other work is an error. The environment gives only ranks (torchrun), credentials, thread counts and
-MLflow's address. Exit codes: 0 complete, 2 an error that a retry cannot cure, 128 + signal stopped on request (state saved).
+MLflow's address. Exit codes: 0 complete, 2 an error that a retry cannot cure, 75 the store is away, 128 + signal stopped on request (state saved).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ def run(
         OtherWork: the place holds other work than is meant.
         CheckpointError: `stage.json` is missing or damaged, or a checkpoint is.
         Interrupted: stopped on request; the state is saved.
+        StoreUnavailable: the store is away for longer than this process waits.
     """
     import torch
 
@@ -154,6 +156,24 @@ def run(
         ranks.close()
 
 
+@contextmanager
+def _store_heard(report: Listener) -> Iterator[None]:
+    """Make an event of what the store logs while it is waited for."""
+
+    class Events(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            report(Warned(record.getMessage()))
+
+    log, handler = logging.getLogger("curricle.store"), Events(logging.WARNING)
+    log.addHandler(handler)
+    propagated, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagated
+
+
 def _yaml(tree: dict[str, Any]) -> str:
     import yaml
 
@@ -224,15 +244,17 @@ def main(
     environment.set_default(environment.ONEDNN_PRIMITIVE_CACHE_CAPACITY, "128")
     environment.set_default(environment.MLFLOW_DISABLE_TELEMETRY, "true")
     place_is_own = True
+    report = ProgressPrinter(options.progress)
     try:
-        run(
-            options.stage_uri,
-            digest=options.digest,
-            build=build,
-            schema=schema,
-            report=ProgressPrinter(options.progress),
-            mlflow_uri=environment.mlflow_uri(),
-        )
+        with _store_heard(report if environment.rank_numbers().rank == 0 else _nobody):
+            run(
+                options.stage_uri,
+                digest=options.digest,
+                build=build,
+                schema=schema,
+                report=report,
+                mlflow_uri=environment.mlflow_uri(),
+            )
         return 0
     except CurricleError as error:
         message, code, cause = str(error), error.exit_code, getattr(error, "reason", "configuration")

@@ -44,6 +44,7 @@ def disrupted(why):
         (ended("w", 137, message="rank 1 was killed (SIGKILL)"), "oom_killed", 137, "rank 1 was killed"),
         (ended("w", 1, message="ValueError: boom on rank 1"), "error", 1, "boom on rank 1"),
         (ended("w", 2, message="no such stage"), "configuration", 2, "no such stage"),
+        (ended("w", 75, message="the server is away"), "store_away", 75, "the server is away"),
         (ended("w", 143, message="saved step 20"), "interrupted", 143, "saved step 20"),
         (
             ended("w", 128, reason="StartError", message="exec: python: not found"),

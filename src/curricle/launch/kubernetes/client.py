@@ -20,7 +20,7 @@ import yaml
 from curricle.environment import everything
 from curricle.errors import Finding, Interrupted, JobError
 from curricle.launch.heartbeat import Heartbeat
-from curricle.launch.job import RUN, Job, Outcome
+from curricle.launch.job import RETRYABLE, RUN, Job, Outcome
 from curricle.launch.kubernetes import preflight, reasons
 from curricle.launch.kubernetes.api import ClusterApi, Conflict, Expired, KubernetesApi, Unreachable
 from curricle.launch.kubernetes.kind import JobKind
@@ -35,6 +35,7 @@ class KubernetesLauncher:
     itself unless somebody waits for it again (`ClusterOptions.heartbeat_seconds`)."""
 
     max_attempts = 4
+    retryable = RETRYABLE
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from curricle.launch.job import Outcome, Reason
+from curricle.launch.job import REASONS, Outcome, Reason
 from curricle.launch.kubernetes.kind import JobKind
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable"}
@@ -64,7 +64,7 @@ class Removal:
 
 SAME_EVENT_SECONDS = 30
 """Pods that fail within so many seconds may have failed for one cause."""
-_OUTSIDE: frozenset[Reason] = frozenset({"evicted", "preempted", "lost", "oom_killed", "deadline"})
+_OUTSIDE: frozenset[Reason] = frozenset({"evicted", "preempted", "lost", "oom_killed", "deadline", "store_away"})
 """Reasons that lie outside of a pod's own program."""
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
@@ -178,7 +178,7 @@ def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> P
         return PodFailure(name, "configuration", code, message or last["reason"], at)
     if code == 143:
         return PodFailure(name, "interrupted", code, message or "stopped on request", at)
-    reason: Reason = "configuration" if code == 2 else "error"
+    reason = REASONS.get(code, "error")
     if ended[0] in ((status.get("initContainerStatuses")) or []):
         message = f"init container {ended[0]['name']} failed: {message or 'the first pod was not found in time, or an image did not start'}"
     return PodFailure(name, reason, code, message or f"exit code {code}, and no message", at)

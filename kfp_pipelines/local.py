@@ -12,7 +12,7 @@ from typing import Any
 from curricle import environment
 from curricle.errors import PipelineError, StoreError
 from curricle.steps.relay import RunReader
-from kfp_pipelines.parameters import parse, read_parameters
+from kfp_pipelines.parameters import compiled, parse, read_parameters
 
 LOCAL = {"launcher": "local", "store_uri": "checkpoints"}
 """What a local run takes for parameters that are not given, where the pipeline's own defaults name a cluster."""
@@ -38,6 +38,7 @@ def run_local(package: Path, texts: list[str], root: Path) -> LocalRun:
     Raises:
         PipelineError: wrong parameters, a folder `docker` in the working folder, or a task failed (its reason is in the log above).
     """
+    package = compiled(package)
     known = read_parameters(package)
     given = parse(texts, known)
     parameters = {name: value for name, value in LOCAL.items() if name in known} | given

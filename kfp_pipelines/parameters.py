@@ -22,6 +22,23 @@ KINDS = {
 }
 
 
+HERE = Path("kfp_pipelines/compiled")
+"""Where compiled pipelines stand in a checkout, and how the documents name them."""
+COMPILED = Path(__file__).parent / "compiled"
+"""Those that ship."""
+
+
+def compiled(path: Path) -> Path:
+    """Where a compiled pipeline, or the folder of all, is read: at `path`, or among the shipped ones, as `config.defaults.config_file` does it.
+
+    A path that stands nowhere is returned as it came, so that whoever reads it says what is missing.
+    """
+    if path.exists() or HERE.exists() or not path.is_relative_to(HERE):
+        return path
+    shipped = COMPILED / path.relative_to(HERE)
+    return shipped if shipped.exists() else path
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One pipeline parameter, as a person fills it in."""

@@ -29,11 +29,10 @@ from curricle.config.load import build, read_yaml, to_tree
 from curricle.config.schema import require
 from curricle.errors import ConfigError, CurricleError, PipelineError
 from kfp_pipelines.compile import with_images
-from kfp_pipelines.parameters import KINDS, read_parameters
+from kfp_pipelines.parameters import COMPILED, KINDS, read_parameters
 from kfp_pipelines.server import answers, content_digest, ensure_experiment, ensure_version, recurring_runs
 
 _MARK = re.compile(r"curricle-recurring (?P<name>\S+) (?P<digest>[0-9a-f]{16})\b")
-COMPILED = Path(__file__).parent / "compiled"
 _PYTHON: dict[str, type | tuple[type, ...]] = {
     "STRING": str,
     "BOOLEAN": bool,

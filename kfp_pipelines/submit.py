@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from curricle.errors import PipelineError, StoreError
 from curricle.steps.relay import RunReader
-from kfp_pipelines.parameters import parse, read_parameters
+from kfp_pipelines.parameters import compiled, parse, read_parameters
 from kfp_pipelines.server import answers, connect, ensure_experiment, ensure_version
 
 ENDED = {"SUCCEEDED": 0, "SKIPPED": 0, "FAILED": 1, "CANCELED": 3}
@@ -79,6 +79,7 @@ def submit(
     Raises:
         PipelineError: wrong parameters, or the server refuses.
     """
+    package = compiled(package)
     known = read_parameters(package)
     values = parse(texts, known)
     client = connect(endpoint, token, namespace)

@@ -246,7 +246,7 @@ def _plan_stage(
     place = join_uri(store_uri, run_id, stage.name)
     there = holdings.occupied.get(place)
     if there not in (None, digest):
-        place = join_uri(store_uri, f"{run_id}_{digest[:8]}", stage.name)
+        place = join_uri(store_uri, run_id, layout.place_apart(stage.name, digest))
     done = holdings.complete.get((stage.name, digest))
     start: Start = "continued" if parent else "scratch"
     reason = parent.reason if parent else "first stage, no --from-checkpoint"
@@ -257,7 +257,7 @@ def _plan_stage(
     elif holdings.occupied.get(place) == digest and resume:
         reason += "; resumes where it was interrupted"
     elif there not in (None, digest):
-        reason += f"; its place in {run_id} holds another configuration ({there[:8]})"
+        reason += f"; {stage.name} in {run_id} holds another configuration ({there[:8]})"
     return StagePlan(
         name=stage.name,
         start=start,

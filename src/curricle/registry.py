@@ -67,6 +67,11 @@ class FamilyEntry:
     """``checkpoint(folder) -> CheckpointFacts``: what a folder that Curricle did not write is; empty where there are none."""
     latency: str = ""
     """``latency(checkpoint_dir, config, max_length) -> LatencyProbe``: what the latency of a trained model is measured with; empty for none."""
+    measured: str = ""
+    """``measured(facts) -> Collection[str]``: names of the metrics that `evaluate` gives on prepared data, by the facts of `prepare`; none
+    where they do not tell. A gate's rule is checked against it before anything trains; empty checks it afterwards."""
+    kept: tuple[str, ...] = ()
+    """Dotted keys that a stage must share with the checkpoint that it starts from, for its weights to fit."""
     paths: tuple[str, ...] = ()
     """Dotted keys of data folders: in a file they are relative to the configuration's folder, on the command line to the working folder."""
     data_parameter: DataParameter | None = field(default=None)
@@ -98,6 +103,8 @@ FAMILIES: dict[str, FamilyEntry] = {
         headlines=("test/top1", "val/top1"),
         columns=("train/loss_epoch", "val_loss", "val/top1", "val/mrr", "structure/pearson"),
         section="curriculum",
+        measured="curricle.families.naics.metrics:measured",
+        kept=("model.encoder", "model.dim", "model.fusion", "model.experts"),
         data_parameter=DataParameter(
             key="data.source",
             default="demo",
@@ -118,6 +125,7 @@ FAMILIES: dict[str, FamilyEntry] = {
         words="curricle.families.ner.words:WORDS",
         checkpoint="curricle.families.ner.checkpoint:check_checkpoint",
         latency="curricle.families.ner.use:latency",
+        measured="curricle.families.ner.metrics:measured",
         paths=("data.old_dataset_path", "data.new_dataset_path"),
         data_parameter=DataParameter(
             key="data.new_dataset_path",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from curricle.cli.init import write_copy
-from curricle.config.chain import list_chains, load_chain
+from curricle.config.chain import list_chains, load_chain, load_stage
 from curricle.config.defaults import SHIPPED, config_file
 from curricle.config.load import read_yaml
 from curricle.errors import ConfigError
@@ -55,3 +55,9 @@ def test_what_a_folder_here_lacks_is_not_taken_from_the_shipped_set(tmp_path, mo
 def test_a_path_that_stands_nowhere_stays_as_it_was_given(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert config_file(Path(name)) == Path(name)
+
+
+def test_the_data_of_the_shipped_set_lie_here_and_not_where_it_is_installed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stage = load_stage(config_file(Path("config/ner/config.yaml")), "wnut", [])
+    assert stage.config.data.new_dataset_path == "datasets/wnut17"

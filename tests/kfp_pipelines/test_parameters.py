@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from curricle.errors import PipelineError
-from kfp_pipelines.parameters import parse, read_parameters
+from kfp_pipelines.parameters import compiled, parse, read_parameters
 
 COMPILED = Path(__file__).parents[2] / "kfp_pipelines/compiled"
 
@@ -50,3 +50,12 @@ def test_a_file_that_is_no_pipeline_says_so(tmp_path):
         read_parameters(tmp_path / "x.yaml")
     with pytest.raises(PipelineError, match="holds x.yaml"):
         read_parameters(tmp_path / "y.yaml")
+
+
+def test_a_shipped_pipeline_is_found_by_its_printed_name_where_no_such_folder_is(tmp_path, monkeypatch):
+    printed = Path("kfp_pipelines/compiled/chain_smoke.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert compiled(printed).samefile(COMPILED / printed.name) and compiled(printed.parent).samefile(COMPILED)
+    assert compiled(printed.with_name("no.yaml")) == printed.with_name("no.yaml")
+    printed.parent.mkdir(parents=True)
+    assert compiled(printed) == printed

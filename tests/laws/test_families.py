@@ -15,6 +15,7 @@ from curricle.registry import FAMILIES, family, names
 from curricle.steps.chain import judge_chain, make_plan, run_chain
 from curricle.steps.evaluate import evaluate_model
 from curricle.steps.promote import default_model, promote
+from curricle.steps.show import EARLIER, describe_run, list_runs
 from curricle.steps.use import open_model
 from curricle.store import open_store
 from curricle.store.manifest import read_manifest
@@ -24,7 +25,18 @@ HEAVY = "{'torch','transformers','kfp','kubernetes','torchx','minio','mlflow'}"
 
 
 def test_every_part_that_an_entry_names_is_there(sample):
-    for part in ("config", "fingerprint", "prepare", "build", "evaluate", "use", "words", "checkpoint", "latency"):
+    for part in (
+        "config",
+        "fingerprint",
+        "prepare",
+        "build",
+        "evaluate",
+        "use",
+        "words",
+        "checkpoint",
+        "latency",
+        "measured",
+    ):
         if getattr(sample.entry, part):
             assert callable(sample.entry.load(part)) or part == "words"
     assert issubclass(sample.entry.load("config"), StageConfig)
@@ -82,10 +94,73 @@ def test_the_same_chain_again_trains_nothing(trained):
     assert launcher.jobs == []
 
 
-def test_its_test_metrics_hold_the_headline_that_judges(trained):
+def test_its_test_metrics_hold_the_headline_that_judges_and_are_those_that_were_announced(trained):
     sample, outcomes = trained
     metrics = evaluate_model(outcomes[-1].uri, "").metrics
     assert sample.entry.headlines[0] in metrics
+    facts = read_manifest(open_store(make_plan(sample.request()).stages[-1].data_uri), "").info
+    announced = sample.entry.load("measured")(facts)
+    assert set(metrics) <= announced
+    assert all("/f1/" in name for name in announced - set(metrics)), (
+        "only labels that nobody marked or found may be missing"
+    )
+
+
+def test_a_gate_over_what_nobody_measures_is_refused_before_anything_trains(sample, trained, tmp_path):
+    rule, launcher = "test/no_such >= 0.5", HereLauncher()
+    with pytest.raises(ConfigError, match="'test/no_such'.*There will be: .*test/"):
+        make_plan(sample.request(gate=rule))
+    fresh = make_plan(sample.request(f"paths.store_uri={tmp_path}/fresh", gate=rule))
+    with pytest.raises(ConfigError, match="test/no_such"):
+        run_chain(fresh, launcher, lambda event: None)
+    assert launcher.jobs == [] and not list((tmp_path / "fresh").glob("*/plan.json"))
+
+
+def test_a_checkpoint_whose_weights_cannot_fit_is_refused_in_the_plan(trained):
+    sample, outcomes = trained
+    for key in sample.entry.kept:
+        there = leaves(sample.stage())[key]
+        here = {bool: not there, int: 3, str: "mean" if key.endswith("fusion") else "another"}[type(there)]
+        with pytest.raises(ConfigError, match=f"{key} = .*was trained with {there}.*or start from scratch"):
+            make_plan(sample.request(f"{key}={json.dumps(here)}", from_checkpoint=outcomes[0].uri))
+
+
+def test_a_second_configuration_lies_beside_the_first_in_the_same_run(trained):
+    """One run id, one folder: what the newest plan consists of is said, and everything that is listed can be named."""
+    sample, outcomes = trained
+    run = Path(outcomes[0].uri).parent.name
+    before = Path(sample.store, run, "plan.json").read_bytes()
+    final = Path(sample.store, run, "final.json").read_bytes()
+    try:
+        again = run_chain(make_plan(sample.request("seed=3")), HereLauncher(), lambda event: None)
+        assert [Path(o.uri).parent.name for o in again] == [run, run] and again[-1].uri != outcomes[-1].uri
+        rows = describe_run(sample.store, run)
+        assert [row["digest"] for row in rows[:2]] == [o.manifest.digest[:12] for o in again]
+        assert [row["stage"] for row in rows[2:]] == ["one", "two"] and all(EARLIER in r["detail"] for r in rows[2:])
+        for row, outcome in zip(rows, [*again, *outcomes], strict=True):
+            assert open_model(f"{run}/{row['stage']}", sample.store).manifest.digest == outcome.manifest.digest
+        assert open_model(run, sample.store).manifest.digest == again[-1].manifest.digest
+        assert [s.start for s in make_plan(sample.request("seed=3")).stages] == ["reuse", "reuse"]
+        assert [s.start for s in make_plan(sample.request()).stages] == ["reuse", "reuse"]
+    finally:
+        for outcome in again:
+            shutil.rmtree(outcome.uri)
+        Path(sample.store, run, "plan.json").write_bytes(before)
+        Path(sample.store, run, "final.json").write_bytes(final)
+
+
+def test_a_run_that_reuses_everything_is_shown(trained):
+    sample, outcomes = trained
+    run_chain(make_plan(sample.request(run_id="again")), HereLauncher(), lambda event: None)
+    try:
+        rows = describe_run(sample.store, "again")
+        assert [(row["stage"], row["state"], row["start"]) for row in rows] == [
+            (name, "complete", "reuse") for name in sample.stages
+        ]
+        assert all("in sequential_one-two/" in row["detail"] for row in rows)
+        assert {row["run"] for row in list_runs(sample.store)} >= {"again", Path(outcomes[0].uri).parent.name}
+    finally:
+        shutil.rmtree(Path(sample.store, "again"))
 
 
 def test_the_finished_chain_is_what_is_meant_where_nothing_is_named_and_a_promotion_goes_before_it(trained):

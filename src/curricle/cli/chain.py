@@ -11,7 +11,7 @@ import click
 from rich.markup import escape
 
 from curricle.cli.extras import require
-from curricle.cli.look import Progress, console, plan_table, runs_table, show_notes
+from curricle.cli.look import Progress, console, plan_table, run_table, runs_table, show_notes
 from curricle.cli.options import CONFIG, shipped
 from curricle.config.chain import list_chains, list_curricula, load_chain, load_stage
 from curricle.config.load import read_yaml
@@ -206,6 +206,8 @@ def show(run: str, store_uri: str, as_json: bool) -> None:
     rows = describe_run(store_uri, run) if run else list_runs(store_uri)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
+    elif run:
+        run_table(rows)
     else:
         runs_table(rows)
 

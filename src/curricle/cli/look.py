@@ -97,15 +97,42 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
+STATE = {"complete": "green", "failed": "red", "interrupted": "yellow"}
+"""Colours of a stage's states; others have none."""
+
+
 def runs_table(rows: list[dict[str, Any]]) -> None:
-    """Print runs or stages, one a row; the columns are the rows' keys."""
+    """Print runs, one a row."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    for key in keys:
-        table.add_column(key, overflow="fold")
+    for name in ("run", "stages"):
+        table.add_column(name, style="bold" if name == "run" else None, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_short(row.get(key, ""))) for key in keys))
-    console.print(table if rows else "no runs")
+        table.add_row(escape(row["run"]), escape(row["stages"]))
+    console.print(table if rows else "no runs", highlight=False)
+
+
+def run_table(rows: list[dict[str, Any]]) -> None:
+    """Print the stages of one run, one a row; what is the same for all stands in the title."""
+    families = sorted({row["family"] for row in rows if row["family"]})
+    table = Table(
+        title=escape(f"{rows[0]['run']}  {', '.join(families)}".rstrip()),
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column("stage", style="bold", overflow="fold")
+    for name in ("state", "start"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("created", overflow="fold", min_width=10)
+    table.add_column("digest", no_wrap=True)
+    table.add_column("best, or why", overflow="fold", ratio=1)
+    for row in rows:
+        style = STATE.get(row["state"], "default")
+        state = f"[{style}]{escape(row['state'])}[/]"
+        table.add_row(
+            escape(row["stage"]), state, row["start"], escape(row["created"]), row["digest"][:8], escape(row["detail"])
+        )
+    console.print(table, highlight=False)
 
 
 class Progress:

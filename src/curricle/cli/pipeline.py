@@ -62,6 +62,7 @@ def compile_pipelines(output: Path, config_dir: Path, image: str, trainer_image:
 def upload(folder: Path, endpoint: str, token: str, namespace: str, image: str, trainer_image: str) -> None:
     """Upload every compiled pipeline of FOLDER whose content the server does not have yet."""
     from kfp_pipelines.compile import compile_all
+    from kfp_pipelines.parameters import compiled
     from kfp_pipelines.server import connect, ensure_version
 
     if bool(image) != bool(trainer_image):
@@ -70,7 +71,7 @@ def upload(folder: Path, endpoint: str, token: str, namespace: str, image: str, 
         packages = (
             compile_all(Path(scratch), image=image, trainer_image=trainer_image)
             if image
-            else sorted(folder.glob("*.yaml"))
+            else sorted(compiled(folder).glob("*.yaml"))
         )
         if not packages:
             raise PipelineError(

@@ -22,3 +22,11 @@ def config_file(path: Path) -> Path:
         return path
     shipped = SHIPPED / path.relative_to(FOLDER)
     return shipped if shipped.exists() else path
+
+
+def data_root(folder: Path) -> Path:
+    """The folder that the data folders named in a configuration's files are relative to: its own.
+
+    The shipped set is read where it is installed, and stands in for a folder `config/` here: so its data lie here too.
+    """
+    return FOLDER / folder.relative_to(SHIPPED) if folder.is_relative_to(SHIPPED) else folder

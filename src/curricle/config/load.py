@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import yaml
 
+from curricle.config.defaults import data_root
 from curricle.errors import ConfigError
 
 C = TypeVar("C")
@@ -216,7 +217,7 @@ def anchored(layer: Layer, folder: Path, keys: Iterable[str]) -> Layer:
 
     Those of the command line stay relative to the working folder; URIs and absolute folders stay what they are.
     """
-    tree = layer.tree
+    tree, folder = layer.tree, data_root(folder)
     for key in keys:
         *path, last = key.split(".")
         section: Any = tree

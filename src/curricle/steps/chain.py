@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
 from curricle.config.chain import ChainSource, adhoc_chain, load_chain, load_stage
-from curricle.config.load import from_tree
+from curricle.config.load import from_tree, leaves, parse_yaml
 from curricle.errors import ConfigError
 from curricle.launch.job import Launcher
 from curricle.planning import ChainPlan, Holdings, Source, StageInput, StagePlan, StartMode, plan_chain
@@ -80,7 +81,7 @@ def make_plan(request: ChainRequest) -> ChainPlan:
     if request.from_checkpoint:
         start = resolve_source(request.from_checkpoint, store_uri)
         require_family(start, stages[0].loaded.config.family)
-    return plan_chain(
+    made = plan_chain(
         stages,
         chain_name=source.chain.chain_name,
         store_uri=store_uri,
@@ -92,6 +93,48 @@ def make_plan(request: ChainRequest) -> ChainPlan:
         start_mode=request.start_mode,
         gate=gate,
     )
+    _check_fit(made)
+    _check_gate(made)
+    return made
+
+
+def _check_fit(plan: ChainPlan) -> None:
+    """Refuse a stage that differs from the one that it starts from in what its weights depend on (`FamilyEntry.kept`).
+
+    Raises:
+        ConfigError: names the key and both values.
+    """
+    who = plan.selected[0].parent_uri
+    text = open_store(who).read(layout.CONFIG) if who else None
+    there = leaves(parse_yaml(text.decode(errors="replace"), join_uri(who, layout.CONFIG)).tree) if text else {}
+    for stage in plan.selected:
+        here = leaves(stage.config)
+        for key in family(stage.family).kept:
+            if key in there and there[key] != here[key]:
+                raise ConfigError(
+                    f"stage {stage.name} has {key} = {here[key]}, and {who}, which it starts from, was trained with {there[key]}: its weights do "
+                    f"not fit. Set {key}={there[key]}, or start from scratch"
+                )
+        who, there = f"stage {stage.name}", here
+
+
+def _check_gate(plan: ChainPlan) -> None:
+    """Refuse a rule over metrics that the result's data do not give, as far as they are prepared.
+
+    Raises:
+        ConfigError: names the metric, and those there will be.
+    """
+    last = plan.selected[-1]
+    measured = family(last.family).measured
+    data = read_manifest(open_store(last.data_uri), "") if plan.gate and measured else None
+    given = family(last.family).load("measured")(data.info) if data else ()
+    for metric, _, _ in parse_rule(plan.gate) if given else ():
+        if metric not in given:
+            near = difflib.get_close_matches(metric, sorted(given), 1)
+            raise ConfigError(
+                f"the gate's rule names {metric!r}, which the data of stage {last.name} do not give"
+                f"{f'; did you mean {near[0]}?' if near else ''}. There will be: {', '.join(sorted(given))}"
+            )
 
 
 def holdings(store: Store, store_uri: str, names: set[str]) -> Holdings:
@@ -99,12 +142,13 @@ def holdings(store: Store, store_uri: str, names: set[str]) -> Holdings:
     complete: dict[tuple[str, str], str] = {}
     occupied: dict[str, str] = {}
     for place in begun_stages(store):
-        if place.stage not in names:
+        meant = names.intersection(layout.stages_at(place.stage))
+        if not meant:
             continue
         uri = join_uri(store_uri, place.prefix)
         manifest = read_manifest(store, place.prefix) if place.complete else None
         if manifest and manifest.kind == "stage":
-            complete[place.stage, manifest.digest] = uri
+            complete |= {(name, manifest.digest): uri for name in meant}
             occupied[uri] = manifest.digest
         elif layout.STAGE in place.files:
             occupied[uri] = layout.read_stage_digest(store.read(f"{place.prefix}/{layout.STAGE}"))
@@ -113,6 +157,9 @@ def holdings(store: Store, store_uri: str, names: set[str]) -> Holdings:
 
 def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[StageOutcome]:
     """Run a plan stage by stage. A failing stage ends the run with its `JobError`; stages before it stay complete."""
+    if plan.gate and plan.selected[-1].trains:
+        _ensure_data(plan.selected[-1])
+        _check_gate(plan)
     write_plan(plan)
     outcomes: list[StageOutcome] = []
     parent_uri = ""

@@ -168,8 +168,27 @@ def _of_mlflow_run(run_id: str, what: str) -> Source:
         raise CheckpointError(
             f"{what}: the MLflow run {run.info.run_name} has no {', '.join(missing)}; it is no run of Curricle"
         )
-    stage = _at(join_uri(params["paths.store_uri"], tags["curricle.run"], tags["curricle.stage"]), what)
+    digest = tags.get("curricle.digest", "")
+    place = _place_of(params["paths.store_uri"], tags["curricle.run"], tags["curricle.stage"], digest)
+    stage = _at(place, what)
+    if digest and stage.digest != digest:
+        raise CheckpointError(
+            f"{what}: the MLflow run {run.info.run_name} trained digest {digest[:12]}, and {place} holds {stage.digest[:12]}: it was trained again since"
+        )
     return Source(stage.uri, stage.digest, f"MLflow run {run.info.run_name}")
+
+
+def _place_of(store_uri: str, run: str, stage: str, digest: str) -> str:
+    """Where a run keeps the stage with that digest: at the place of its name, or apart; else the former."""
+    places = [join_uri(store_uri, run, stage)]
+    if digest:
+        places.append(join_uri(store_uri, run, layout.place_apart(stage, digest)))
+        places.append(join_uri(store_uri, layout.place_apart(run, digest), stage))  # where 0.1 kept it
+    for place in places:
+        manifest = read_manifest(open_store(place), "")
+        if manifest is not None and manifest.digest == digest:
+            return place
+    return places[0]
 
 
 def find_checkpoints(store: Store, store_uri: str, stage: str) -> tuple[list[Candidate], list[str], list[str]]:
@@ -180,7 +199,7 @@ def find_checkpoints(store: Store, store_uri: str, stage: str) -> tuple[list[Can
     places = [place for run in survey(store).values() for place in run.stages.values() if place.checkpoints]
     good, broken = [], []
     for place in places:
-        if place.stage != stage:
+        if stage not in layout.stages_at(place.stage):
             continue
         for name, files in sorted(place.checkpoints.items()):
             prefix = f"{place.prefix}/{name}"

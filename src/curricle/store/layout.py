@@ -4,9 +4,12 @@
   data/<family>-<digest>/             prepared data, manifest.json last
   imported/<family>-<digest>/         a checkpoint that was made elsewhere
   published/<name>/<run id>/          a promoted checkpoint; the newest is where the next continued training starts
+  promoted/<family>.json              which model is taken where none is named
   sequential_01-02-03/                a run (its id)
-    plan.json                         the chain's plan
+    plan.json                         the newest plan: it says which stages the run consists of, and where each lies
+    final.json                        how the run ended, and its result
     failure.json                      why a task of the pipeline failed that trains no stage
+    01_stage_1a2b3c4d/                a stage's place where 01_stage holds another configuration: name and digest
     01_stage/                         a stage's place
       stage.json                      what the worker reads: digest, effective config, start, parent, data
       01_stage-epoch=05-val_loss=0.1234.ckpt/     best checkpoint so far, manifest.json last
@@ -67,6 +70,9 @@ _CHECKPOINT = re.compile(
 )
 
 
+_APART = re.compile(r"(?P<stage>.+)_[0-9a-f]{8}")
+
+
 class CheckpointName(NamedTuple):
     """What a checkpoint's name says."""
 
@@ -81,6 +87,17 @@ def run_id(stages: list[str]) -> str:
     Only the suffix ``_stage`` is cut, so that ``01_text`` and ``01_graph`` do not share a run.
     """
     return "sequential_" + "-".join(s.removesuffix("_stage") for s in stages)
+
+
+def place_apart(stage: str, digest: str) -> str:
+    """What a stage's place is called where the one of its name holds another configuration."""
+    return f"{stage}_{digest[:8]}"
+
+
+def stages_at(place: str) -> tuple[str, ...]:
+    """The stages that a place's name may stand for: the one of that name, and where it ends as `place_apart` does, the one before that."""
+    apart = _APART.fullmatch(place)
+    return (place, apart["stage"]) if apart else (place,)
 
 
 def store_of(place: str) -> str:

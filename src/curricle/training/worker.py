@@ -136,7 +136,7 @@ def run(
         ranks.barrier()
         if ranks.rank == 0:
             state = load_state(resume_dir) if resume_dir else None
-            tracker = _tracker(spec, config, report, mlflow_uri, state)
+            tracker = _tracker(spec, prefix, config, report, mlflow_uri, state)
         torch.manual_seed(config.seed)
         build = build or family(spec.family).load("build")
         task = build(StageContext(config, data_dir, parent_dir, cache / "work", ranks.device, ranks))
@@ -184,7 +184,9 @@ def _nobody(event: Event) -> None:
     """Hears the events of ranks other than 0."""
 
 
-def _tracker(spec: StageSpec, config: StageConfig, report: Listener, mlflow_uri: str, state: State | None) -> Tracker:
+def _tracker(
+    spec: StageSpec, place: str, config: StageConfig, report: Listener, mlflow_uri: str, state: State | None
+) -> Tracker:
     from curricle.training.tracking import Tracker
 
     names, tracking = spec.tracking, config.tracking
@@ -200,10 +202,10 @@ def _tracker(spec: StageSpec, config: StageConfig, report: Listener, mlflow_uri:
         **names.get("tags", {}),
     }
     return Tracker(
-        folder=Path(config.paths.outputs_dir) / spec.run_id / spec.stage if tracking.tensorboard else None,
+        folder=Path(config.paths.outputs_dir) / spec.run_id / place if tracking.tensorboard else None,
         mlflow_uri=(mlflow_uri or tracking.mlflow_uri) if tracking.mlflow else None,
         experiment=names.get("experiment", config.experiment_name),
-        run_name=names.get("run_name", f"{spec.run_id}/{spec.stage}"),
+        run_name=names.get("run_name", f"{spec.run_id}/{place}"),
         key=state.tracking if state else "",
         purge_step=state.step + 1 if state else None,
         params=leaves(config),

@@ -13,6 +13,8 @@ ENTRY = FamilyEntry(
     verbs=("predict",),
     headlines=("test/fit", "val/fit"),
     columns=("val_loss", "val/fit"),
+    measured="tests.laws.line.config:measured",
+    kept=("model.intercept",),
     paths=("data.points",),
     data_parameter=DataParameter(key="data.points", default="", description="CSV of points: x,y."),
 )

@@ -5,9 +5,31 @@ Definitions: every pair of all codes, never a sample; tree distance through a vi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from curricle.families.naics.tree import Tree
+
+RETRIEVAL = (
+    *("top1", "hit@5", "hit@10", "mrr"),
+    *("top1@2", "top1@3", "top1@4", "top1@5"),
+    *("precision@50", "precision@70", "precision@90"),
+    "texts",
+)
+"""Of the texts of one split."""
+STRUCTURE = (
+    *("pearson", "distortion", "spearman", "spearman_within"),
+    *("ndcg@10", "parent@1", "parent@1_nu", "edge_map"),
+)
+"""Of all codes."""
+
+
+def measured(facts: Mapping[str, Any]) -> set[str]:
+    """Names of what `evaluate` gives, by the facts of the prepared data."""
+    splits = [name for name in ("test", "cold") if facts.get(f"entry_{name}")]
+    return {f"{name}/{metric}" for name in splits for metric in RETRIEVAL} | {f"structure/{name}" for name in STRUCTURE}
 
 
 def retrieval(scores: np.ndarray, target: np.ndarray, candidates: list[str]) -> dict[str, float]:

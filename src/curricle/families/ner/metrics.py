@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 Spans = Iterable[tuple[Hashable, Hashable, str]]
 
@@ -58,6 +59,23 @@ class SpanCounts:
             "f1_annotated": _f1(right, sum(self.predicted[label] for label in self.true), true),
             "f1_macro": sum(per_label.values()) / len(labels) if labels else 0.0,
         } | {f"f1/{label}": value for label, value in per_label.items()}
+
+
+SCORES = ("precision", "recall", "f1", "f1_annotated", "f1_macro")
+"""Of every domain, and of all records together; beside them ``f1/<label>``."""
+
+
+def measured(facts: Mapping[str, Any]) -> set[str]:
+    """Names of what `evaluate` gives, by the facts of the prepared data; none where data of an earlier version do not tell."""
+    names = {*SCORES, *(f"f1/{label}" for label in facts["labels"])}
+    return {
+        name
+        for split, domains in facts.get("scored", {}).items()
+        for name in (
+            f"{split}/loss",
+            *(f"{split}/{one}{score}" for one in ("", *(f"{d}/" for d in domains)) for score in names),
+        )
+    }
 
 
 def _f1(right: int, predicted: int, true: int) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from curricle.errors import DataError
-from curricle.families.ner.combine import combine_datasets, text_key
+from curricle.families.ner.combine import Records, combine_datasets, text_key
 from curricle.families.ner.config import NerConfig, NerData
 from curricle.families.ner.formats import dataset_files, iter_pieces
 from curricle.families.ner.labels import check_labels, tags_of
@@ -86,8 +86,7 @@ def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
     if data.strategy == "new_only" and "validation" in sources.get("old", {}):
         _copy({"old": sources["old"]["validation"]}, out_dir / "watch_old.jsonl", trained)
     tests = {source: files["test"] for source, files in sources.items() if "test" in files}
-    if tests:
-        _copy(tests, out_dir / "test.jsonl", trained)
+    scored = {"test": _copy(tests, out_dir / "test.jsonl", trained)} if tests else {"val": _origins(made.validation)}
     (out_dir / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
     (out_dir / "report.json").write_text(
         json.dumps(made.report, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -96,6 +95,7 @@ def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
         "labels": labels,
         "train": len(made.train),
         "validation": len(made.validation),
+        "scored": scored,
         "dropped": made.report["dropped"],
         "notes": made.report["notes"],
     }
@@ -110,9 +110,19 @@ def _first_with(labels: set[str], sources: dict[str, dict[str, Path]]) -> str:
     return f"the data (first: {path}, record {piece.number})"
 
 
-def _copy(paths: dict[str, Path], target: Path, without: set[bytes]) -> None:
+def _origins(records: Records) -> list[str]:
+    """The domains of combined records."""
+    return sorted({record.get("origin") or records.origin(place) for place, record in enumerate(records)})
+
+
+def _copy(paths: dict[str, Path], target: Path, without: set[bytes]) -> list[str]:
+    """Copy the records whose text is not among `without`; their domains."""
+    origins = set()
     with target.open("w", encoding="utf-8") as out:
         for source, path in paths.items():
             for piece in iter_pieces(path):
                 if text_key(piece.record["text"]) not in without:
-                    out.write(json.dumps({"origin": source} | piece.record, ensure_ascii=False) + "\n")
+                    record = {"origin": source} | piece.record
+                    origins.add(record["origin"])
+                    out.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return sorted(origins)

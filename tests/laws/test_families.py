@@ -15,7 +15,7 @@ from curricle.registry import FAMILIES, family, names
 from curricle.steps.chain import judge_chain, make_plan, run_chain
 from curricle.steps.evaluate import evaluate_model
 from curricle.steps.promote import default_model, promote
-from curricle.steps.show import EARLIER, describe_run, list_runs
+from curricle.steps.show import describe_run, list_runs
 from curricle.steps.use import open_model
 from curricle.store import open_store
 from curricle.store.manifest import read_manifest
@@ -136,7 +136,12 @@ def test_a_second_configuration_lies_beside_the_first_in_the_same_run(trained):
         assert [Path(o.uri).parent.name for o in again] == [run, run] and again[-1].uri != outcomes[-1].uri
         rows = describe_run(sample.store, run)
         assert [row["digest"] for row in rows[:2]] == [o.manifest.digest[:12] for o in again]
-        assert [row["stage"] for row in rows[2:]] == ["one", "two"] and all(EARLIER in r["detail"] for r in rows[2:])
+        assert [row["stage"] for row in rows[2:]] == ["one", "two"] and [row["earlier"] for row in rows] == [
+            False,
+            False,
+            True,
+            True,
+        ]
         for row, outcome in zip(rows, [*again, *outcomes], strict=True):
             assert open_model(f"{run}/{row['stage']}", sample.store).manifest.digest == outcome.manifest.digest
         assert open_model(run, sample.store).manifest.digest == again[-1].manifest.digest

@@ -17,6 +17,7 @@ from rich.table import Table
 from curricle.config.load import COMMAND_LINE, DEFAULT, leaves
 from curricle.planning import ChainPlan
 from curricle.registry import family
+from curricle.steps.show import EARLIER
 from curricle.training.events import (
     Epoch,
     Event,
@@ -123,14 +124,18 @@ def run_table(rows: list[dict[str, Any]]) -> None:
     table.add_column("stage", style="bold", overflow="fold")
     for name in ("state", "start"):
         table.add_column(name, no_wrap=True)
-    table.add_column("created", overflow="fold", min_width=10)
-    table.add_column("digest", no_wrap=True)
+    table.add_column("created (UTC)", no_wrap=True)
     table.add_column("best, or why", overflow="fold", ratio=1)
     for row in rows:
         style = STATE.get(row["state"], "default")
-        state = f"[{style}]{escape(row['state'])}[/]"
+        said = "; ".join(filter(None, (EARLIER if row["earlier"] else "", row["detail"])))
         table.add_row(
-            escape(row["stage"]), state, row["start"], escape(row["created"]), row["digest"][:8], escape(row["detail"])
+            escape(row["stage"]),
+            f"[{style}]{escape(row['state'])}[/]",
+            escape(row["start"]),
+            escape(row["created"][:16].replace("T", " ")),
+            escape(said),
+            style="dim" if row["earlier"] else None,
         )
     console.print(table, highlight=False)
 

@@ -23,18 +23,14 @@ def list_runs(store_uri: str) -> list[dict[str, Any]]:
     """One row a run: its id, its stages and their states."""
     store = open_store(store_uri)
     runs = {run: _rows(store, store_uri, place) for run, place in survey(store).items()}
-    return [
-        {"run": run, "stages": ", ".join(f"{row['stage']} {_state(row)}" for row in rows)}
-        for run, rows in runs.items()
-        if rows
-    ]
+    return [{"run": run, "stages": _stages(rows)} for run, rows in runs.items() if rows]
 
 
 def describe_run(store_uri: str, run: str) -> list[dict[str, Any]]:
     """One row a stage of a run: state, start, what it reached, or why it failed.
 
     First the stages of the run's newest plan, in order, wherever they lie (a reused one may lie in another run); then what else was trained in
-    the run's place.
+    the run's place, marked as ``earlier``.
 
     Raises:
         StoreError: there is no such run; lists those there are.
@@ -48,16 +44,23 @@ def describe_run(store_uri: str, run: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _state(row: dict[str, Any]) -> str:
-    """A stage's state in a few words."""
-    return f"{row['state']}{' (reused)' if row['start'] == 'reuse' else ''}"
+def _stages(rows: list[dict[str, Any]]) -> str:
+    """The stages of a run with their states, in a line."""
+    said = [
+        f"{row['stage']} {row['state']}{' (reused)' if row['start'] == 'reuse' else ''}".strip()
+        for row in rows
+        if not row["earlier"]
+    ]
+    earlier = sum(row["earlier"] for row in rows)
+    return ", ".join([*said, *([f"and {earlier} {EARLIER}"] if earlier else [])])
 
 
 def _rows(store: Store, store_uri: str, run: RunPlace) -> list[dict[str, Any]]:
     trained = {place.prefix: place for place in run.trained()}
     rows = []
+    planned = layout.PLAN in run.files and not run.run.startswith(layout.SEARCH)  # a search plans trial by trial
     try:
-        plan = read_plan(store_uri, run.run) if layout.PLAN in run.files else None
+        plan = read_plan(store_uri, run.run) if planned else None
     except ConfigError as error:
         plan = None
         rows = [_row(run.run, "", "unreadable plan") | {"detail": str(error)}]
@@ -65,8 +68,7 @@ def _rows(store: Store, store_uri: str, run: RunPlace) -> list[dict[str, Any]]:
         prefix = "/".join(stage.uri.split("/")[-2:])
         rows.append(_planned(store, run.run, stage, trained.pop(prefix, None) or _place(store, prefix)))
     for place in trained.values():
-        row = _trained(store, place)
-        rows.append(row | {"detail": "; ".join(filter(None, (EARLIER, row["detail"])))} if plan else row)
+        rows.append(_trained(store, place) | {"earlier": plan is not None})
     return rows
 
 
@@ -114,7 +116,7 @@ def _trained(store: Store, place: StagePlace) -> dict[str, Any]:
 
 def _row(run: str, stage: str, state: str) -> dict[str, Any]:
     blank = dict.fromkeys(("start", "family", "digest", "created", "detail"), "")
-    return {"run": run, "stage": stage, "state": state} | blank
+    return {"run": run, "stage": stage, "state": state, "earlier": False} | blank
 
 
 def _best(metrics: dict[str, float], name: str) -> str:

@@ -72,7 +72,7 @@ def plan_table(plan: ChainPlan, values: bool) -> None:
         values_now = leaves(stage.config)
         for key, value in sorted(values_now.items()):
             origin = stage.origins.get(key, DEFAULT)
-            style = "dim" if origin == DEFAULT else "bold green" if origin == COMMAND_LINE else "green"
+            style = {DEFAULT: "dim", COMMAND_LINE: "bold green"}.get(origin, "green")
             change = ""
             if key in before and key.startswith(HYPERPARAMETERS):
                 change = (
@@ -95,7 +95,9 @@ def show_notes(notes: Iterable[str]) -> None:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
+    if value is None:
+        return "null"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 STATE = {"complete": "green", "failed": "red", "interrupted": "yellow"}

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from curricle.cli.look import console
@@ -41,13 +42,20 @@ def preflight(launcher: str, store: str, config: Path, as_json: bool) -> None:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:
         table = Table(
-            box=None, padding=(0, 2, 0, 0), title=f"preflight of {launcher}, store {store}", title_justify="left"
+            box=None,
+            padding=(0, 2, 0, 0),
+            title=escape(f"preflight of {launcher}, store {store}"),
+            title_justify="left",
         )
         for name in ("", "check", "found", "what to do"):
             table.add_column(name, overflow="fold")
         for f in findings:
-            mark = "[red]FAILED[/]" if not f.ok else "[yellow]not seen[/]" if f.advice else "[green]ok[/]"
-            table.add_row(mark, f.name, f.detail, f.advice)
+            mark = "[green]ok[/]"
+            if not f.ok:
+                mark = "[red]FAILED[/]"
+            elif f.advice:
+                mark = "[yellow]not seen[/]"
+            table.add_row(mark, escape(f.name), escape(f.detail), escape(f.advice))
         console.print(table)
     if not all(f.ok for f in findings):
         sys.exit(2)

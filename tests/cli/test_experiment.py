@@ -129,6 +129,10 @@ def test_a_model_that_forgets_is_held_and_kept_out_of_the_final_trainings(place,
     result = json.loads(train(place, "strict").stdout)[0]
     assert result["decision"] == "hold" and result["folder"] is None and "less than" in result["reason"]
     assert Path(place, result["checkpoint_uri"]).is_dir()
+    again = train(place, "strict", f"continued_training.gate.min_gain={result['bounds']['min_gain']}")
+    promoted = json.loads(again.stdout)[0]
+    assert promoted["decision"] == "promote" and promoted["checkpoint_uri"] == result["checkpoint_uri"]
+    assert "reuse" in again.stderr
 
 
 @pytest.mark.slow

@@ -65,3 +65,12 @@ def test_the_matrix_has_a_row_a_model_and_a_dash_where_nothing_was_measured():
     lines = matrix(["first", "second"], [{"a": 0.5}, {"a": 0.25, "a long name": 1.0}]).splitlines()
     assert lines[0].split() == ["after", "a", "a", "long", "name"] and lines[1].split() == ["first", "0.5000", "-"]
     assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize(("min_gain", "max_drop"), [(0.5, 0.0), (0.0, 0.03), (0.5, 0.03)])
+def test_a_model_that_is_held_is_promoted_with_the_bounds_that_are_said(min_gain, max_drop):
+    held = judge_scores(Scores(BEFORE, AFTER, {}), min_gain, max_drop)
+    assert not held.promotes and held.bounds
+    assert judge_scores(
+        Scores(BEFORE, AFTER, {}), **({"min_gain": min_gain, "max_drop": max_drop} | held.bounds)
+    ).promotes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from curricle.cli.extras import require
 from curricle.cli.look import Progress, console, plan_table, show_notes
-from curricle.config.experiment import load_experiment
+from curricle.config.experiment import OWN, load_experiment
 from curricle.errors import ConfigError
 from curricle.launch import open_launcher
 from curricle.steps.experiment import Finished, plan_experiment, run_experiment, summary
@@ -67,13 +68,13 @@ def run_stages(
         plan_table(planned.plan, values=False)
         with Progress() as progress:
             finished = run_experiment(planned, open_launcher(launcher), progress)
-        _show(finished)
+        _show(finished, planned.plan.store_uri)
         results.append(summary(planned, finished))
     if as_json:
         click.echo(json.dumps(results, indent=1, sort_keys=True))
 
 
-def _show(finished: Finished) -> None:
+def _show(finished: Finished, store_uri: str) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), title="scores by domain", title_justify="left")
     for name in ("domain", "before", "after", "change"):
         table.add_column(name, justify="left" if name == "domain" else "right")
@@ -93,9 +94,13 @@ def _show(finished: Finished) -> None:
     if finished.folder:
         console.print(f"model: {finished.folder}", highlight=False, markup=False, soft_wrap=True)
     else:
-        console.print(
-            f"not promoted; the trained model stays at {finished.uri}", highlight=False, markup=False, soft_wrap=True
-        )
+        bounds = " ".join(f"{OWN}gate.{name}={value:g}" for name, value in finished.verdict.bounds.items())
+        for line in (
+            f"not promoted; the trained model stays at {finished.uri}",
+            f"to promote it all the same: this command again with {bounds} (trains nothing again),",
+            f"or curricle promote {shlex.quote(finished.uri)} --store {shlex.quote(store_uri)}",
+        ):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _latency(path: Path, backbone: str, overrides: list[str]) -> None:

@@ -230,6 +230,7 @@ def summary(planned: Planned, finished: Finished) -> dict[str, Any]:
         "metrics": finished.scores.metrics,
         "decision": finished.verdict.decision,
         "reason": finished.verdict.reason,
+        "bounds": dict(finished.verdict.bounds),
         "folder": str(finished.folder) if finished.folder else None,
         "notes": list(planned.notes),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ class Verdict:
 
     decision: Literal["promote", "hold"]
     reason: str
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    """Of a model that is held: the bounds (`min_gain`, `max_drop`) with which it would be promoted, where others than those given would do."""
 
     @property
     def promotes(self) -> bool:
@@ -99,17 +102,22 @@ def judge_scores(scores: Scores, min_gain: float, max_drop: float) -> Verdict:
             f"the gate needs the score of the domain new before and after; measured: {', '.join(sorted(before)) or 'none'} "
             f"before, {', '.join(sorted(after)) or 'none'} after"
         )
+    bounds: dict[str, float] = {}
     gain = after["new"] - before["new"]
     rises = gain >= min_gain - _SLACK
     said = [
         f"new {before['new']:.4f} → {after['new']:.4f} "
         f"({gain:+.4f}, {'at least' if rises else 'less than'} {min_gain:+.4f})"
     ]
+    if not rises:
+        bounds["min_gain"] = math.floor(gain * 1e4) / 1e4
     keeps = True
     if "old" in before and "old" in after:
         change = after["old"] - before["old"]
         keeps = -change <= max_drop + _SLACK
         within = "within" if keeps else "beyond"
+        if not keeps:
+            bounds["max_drop"] = math.ceil(-change * 1e4) / 1e4
         said.append(
             f"old {before['old']:.4f} → {after['old']:.4f} ({change:+.4f}, {within} the drop of {max_drop:.4f} allowed)"
         )
@@ -118,7 +126,7 @@ def judge_scores(scores: Scores, min_gain: float, max_drop: float) -> Verdict:
             said.append(f"without spans of labels that no old record has, old scores {annotated:.4f}")
     else:
         said.append("the old domain was not measured: no old dataset was given")
-    return Verdict("promote" if rises and keeps else "hold", "; ".join(said))
+    return Verdict("promote" if rises and keeps else "hold", "; ".join(said), bounds)
 
 
 def matrix(models: Sequence[str], scores: Sequence[Mapping[str, float]]) -> str:

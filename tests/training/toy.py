@@ -65,6 +65,8 @@ class Toy:
             loss = loss + (0 * self.model[3].bias).abs().sqrt().sum()  # 0, whose slope is 0 / 0
         if behaviour == f"memory@{self.steps_seen}" and spoilt:
             torch.empty(10**15)
+        if behaviour.startswith(f"says@{self.steps_seen} "):
+            raise RuntimeError(f"cannot reach {behaviour.split()[1]} with {os.environ['AWS_SECRET_ACCESS_KEY']}")
         return {"loss": loss, "twice": 2 * loss.detach()}
 
     def records(self, batch):

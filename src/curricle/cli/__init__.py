@@ -17,6 +17,7 @@ import click
 from curricle import __version__
 from curricle.cli.extras import extra_of
 from curricle.errors import CurricleError
+from curricle.masking import masked
 
 VERBS = {
     "init": ("init", "Write the shipped configuration to a folder, to be edited."),
@@ -79,6 +80,7 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
+        error.message = masked(error.message)
         error.show()
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
@@ -98,7 +100,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (OSError, UnicodeError, RecursionError, MemoryError) as error:
-        click.echo(f"error: {_sentence(error)}", err=True)
+        click.echo(f"error: {masked(_sentence(error))}", err=True)
         sys.exit(2)
 
 

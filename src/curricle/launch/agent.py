@@ -36,6 +36,7 @@ from curricle import environment
 from curricle.errors import StoreUnavailable
 from curricle.launch import oom
 from curricle.launch.heartbeat import wait_for_silence
+from curricle.masking import masked
 from curricle.store.process import when_gone
 from curricle.store.scratch import scratch
 
@@ -311,7 +312,7 @@ def _unique() -> str:
 
 def _report(end: End, reasons: list[str], termination_log: Path) -> None:
     """Tell how the ranks ended, and why they were stopped: on standard error, to TorchX, and to the pod's status."""
-    message = "; ".join([end.message, *reasons])
+    message = masked("; ".join([end.message, *reasons]))
     print(f"[agent] {end.where}: {message} (exit code {end.exit_code})", file=sys.stderr, flush=True)
     file = environment.error_file()
     if file:

@@ -9,6 +9,7 @@ from curricle.config import advice
 from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.launch.job import REASONS, RUN, Job, Launcher
 from curricle.launch.retry import run_with_retries
+from curricle.masking import masked
 from curricle.planning import ChainPlan, StagePlan
 from curricle.steps.claim import Claim, Held, remove_dead_claim
 from curricle.steps.source import best_checkpoint
@@ -84,7 +85,7 @@ def _run_job(
 
     def hear(line: str) -> None:
         claim.confirm()
-        listen(read_line(line))
+        listen(read_line(masked(line)))
 
     def record(cause: str, message: str, exit_code: int, where: str) -> None:
         if layout.read_stage_digest(store.read(layout.STAGE)) == stage.digest and read_manifest(store, "") is None:

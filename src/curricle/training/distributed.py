@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from curricle import environment
 from curricle.errors import ConfigError, JobError
+from curricle.store.patience import patience_seconds
 
 TIMEOUT = timedelta(minutes=5)
 """How long ranks wait for each other, beside what rank 0 may wait for a store that is away."""
@@ -116,7 +117,7 @@ def init_ranks(accelerator: str = "auto", timeout: timedelta | None = None) -> R
         torch.cuda.set_device(device)
     ranks = Ranks(rank, world, local, device)
     if timeout is None:
-        timeout = TIMEOUT + timedelta(seconds=environment.store_patience())
+        timeout = TIMEOUT + timedelta(seconds=patience_seconds())
     if world > 1:
         try:
             dist.init_process_group("nccl" if gpus else "gloo", rank=rank, world_size=world, timeout=timeout)

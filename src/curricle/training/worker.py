@@ -26,6 +26,7 @@ from curricle.config import advice
 from curricle.config.load import from_tree, leaves
 from curricle.config.schema import StageConfig
 from curricle.errors import CheckpointError, CurricleError, Interrupted, JobError
+from curricle.masking import masked
 from curricle.registry import family
 from curricle.store import layout, open_store, split_uri
 from curricle.store.failure import Failure
@@ -276,8 +277,8 @@ def main(
         place_is_own = not isinstance(error, OtherWork)
         print(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {message}", file=sys.stderr, flush=True)
     except Exception as error:
-        message, code, cause = f"{type(error).__name__}: {error}", 1, "error"
-        traceback.print_exc()
+        message, code, cause = masked(f"{type(error).__name__}: {error}"), 1, "error"
+        print(masked(traceback.format_exc()), file=sys.stderr, flush=True)
     _leave_error_file(message, code)
     if place_is_own:
         _record(options.stage_uri, message, code, cause)

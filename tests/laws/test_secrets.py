@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,8 @@ def run(command: list[str], folder: Path, **env: str) -> tuple[int, str, set[byt
     def watch() -> None:
         while not ended.wait(0.2):
             for pid in descendants(process.pid):
-                try:
+                with suppress(OSError):
                     lines.add(Path(f"/proc/{pid}/cmdline").read_bytes())
-                except OSError:
-                    pass
 
     watcher = threading.Thread(target=watch)
     watcher.start()

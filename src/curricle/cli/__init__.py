@@ -6,6 +6,7 @@ Verbs are imported on choice, so that `curricle --help` and `curricle plan` stay
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -80,8 +81,9 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.message = masked(error.message)
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        click.echo(masked(said.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         extra = extra_of(error.name or "")

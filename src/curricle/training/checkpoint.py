@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from curricle.errors import CheckpointError, StoreError, StoreUnavailable
@@ -82,13 +83,24 @@ def load_state(folder: Path) -> State:
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Read the weights that training goes on from, on the CPU: `trained.safetensors` where the task wrote one, else `model.safetensors`."""
+    """Read the weights that training goes on from, on the CPU: `trained.safetensors` where the task wrote one, else `model.safetensors`.
+
+    Raises:
+        CheckpointError: they are missing or damaged, or not finite.
+    """
     path = folder / layout.TRAINED
     if not path.is_file():
         path = folder / layout.WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"the checkpoint {folder} holds no {layout.WEIGHTS}")
-    return load_file(path)
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as weights: {error}") from None
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: the tensor {name} holds NaN or infinity; nothing goes on from it")
+    return weights
 
 
 def _finite(value: Any) -> Any:

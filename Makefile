@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 TESTS := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 CUDA  := ^(cuda|nvidia)-|^triton=
 
-.PHONY: install demo test test-slow test-faults test-cluster lint lock pipelines clean
+.PHONY: install demo test test-slow test-faults test-cluster lint lock pipelines audit sbom check-images clean
 
 install: $(READY)  ## the environment, pinned by requirements.lock
 
@@ -64,6 +64,19 @@ lock:  ## write requirements.lock and images/trainer/cuda.lock anew from pyproje
 
 pipelines: $(READY)  ## compile kfp_pipelines/compiled/*.yaml
 	$(BIN)/curricle pipeline compile
+
+# The pins against the database of known vulnerabilities (it must be reachable: without --strict, what could not be looked up would pass).
+audit: $(READY)  ## known vulnerabilities of requirements.lock
+	$(BIN)/uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --progress-spinner off -r requirements.lock
+
+IMAGES ?= curricle/control:dev curricle/trainer:dev
+sbom:  ## build/sbom-<name>.json of each of IMAGES, which must be built: what is installed in it, as CycloneDX
+	@mkdir -p build
+	@for image in $(IMAGES); do file=build/sbom-$$(echo $$image | tr '/:' '_').json; \
+	  docker run --rm -i $$image python - sbom $$image < images/look.py > $$file && echo $$file || exit 1; done
+
+check-images:  ## no setuid or setgid file and nothing that everybody may write in each of IMAGES
+	@for image in $(IMAGES); do echo "$$image:"; docker run --rm -i --user 0 $$image python - check < images/look.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -24,6 +24,7 @@ from curricle.steps.promote import finish_run, promote
 from curricle.steps.relay import LogRelay
 from curricle.store import layout, open_store, split_uri
 from curricle.training.events import Event, to_line
+from kfp_pipelines.tables import markdown_table
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ def preflight(store_uri: str, launcher: str, show: Callable[[str], None]) -> Non
         ConfigError: something that training needs is not there; names all of it.
     """
     findings = checks.run_checks(store_uri, launcher)
-    rows = [f"| {'ok' if f.ok else 'FAILED'} | {f.name} | {f.detail} | {f.advice} |" for f in findings]
-    table = "\n".join(["| | check | found | what to do |", "|---|---|---|---|", *rows])
+    rows = [["ok" if f.ok else "FAILED", f.name, f.detail, f.advice] for f in findings]
+    table = markdown_table(["", "check", "found", "what to do"], rows)
     print(table, flush=True)
     show(table)
     checks.require(findings)
@@ -137,8 +138,9 @@ def plan_run(
 
 def keep_plan(plan: ChainPlan) -> PlannedRun:
     """Write a plan to its run's place in the store."""
-    rows = [f"| {s.name} | {s.start} | {s.reason} | {s.digest[:12]} |" for s in plan.stages]
-    table = "\n".join(["| stage | start | why | digest |", "|---|---|---|---|", *rows])
+    table = markdown_table(
+        ["stage", "start", "why", "digest"], [[s.name, s.start, s.reason, s.digest[:12]] for s in plan.stages]
+    )
     return PlannedRun(source.write_plan(plan), [s.start for s in plan.stages], table)
 
 

@@ -27,6 +27,7 @@ from curricle.steps.start import Place, start_at
 from curricle.store import open_store
 from curricle.store.manifest import read_manifest
 from kfp_pipelines import doors
+from kfp_pipelines.tables import markdown_table
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,10 @@ def combine_data(setting: Setting) -> Combined:
     assert manifest is not None
     facts = {name: value for name, value in manifest.info.items() if name != "family"}
     rows = [
-        f"| {name} | {value if isinstance(value, int) else json.dumps(value, ensure_ascii=False)} |"
+        [name, str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)]
         for name, value in facts.items()
     ]
-    return Combined(uri, "\n".join(["| combination | |", "|---|---|", *rows]))
+    return Combined(uri, markdown_table(["combination", ""], rows))
 
 
 def resolve_checkpoint(setting: Setting, checkpoint: str, allow_scratch: bool) -> Source:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from curricle.errors import PipelineError
+from curricle.masking import holds_secret, masked
 
 KINDS = {
     "STRING": "text",
@@ -97,6 +98,10 @@ def parse(texts: list[str], known: dict[str, Parameter]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, known, 1)
             problems.append(
                 f"no parameter {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
+            )
+        elif holds_secret(value):
+            problems.append(
+                f"{name} holds a password or token ({masked(value)}), and Kubeflow shows and keeps parameters; it belongs into a secret of the cluster"
             )
         else:
             try:

@@ -8,11 +8,10 @@ variables of their own (proxies, certificates, MLflow's credentials); those are 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-
-from curricle.errors import ConfigError
 
 CHECKPOINT_PATH = "CHECKPOINT_PATH"
 """Checkpoint that a continued training starts from; goes before the configuration. A user sets it."""
@@ -84,10 +83,9 @@ PYTHONPATH = "PYTHONPATH"
 """Where Python looks for modules. A local run of a pipeline puts our own folder first, for the tasks that it starts."""
 
 
-PATIENCE = 300.0
-"""Seconds to wait for a store's server where nobody says how long."""
-MOST_PATIENCE = 600.0
-"""A request is signed once, and a server takes it for 15 minutes."""
+_SECRET = re.compile(
+    r"(SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIALS?|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY)(_ID)?$", re.IGNORECASE
+)
 
 
 class RankNumbers(NamedTuple):
@@ -101,6 +99,11 @@ class RankNumbers(NamedTuple):
 def everything() -> Mapping[str, str]:
     """The whole environment, for whoever hands it on or looks up several variables in it."""
     return os.environ
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name holds a secret: its name says so, and it is no path to one. The id of an access key counts."""
+    return bool(_SECRET.search(name)) and not name.endswith(("_FILE", "_PATH", "_DIR"))
 
 
 def set_default(name: str, value: str) -> None:
@@ -123,23 +126,9 @@ def config_file() -> str:
     return _read(CONFIG) or "config/config.yaml"
 
 
-def store_patience() -> float:
-    """Seconds to wait for a store's server that is away, from 0 to `MOST_PATIENCE`.
-
-    Raises:
-        ConfigError: the variable holds anything else.
-    """
-    text = _read(STORE_PATIENCE).strip()
-    try:
-        seconds = float(text) if text else PATIENCE
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= MOST_PATIENCE:
-        raise ConfigError(
-            f"{STORE_PATIENCE}={text!r} is no number of seconds from 0 to {MOST_PATIENCE:.0f}; "
-            "a longer outage ends with exit code 75, and the same command goes on after it"
-        )
-    return seconds
+def store_patience() -> str:
+    """Seconds to wait for a store's server that is away, as somebody wrote them; `store.patience` judges them. Empty where nobody did."""
+    return _read(STORE_PATIENCE).strip()
 
 
 def rank_numbers() -> RankNumbers:

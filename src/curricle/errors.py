@@ -13,12 +13,14 @@
     └── JobError                 a training job failed; carries the job's own exit code and reason
         └── Interrupted          stopped on request; its state is saved (exit 128 + signal)
 
-A message says what was looked for, where, what was found and what to do about it.
+A message says what was looked for, where, what was found and what to do about it. It never shows a secret, whoever put one in.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from curricle.masking import masked
 
 
 class CurricleError(Exception):
@@ -26,12 +28,19 @@ class CurricleError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        return masked(super().__str__())
+
+    def __repr__(self) -> str:
+        return masked(super().__repr__())
+
 
 class ConfigError(CurricleError, ValueError):
     """The configuration is wrong. `problems` holds all that were found, not only the first."""
 
     def __init__(self, problems: str | list[str]):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.problems = [masked(problem) for problem in self.problems]
         if len(self.problems) == 1:
             text = self.problems[0]
         else:

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from curricle.config.load import leaves
 from curricle.config.schema import StageConfig
-from curricle.errors import CheckpointError, ConfigError
+from curricle.errors import CheckpointError, ConfigError, JobError
 from curricle.registry import FAMILIES, family, names
 from curricle.steps.chain import judge_chain, make_plan, run_chain
 from curricle.steps.evaluate import evaluate_model
@@ -92,6 +93,17 @@ def test_the_same_chain_again_trains_nothing(trained):
     assert [stage.digest for stage in plan.stages] == [outcome.manifest.digest for outcome in outcomes]
     run_chain(plan, launcher, lambda event: None)
     assert launcher.jobs == []
+
+
+def test_a_step_that_is_not_finite_names_the_records_of_its_batch(trained, monkeypatch):
+    sample, _ = trained
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda gradients: torch.tensor(float("nan")))
+    plan = make_plan(sample.request("seed=3", run_id="spoilt"))
+    with pytest.raises(JobError):
+        run_chain(plan, HereLauncher(), lambda event: None)
+    (file,) = Path(sample.store, "spoilt").glob("*/bad_batch.json")
+    records = json.loads(file.read_text())["ranks"][0][0]["records"]
+    assert records and all(isinstance(record, dict) and record for record in records)
 
 
 def test_its_test_metrics_hold_the_headline_that_judges_and_are_those_that_were_announced(trained):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from curricle.errors import CheckpointError
+from curricle.errors import CheckpointError, StoreError
 from curricle.steps.start import Asked, asked_of, explain_checkpoint, find_start, resolve_checkpoint_path
 from curricle.store import open_store
 from curricle.store.manifest import publish, read_manifest
@@ -147,3 +147,13 @@ def test_the_block_of_a_configuration_asks_the_question(tmp_path):
 def test_the_errors_are_those_that_the_guide_names(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         find_start(Asked(environment=f"{tmp_path}/absent/x"), "ner")
+
+
+def test_a_link_out_of_a_checkpoint_is_refused_before_anything_of_it_is_copied(tmp_path):
+    made = checkpoint(tmp_path / "made")
+    (tmp_path / "id_rsa").write_text("mine")
+    (made / "notes.txt").symlink_to(tmp_path / "id_rsa")
+    asked = asked_of({"paths": {"store_uri": str(tmp_path / "store")}, "checkpoint": {"source_path": str(made)}})
+    with pytest.raises(StoreError, match="notes.txt is a link to .*id_rsa"):
+        find_start(asked, "ner")
+    assert not (tmp_path / "store").exists()

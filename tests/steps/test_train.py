@@ -112,7 +112,9 @@ def test_a_failed_job_leaves_one_record(tmp_path):
     with pytest.raises(JobError):
         train(plan, Pretended(outcome=Outcome("failed", "oom_killed", 137, "too big", "rank 1")))
     failure = Failure.read(open_store(plan.stages[0].uri))
-    assert failure.sentence() == "stage 01_stage failed (oom_killed): too big"
+    assert failure.sentence().startswith(
+        "stage 01_stage failed (oom_killed): too big. Try a smaller data_loader.batch_size (it is 8)"
+    )
     assert (failure.run_id, failure.exit_code, failure.where) == ("r", 137, "rank 1")
 
 

@@ -171,6 +171,69 @@ def test_a_fetched_artifact_is_whole_and_fetched_once(store: Store, folder: Path
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [place.name]
 
 
+class Flipping:
+    """A store elsewhere whose first downloads of a file arrive with a byte changed."""
+
+    def __init__(self, store: Store, times: int):
+        self.store, self.uri, self.left, self.asked = store, store.uri, times, []
+
+    def get(self, key, path):
+        self.store.get(key, path)
+        self.asked.append(key)
+        if key == "model.safetensors" and self.left:
+            self.left -= 1
+            data = bytearray(path.read_bytes())
+            data[3] ^= 1
+            path.write_bytes(data)
+
+    def local(self, key):
+        return None
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+
+def test_a_byte_that_changed_on_the_way_is_fetched_again_before_anybody_is_told_to_delete(
+    tmp_path: Path, folder: Path, monkeypatch, caplog
+):
+    published(open_store(str(tmp_path)), folder, "a.ckpt")
+    remote = Flipping(open_store(f"{tmp_path}/a.ckpt"), 1)
+    monkeypatch.setattr("curricle.store.manifest.open_store", lambda uri: remote)
+    place, _ = fetch("minio://bucket/a.ckpt", tmp_path / "cache")
+    assert (place / "model.safetensors").read_bytes() == b"weights" * 100
+    assert remote.asked.count("model.safetensors") == 2 and remote.asked.count("state.pt") == 1, (
+        "what was right is kept"
+    )
+    assert "model.safetensors was altered" in caplog.text and "fetched again" in caplog.text
+
+
+def test_a_file_that_is_wrong_twice_is_wrong_in_the_store(tmp_path: Path, folder: Path, monkeypatch):
+    published(open_store(str(tmp_path)), folder, "a.ckpt")
+    remote = Flipping(open_store(f"{tmp_path}/a.ckpt"), 9)
+    monkeypatch.setattr("curricle.store.manifest.open_store", lambda uri: remote)
+    with pytest.raises(CheckpointError, match="minio://bucket/a.ckpt .*model.safetensors was altered.* fetched twice"):
+        fetch("minio://bucket/a.ckpt", tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == [] and remote.asked.count("model.safetensors") == 2
+
+
+@pytest.mark.parametrize("where", ["file", "folder", "nowhere"])
+def test_a_link_that_leaves_the_folder_is_refused_and_nothing_of_it_uploaded(
+    store: Store, folder: Path, tmp_path, where
+):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private/key").write_text("mine")
+    target = {"file": tmp_path / "private/key", "folder": tmp_path / "private", "nowhere": tmp_path / "absent"}[where]
+    (folder / "extra").symlink_to(target)
+    with pytest.raises(StoreError, match=f"extra is a link to {target}"):
+        published(store, folder)
+    assert not list(store.list(""))
+
+
+def test_a_link_to_a_file_within_the_folder_is_that_file(store: Store, folder: Path):
+    (folder / "same").symlink_to("model.safetensors")
+    assert published(store, folder).files["same"].size == 700
+
+
 def test_an_artifact_without_files_is_a_manifest_alone(store: Store):
     manifest = publish(store, "run/01", None, kind="stage", digest="d")
     assert manifest.files == {} and [entry.key for entry in store.list("")] == ["run/01/manifest.json"]

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from curricle import environment
 from curricle.errors import ConfigError, CurricleError, StoreError, StoreUnavailable
 from curricle.store import minio, open_store, patience
 from curricle.store.manifest import fetch, publish, read_manifest
@@ -259,7 +258,7 @@ def test_an_outage_is_never_taken_for_an_artifact_that_proves_nothing(door: Door
 def test_a_patience_that_is_none_is_refused_by_its_variable(text: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CURRICLE_STORE_PATIENCE", text)
     with pytest.raises(ConfigError, match=f"CURRICLE_STORE_PATIENCE='{text}'.*0 to 600"):
-        environment.store_patience()
+        patience.patience_seconds()
 
 
 def test_the_pauses_grow_and_differ_and_the_last_try_is_at_the_end(monkeypatch: pytest.MonkeyPatch):

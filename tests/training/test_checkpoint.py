@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from curricle.config.schema import StageConfig
 from curricle.errors import CheckpointError
@@ -111,3 +111,13 @@ def test_what_killed_processes_left_of_a_save_goes_with_the_next_save(tmp_path, 
     (left / "model.safetensors").write_bytes(b"x")
     train(uri)
     assert list(work.iterdir()) == []
+
+
+def test_weights_that_are_cut_off_or_not_finite_are_no_state_to_go_on_from(tmp_path):
+    path = tmp_path / layout.WEIGHTS
+    save_file({"a": torch.ones(3), "b": torch.tensor([1.0, float("inf")])}, path)
+    with pytest.raises(CheckpointError, match="tensor b holds NaN or infinity"):
+        load_weights(tmp_path)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(CheckpointError, match="cannot be read as weights"):
+        load_weights(tmp_path)

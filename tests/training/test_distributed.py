@@ -1,5 +1,6 @@
 """Two and four gloo processes against one: gradients, resume, agreement on stopping."""
 
+import json
 import os
 import socket
 import subprocess
@@ -53,7 +54,9 @@ def gradients(ranks, collect=gather):
     parameters = [*model.parameters(), temperature, unused, some]
     loss = contrastive_loss(model, temperature, ranks, collect)
     (loss + (some.sum() if ranks.rank == ranks.world_size - 1 else 0.0)).backward()
-    mean, stop = reduce_gradients(parameters, [loss, float(ranks.rank == ranks.world_size - 1)], ranks)
+    (mean, stop), norm = reduce_gradients(parameters, [loss, float(ranks.rank == ranks.world_size - 1)], ranks)
+    whole = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    assert norm == pytest.approx(float(whole.norm()))
     return [p.grad for p in parameters], mean, stop
 
 
@@ -145,3 +148,17 @@ def test_two_ranks_interrupted_and_resumed_equal_two_ranks_uninterrupted(tmp_pat
     assert run_two(uri) == [0, 0]
     a, b = (load_file(Path(place, "last.ckpt", "model.safetensors")) for place in (straight, uri))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(("behaviour", "what"), [("nan@4", "loss"), ("nan-gradient@4", "gradient")])
+def test_one_rank_whose_numbers_are_not_finite_ends_all_at_the_same_step(tmp_path, behaviour, what):
+    uri = make_stage(tmp_path)
+    assert run_two(uri, behaviour) == [2, 2], "only rank 1 has them; nobody waits for the other"
+    failure, saved = (json.loads(Path(uri, name).read_text()) for name in ("failure.json", "bad_batch.json"))
+    assert f"the {what} is not finite at step 4 (epoch 1)" in failure["message"]
+    assert saved["step"] == 4 and [len(rank[0]["records"]) for rank in saved["ranks"]] == [4, 4]
+    rows = [rank[0]["records"][0]["row"] for rank in saved["ranks"]]
+    assert f"first row {rows[1 if what == 'loss' else 0]};" in failure["message"], (
+        "the rank whose loss it was goes first"
+    )
+    assert not Path(uri, "last.ckpt").exists()

@@ -14,8 +14,10 @@ from curricle.config.schema import StageConfig
 from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.store import open_store
 from curricle.store.manifest import read_manifest
+from curricle.store.ours import retire_stage
+from curricle.store.runs import stages
 from curricle.training import worker
-from curricle.training.events import Done, Epoch, Resumed, Saved, Step
+from curricle.training.events import Done, Epoch, Resumed, Saved, Step, Warned
 from curricle.training.loop import rate
 from tests.training.toy import Toy, make_config, make_stage
 
@@ -120,12 +122,77 @@ def test_a_complete_stage_is_not_trained_again(tmp_path):
     assert Path(uri, "manifest.json").read_text() == before
 
 
-def test_a_loss_that_is_not_finite_names_step_and_terms_and_saves_nothing(tmp_path, monkeypatch):
-    uri = make_stage(tmp_path)
-    monkeypatch.setenv("TOY", "nan@4")
-    with pytest.raises(JobError, match=r"step 4 \(epoch 1\): loss=nan, twice=") as error:
+@pytest.mark.parametrize(("behaviour", "what"), [("nan", "loss"), ("nan-gradient", "gradient")])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loss_or_gradient_that_is_not_finite_ends_its_step_and_names_it_with_its_records(
+    tmp_path, monkeypatch, behaviour, what, accumulate
+):
+    uri = make_stage(tmp_path, make_config(tmp_path, accumulate_grad_batches=accumulate, gradient_clip_val=0))
+    monkeypatch.setenv("TOY", f"{behaviour}@4")
+    with pytest.raises(JobError) as error:
         train(uri)
+    step = {1: 4, 2: 2}[accumulate]
+    said = str(error.value)
+    assert f"stage 01_stage: the {what} is not finite at step {step} (epoch 1): loss=" in said
+    assert ("loss=nan, twice=nan" in said) == (what == "loss")
+    for name, value in {"learning_rate": "0.02", "warmup_steps": "2", "gradient_clip_val": "0.0"}.items():
+        assert f"{name} (it is {value})" in said
+    assert "precision" not in said, "it is 32-true already"
     assert error.value.exit_code == 2 and not Path(uri, "last.ckpt").exists()
+    saved = json.loads(Path(uri, "bad_batch.json").read_text())
+    assert saved["stage"] == "01_stage" and saved["step"] == step and saved["epoch"] == 1
+    assert "3.bias" in saved["not_finite"] and saved["gradient_norm"] == "nan"
+    (rank,) = saved["ranks"]
+    assert [len(batch["records"]) for batch in rank] == [8] * accumulate
+    first = rank[-1]["records"][0]["row"] if what == "loss" else rank[0]["records"][0]["row"]
+    assert f"{uri}/bad_batch.json" in said and f"first row {first};" in said
+
+
+def test_a_loss_in_half_precision_that_overflows_is_scaled_down_and_trains_on(tmp_path):
+    class Steep(Toy):
+        def losses(self, batch):
+            losses = super().losses(batch)
+            return {"loss": losses["loss"] * 1e2}
+
+    events = []
+    config = make_config(tmp_path, precision="16-mixed")
+    result = train(make_stage(tmp_path, config), events, build=Steep)
+    left_out = [event for event in events if isinstance(event, Warned)]
+    assert 0 < len(left_out) < result.steps and "step 1 is left out" in left_out[0].message
+
+
+def test_half_precision_whose_gradient_no_scale_helps_is_caught(tmp_path):
+    class Broken(Toy):
+        def losses(self, batch):
+            losses = super().losses(batch)
+            return {"loss": losses["loss"] + (0 * self.model[3].bias).abs().sqrt().sum()}
+
+    uri = make_stage(tmp_path, make_config(tmp_path, precision="16-mixed"))
+    with pytest.raises(JobError, match="the gradient is not finite at step 17 .*precision 32-true"):
+        train(uri, build=Broken)
+
+
+def test_the_batch_of_a_failure_is_no_part_of_the_stage_and_goes_with_the_next_attempt(tmp_path, monkeypatch):
+    uri = make_stage(tmp_path)
+    monkeypatch.setenv("TOY", "nan@9")
+    with pytest.raises(JobError):
+        train(uri)
+    assert Path(uri, "bad_batch.json").is_file()
+    store = open_store(f"{tmp_path}/store")
+    (place,) = stages(store)
+    assert not place.complete and not [name for name in place.checkpoints if "batch" in name]
+    monkeypatch.delenv("TOY")
+    train(uri)
+    assert not Path(uri, "bad_batch.json").exists() and read_manifest(open_store(uri), "").files == {}
+
+
+def test_a_stage_that_is_trained_again_takes_the_batch_of_a_failure_with_it(tmp_path, monkeypatch):
+    uri = make_stage(tmp_path)
+    monkeypatch.setenv("TOY", "nan@1")
+    with pytest.raises(JobError):
+        train(uri)
+    assert retire_stage(open_store(f"{tmp_path}/store/sequential_01"), "01_stage") == []
+    assert not Path(uri).exists()
 
 
 def test_no_epochs_means_validate_and_save_once(tmp_path):

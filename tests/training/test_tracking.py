@@ -66,6 +66,14 @@ def test_a_backend_that_fails_is_one_warning_and_training_goes_on(tmp_path):
     assert len(messages) == 2 and "TensorBoard is left out" in messages[0] and "MLflow is left out" in messages[1]
 
 
+def test_the_warning_of_a_backend_shows_no_password(tmp_path):
+    uri, events = tracked(tmp_path), []
+    away = "nonsense://anna:hunter2@nowhere"
+    worker.run(uri, build=Toy, schema=StageConfig, report=events.append, mlflow_uri=away)
+    (message,) = [e.message for e in events if isinstance(e, Warned)]
+    assert "MLflow is left out" in message and "hunter2" not in message
+
+
 def test_log_returns_at_once_however_slow_a_backend_is(tmp_path, monkeypatch):
     import time
 

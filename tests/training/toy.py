@@ -58,9 +58,19 @@ class Toy:
         if behaviour == f"kill@{self.steps_seen}" and self.ranks.rank == self.ranks.world_size - 1:
             os.kill(os.getpid(), signal.SIGKILL)
         loss = torch.nn.functional.mse_loss(self.model(self.x[batch]).float(), self.y[batch])
-        if behaviour == f"nan@{self.steps_seen}":
+        spoilt = self.ranks.rank == self.ranks.world_size - 1
+        if behaviour == f"nan@{self.steps_seen}" and spoilt:
             loss = loss * float("nan")
+        if behaviour == f"nan-gradient@{self.steps_seen}" and spoilt:
+            loss = loss + (0 * self.model[3].bias).abs().sqrt().sum()  # 0, whose slope is 0 / 0
+        if behaviour == f"memory@{self.steps_seen}" and spoilt:
+            torch.empty(10**15)
+        if behaviour.startswith(f"says@{self.steps_seen} "):
+            raise RuntimeError(f"cannot reach {behaviour.split()[1]} with {os.environ['AWS_SECRET_ACCESS_KEY']}")
         return {"loss": loss, "twice": 2 * loss.detach()}
+
+    def records(self, batch):
+        return [{"row": int(row)} for row in batch]
 
     def scalars(self):
         return {"train/global_batch/rows": float(self.config.data_loader.batch_size)}

@@ -6,6 +6,7 @@ Verbs are imported on choice, so that `curricle --help` and `curricle plan` stay
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import click
 from curricle import __version__
 from curricle.cli.extras import extra_of
 from curricle.errors import CurricleError
+from curricle.masking import masked
 
 VERBS = {
     "init": ("init", "Write the shipped configuration to a folder, to be edited."),
@@ -79,7 +81,9 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        click.echo(masked(said.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         extra = extra_of(error.name or "")
@@ -98,7 +102,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (OSError, UnicodeError, RecursionError, MemoryError) as error:
-        click.echo(f"error: {_sentence(error)}", err=True)
+        click.echo(f"error: {masked(_sentence(error))}", err=True)
         sys.exit(2)
 
 

@@ -22,6 +22,7 @@ import yaml
 
 from curricle.config.defaults import data_root
 from curricle.errors import ConfigError
+from curricle.masking import holds_secret, masked
 
 C = TypeVar("C")
 
@@ -254,6 +255,7 @@ def build(schema: type[C], layer: Layer) -> Loaded[C]:
         ConfigError: unknown keys (with the nearest known one), wrong types, failed checks: all of them.
     """
     builder = _Builder(layer.origins)
+    builder.refuse_secrets(layer.tree, "")
     config = builder.dataclass(schema, layer.tree, "")
     if builder.problems:
         raise ConfigError(builder.problems)
@@ -310,6 +312,22 @@ class _Builder:
     def problem(self, key: str, text: str) -> None:
         place = self.origin(key)
         self.problems.append(": ".join(part for part in (place, key, text) if part))
+
+    def refuse_secrets(self, value: Any, at: str) -> None:
+        """Note every text that holds a password or token: a configuration is stored beside the model, shown, and handed to processes."""
+        if isinstance(value, dict):
+            for key, entry in value.items():
+                self.refuse_secrets(entry, _dotted(at, key))
+        elif isinstance(value, list | tuple):
+            for entry in value:
+                self.refuse_secrets(entry, at)
+        elif isinstance(value, str) and holds_secret(value):
+            self.problem(
+                at,
+                f"holds a password or token ({masked(value)}); a configuration is stored and shown. Put it into the environment: "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the whole of MLFLOW_TRACKING_URI; AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY for a store. A cluster's settings name a secret for it in env_from_secrets",
+            )
 
     def dataclass(self, schema: type, tree: Any, at: str, base: Any = None) -> Any:
         """The section; what the tree does not name is as in `base`, the section's default where its owner has one of its own."""

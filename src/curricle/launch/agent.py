@@ -34,7 +34,9 @@ from typing import Any, NamedTuple
 
 from curricle import environment
 from curricle.errors import StoreUnavailable
+from curricle.launch import oom
 from curricle.launch.heartbeat import wait_for_silence
+from curricle.masking import masked
 from curricle.store.process import when_gone
 from curricle.store.scratch import scratch
 
@@ -123,6 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.nnodes != "1" and not options.rdzv_endpoint:
         parser.error("--rdzv-endpoint is needed for more than one node")
     reasons: list[str] = []
+    killed = oom.oom_kills()
     environment.set_default(environment.OMP_NUM_THREADS, "1")
     environment.name_agent()
     _close_standard_input()
@@ -138,6 +141,8 @@ def main(argv: list[str] | None = None) -> int:
             end = _single(options.worker, folder) if alone else _elastic(options, str(folder))
     except _AskedToStop as asked:
         end = _stopped(asked.number)
+    if end.exit_code == 128 + signal.SIGKILL and (told := oom.told(killed)):
+        reasons.append(told)
     if end.exit_code:
         _report(end, reasons, options.termination_log)
     return end.exit_code
@@ -307,7 +312,7 @@ def _unique() -> str:
 
 def _report(end: End, reasons: list[str], termination_log: Path) -> None:
     """Tell how the ranks ended, and why they were stopped: on standard error, to TorchX, and to the pod's status."""
-    message = "; ".join([end.message, *reasons])
+    message = masked("; ".join([end.message, *reasons]))
     print(f"[agent] {end.where}: {message} (exit code {end.exit_code})", file=sys.stderr, flush=True)
     file = environment.error_file()
     if file:

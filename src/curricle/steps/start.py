@@ -22,7 +22,7 @@ from curricle.planning import Source
 from curricle.registry import EXPERIMENT_FAMILY, FamilyEntry, family
 from curricle.steps.source import require_family, resolve_source
 from curricle.store import join_uri, layout, open_store
-from curricle.store.manifest import Manifest, fetch, publish, read_manifest, sha256_of
+from curricle.store.manifest import Manifest, fetch, files_of, publish, read_manifest, sha256_of
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
@@ -172,8 +172,7 @@ def _copied(folder: Path, manifest: Manifest | None, name: str, store_uri: str, 
                 f"{folder} is no checkpoint of Curricle ({layout.MANIFEST} is missing), and {name} takes no other"
             )
         whole = entry.load("checkpoint")(folder).path
-        files = sorted(path for path in whole.rglob("*") if path.is_file())
-        lines = "\n".join(f"{path.relative_to(whole)} {sha256_of(path)}" for path in files)
+        lines = "\n".join(f"{name} {sha256_of(path)}" for name, path in files_of(whole).items())
         digest = hashlib.sha256(lines.encode()).hexdigest()
     uri = join_uri(store_uri, layout.IMPORTED, f"{name}-{digest[:16]}")
     reason = f"{located.why}: {folder}"

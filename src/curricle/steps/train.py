@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from curricle.config import advice
 from curricle.errors import CheckpointError, Interrupted, JobError
 from curricle.launch.job import REASONS, RUN, Job, Launcher
 from curricle.launch.retry import run_with_retries
+from curricle.masking import masked
 from curricle.planning import ChainPlan, StagePlan
 from curricle.steps.claim import Claim, Held, remove_dead_claim
 from curricle.steps.source import best_checkpoint
@@ -83,7 +85,7 @@ def _run_job(
 
     def hear(line: str) -> None:
         claim.confirm()
-        listen(read_line(line))
+        listen(read_line(masked(line)))
 
     def record(cause: str, message: str, exit_code: int, where: str) -> None:
         if layout.read_stage_digest(store.read(layout.STAGE)) == stage.digest and read_manifest(store, "") is None:
@@ -106,6 +108,8 @@ def _run_job(
     if outcome.state == "cancelled" or outcome.exit_code in (130, 143):
         raise Interrupted(f"stage {stage.name} was stopped; its state is saved, the same command goes on from there")
     if outcome.state == "failed":
+        if outcome.reason == "oom_killed":  # who was killed has given no advice
+            outcome = dataclasses.replace(outcome, message=f"{outcome.message}. {advice.for_memory(stage.config)}")
         record(outcome.reason, outcome.message, outcome.exit_code, outcome.where)
         raise JobError(
             f"stage {stage.name} failed ({outcome.reason}, exit code {outcome.exit_code}): {outcome.message}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 
+from curricle.masking import masked
 from curricle.store import Store, layout
 
 
@@ -40,7 +41,7 @@ class Failure:
         """
         if keep_first and store.read(_key(place)) is not None:
             return
-        known = {name: value for name, value in asdict(self).items() if value != ""}
+        known = {name: value for name, value in asdict(self).items() if value != ""} | {"message": masked(self.message)}
         store.write(_key(place), layout.write_record(known))
 
     @classmethod

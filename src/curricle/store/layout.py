@@ -16,6 +16,7 @@
       last.ckpt/                      newest state, for resuming
       manifest.json                   the stage is complete: digest, metrics, lineage, which checkpoint is best
       failure.json                    why the last attempt failed, if it did
+      bad_batch.json                  the records of the step whose loss or gradient was not finite, if the last attempt ended so
       log.json                        the newest log lines, where a pipeline trains the stage
       claim.json                      who trains the stage at present, rewritten every few seconds (`steps.claim`)
       heartbeat                       rewritten while a launcher waits for the stage's job on a cluster
@@ -37,6 +38,7 @@ MANIFEST = "manifest.json"
 STAGE = "stage.json"
 PLAN = "plan.json"
 FAILURE = "failure.json"
+BAD_BATCH = "bad_batch.json"
 HEARTBEAT = "heartbeat"
 CLAIM = "claim.json"
 LOG = "log.json"
@@ -58,7 +60,7 @@ STATE = "state.pt"
 TRAINED = "trained.safetensors"
 """The weights that training goes on from, where they are not those of `WEIGHTS`."""
 CONFIG = "config.yaml"
-STAGE_FILES = (STAGE, MANIFEST, FAILURE, LOG, CLAIM, HEARTBEAT)
+STAGE_FILES = (STAGE, MANIFEST, FAILURE, BAD_BATCH, LOG, CLAIM, HEARTBEAT)
 """What lies directly at a stage's place, beside its checkpoints."""
 CHECKPOINT_FILES = (MANIFEST, WEIGHTS, STATE, TRAINED, CONFIG)
 """What every checkpoint may hold; a family's task adds its own."""

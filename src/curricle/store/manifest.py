@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -179,7 +179,7 @@ def publish(
     Raises:
         StoreError: the folder is missing, or a file changed while it was read, or the store refuses.
     """
-    paths = _files_of(folder) if folder is not None else {}
+    paths = files_of(folder) if folder is not None else {}
     key = _key(prefix, MANIFEST)
     before = store.read(key)
     if before is not None:
@@ -231,17 +231,25 @@ def verify(store: Store, prefix: str, manifest: Manifest, *, digests: bool = Tru
     """
     problems = differences(store, prefix, manifest, digests=digests)
     if problems:
-        uri = join_uri(store.uri, prefix)
-        message = (
-            f"{manifest.kind} {uri} is not what its manifest says: {'; '.join(problems)}. Delete it and make it again."
-        )
-        raise CheckpointError(message) if manifest.kind == "checkpoint" else StoreError(message)
+        raise _altered(join_uri(store.uri, prefix), manifest, problems)
+
+
+def _altered(uri: str, manifest: Manifest, problems: Iterable[str], again: str = "") -> CheckpointError | StoreError:
+    """The error for an artifact whose files are wrong; `again` says what was tried besides."""
+    said = "; ".join(problems)
+    message = f"{manifest.kind} {uri} is not what its manifest says: {said}{again}. Delete it and make it again."
+    return CheckpointError(message) if manifest.kind == "checkpoint" else StoreError(message)
 
 
 def differences(store: Store, prefix: str, manifest: Manifest, *, digests: bool = True) -> list[str]:
     """What of the manifest's files is missing or altered, as `verify` looks at it: a phrase each."""
+    return list(_wrong_files(store, prefix, manifest, digests=digests).values())
+
+
+def _wrong_files(store: Store, prefix: str, manifest: Manifest, *, digests: bool = True) -> dict[str, str]:
+    """The manifest's files that are missing or altered, each with what is wrong with it."""
     if not manifest.files:
-        return []
+        return {}
     there = {entry.key: entry.size for entry in store.list(f"{prefix}/" if prefix else "")}
 
     def problem(name: str) -> str | None:
@@ -265,7 +273,8 @@ def differences(store: Store, prefix: str, manifest: Manifest, *, digests: bool 
             else f"{name} was altered: its sha256 is {digest[:12]}…, the manifest says {entry.sha256[:12]}…"
         )
 
-    return [text for text in _each(problem, manifest.files) if text]
+    found = dict(zip(manifest.files, _each(problem, manifest.files), strict=True))
+    return {name: text for name, text in found.items() if text}
 
 
 def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:
@@ -273,7 +282,7 @@ def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:
 
     A folder of this machine is verified where it lies and returned as it is. Anything else is downloaded, several files
     at once, to `cache_dir/<name>-<digest of the manifest>`, which appears only when every size and sha256 is right; what
-    lies there already is verified again and used.
+    lies there already is verified again and used. A file that arrives altered is fetched once more: it may have been damaged on its way.
 
     Args:
         uri: the artifact's own URI, the prefix that holds its manifest.
@@ -302,7 +311,12 @@ def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:
             part = place / "new"
             part.mkdir()
             _each(lambda name: store.get(name, part / name), manifest.files)
-            verify(FolderStore(str(part)), "", manifest)
+            arrived = FolderStore(str(part))
+            if wrong := _wrong_files(arrived, "", manifest):
+                _log.warning("%s arrived damaged and is fetched again: %s", uri, "; ".join(wrong.values()))
+                _each(lambda name: store.get(name, part / name), wrong)
+                if still := _wrong_files(arrived, "", manifest):
+                    raise _altered(uri, manifest, still.values(), ", and was so again when it was fetched twice")
             (part / MANIFEST).write_text(text, encoding="utf-8")
             try:
                 part.rename(target)
@@ -358,11 +372,24 @@ def _each(work: Callable[[str], T], names: Mapping[str, Any]) -> list[T]:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _files_of(folder: Path) -> dict[str, Path]:
+def files_of(folder: Path) -> dict[str, Path]:
+    """The files of a folder that an artifact is made of, by their names in it.
+
+    Raises:
+        StoreError: there is no such folder, or a link in it leads out of it (to a file that nobody meant to hand over), to a folder, or nowhere.
+    """
     if not folder.is_dir():
         raise StoreError(
             f"cannot publish {folder}: {'it is no folder' if folder.exists() else 'there is no such folder'}"
         )
+    inside = folder.resolve()
+    for path in sorted(folder.rglob("*")):
+        target = path.resolve()
+        if path.is_symlink() and not (target.is_file() and target.is_relative_to(inside)):
+            raise StoreError(
+                f"{folder}: {path.relative_to(folder)} is a link to {target}, and only links to files of the same folder are followed; "
+                "copy what is meant to its place (`cp -rL` copies a folder with its links followed)"
+            )
     files = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))

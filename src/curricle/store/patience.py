@@ -1,7 +1,7 @@
 """How long a store's server may be away: when to try again, when to say so, when to give up. It knows no protocol.
 
 What a process learns of a server is shared by its threads and stores: one line is logged when the waiting begins and one when it ends, and
-once the patience of `environment.store_patience` is used up, further calls try once until the server answers. So a failed training does not wait
+once the patience of `patience_seconds` is used up, further calls try once until the server answers. So a failed training does not wait
 again to record its failure.
 """
 
@@ -16,12 +16,37 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from curricle.environment import STORE_PATIENCE, store_patience
+from curricle.errors import ConfigError
+
+PATIENCE = 300.0
+"""Seconds to wait for a store's server where nobody says how long."""
+MOST_PATIENCE = 600.0
+"""A request is signed once, and a server takes it for 15 minutes."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 10.0
 _NOT_WORTH_A_LINE = 1.0  # seconds; a connection that broke and stands again
 _FORGET = 120.0  # seconds without a try, after which a failure begins another outage
 _log = logging.getLogger(__name__)
 _bound: ContextVar[float | None] = ContextVar("_bound", default=None)
+
+
+def patience_seconds() -> float:
+    """Seconds to wait for a store's server that is away, from 0 to `MOST_PATIENCE`.
+
+    Raises:
+        ConfigError: the variable holds anything else.
+    """
+    text = store_patience()
+    try:
+        seconds = float(text) if text else PATIENCE
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MOST_PATIENCE:
+        raise ConfigError(
+            f"{STORE_PATIENCE}={text!r} is no number of seconds from 0 to {MOST_PATIENCE:.0f}; "
+            "a longer outage ends with exit code 75, and the same command goes on after it"
+        )
+    return seconds
 
 
 class Away(Exception):
@@ -120,7 +145,7 @@ class Tries:
     def __init__(self, server: Server):
         self._server = server
         self._bound = _bound.get()
-        self.patience = store_patience() if self._bound is None else self._bound
+        self.patience = patience_seconds() if self._bound is None else self._bound
         """Seconds that this work waits for a server that is away."""
         self._generation = _given_up
         self.go_on()

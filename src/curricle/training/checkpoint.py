@@ -10,6 +10,7 @@ away that thread tries on and the training goes on; only who waits for the uploa
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 from collections.abc import Callable
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from curricle.errors import CheckpointError, StoreUnavailable
+from curricle.errors import CheckpointError, StoreError, StoreUnavailable
 from curricle.store import Store, join_uri, layout, open_store, references, split_uri
 from curricle.store.manifest import Manifest, publish, read_manifest
 from curricle.store.ours import retire
@@ -81,13 +83,33 @@ def load_state(folder: Path) -> State:
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Read the weights that training goes on from, on the CPU: `trained.safetensors` where the task wrote one, else `model.safetensors`."""
+    """Read the weights that training goes on from, on the CPU: `trained.safetensors` where the task wrote one, else `model.safetensors`.
+
+    Raises:
+        CheckpointError: they are missing or damaged, or not finite.
+    """
     path = folder / layout.TRAINED
     if not path.is_file():
         path = folder / layout.WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"the checkpoint {folder} holds no {layout.WEIGHTS}")
-    return load_file(path)
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read as weights: {error}") from None
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: the tensor {name} holds NaN or infinity; nothing goes on from it")
+    return weights
+
+
+def _finite(value: Any) -> Any:
+    """Plain data with its numbers that are not finite as text: ``nan``, ``inf``, ``-inf``."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Checkpoints:
@@ -196,6 +218,18 @@ class Checkpoints:
     def _retire_but(self, best_name: str) -> None:
         for name in checkpoint_names(self.store, self.prefix) - {best_name}:
             retire(self.store, f"{self.prefix}/{name}")
+
+    def keep_bad_batch(self, facts: dict[str, Any]) -> str:
+        """Write what a step that failed was made of to the stage's place, beside its artifact; where it is, as the end of a sentence.
+
+        Numbers that are not finite are texts in it, as JSON knows none.
+        """
+        where = f"{self.stage_uri}/{layout.BAD_BATCH}"
+        try:
+            self.store.write(f"{self.prefix}/{layout.BAD_BATCH}", layout.write_record(_finite(facts)))
+        except StoreError as error:  # what failed before is what is to be told
+            return f"could not be saved to {where} ({error})"
+        return f"are in {where}"
 
     def join(self) -> None:
         """Wait for the upload under way; raises what it raised."""

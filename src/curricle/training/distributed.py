@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from curricle import environment
 from curricle.errors import ConfigError, JobError
+from curricle.store.patience import patience_seconds
 
 TIMEOUT = timedelta(minutes=5)
 """How long ranks wait for each other, beside what rank 0 may wait for a store that is away."""
@@ -48,6 +49,14 @@ class Ranks:
         box = [value if self.rank == 0 else None]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Every rank's value, in order, on all ranks (pickled as in `broadcast_object`)."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """The mean over ranks of each value; every rank gives the same names. Computed in float64."""
@@ -108,7 +117,7 @@ def init_ranks(accelerator: str = "auto", timeout: timedelta | None = None) -> R
         torch.cuda.set_device(device)
     ranks = Ranks(rank, world, local, device)
     if timeout is None:
-        timeout = TIMEOUT + timedelta(seconds=environment.store_patience())
+        timeout = TIMEOUT + timedelta(seconds=patience_seconds())
     if world > 1:
         try:
             dist.init_process_group("nccl" if gpus else "gloo", rank=rank, world_size=world, timeout=timeout)
@@ -151,8 +160,9 @@ def gather(tensor: torch.Tensor, ranks: Ranks) -> torch.Tensor:
 
 def reduce_gradients(
     parameters: list[torch.nn.Parameter], extras: list[torch.Tensor | float], ranks: Ranks
-) -> list[float]:
-    """Average gradients over ranks in place, with one flat all-reduce; returns the mean over ranks of each of `extras`.
+) -> tuple[list[float], float]:
+    """Average gradients over ranks in place, with one flat all-reduce; returns the mean over ranks of each of `extras`, and the norm of
+    the averaged gradient: the same numbers on all ranks, which come to the host together.
 
     A parameter that has no gradient on any rank keeps None; one that has it on some ranks counts as zero on the others.
     `extras` ride along (losses, the wish to stop): at W ranks one rank's 1.0 comes back as 1/W.
@@ -161,7 +171,7 @@ def reduce_gradients(
     tail = [float(e) if not isinstance(e, torch.Tensor) else e for e in extras]
     rest = torch.stack([torch.as_tensor(e, dtype=dtype, device=device).detach() for e in tail])
     if ranks.world_size == 1:
-        return rest.tolist()
+        return _to_host(rest, parameters)
     has = torch.tensor([p.grad is not None for p in parameters], dtype=dtype, device=device)
     pieces = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten().to(dtype) for p in parameters]
     flat = torch.cat([*pieces, has, rest])
@@ -170,4 +180,11 @@ def reduce_gradients(
     *grads, has, rest = flat.split([*(p.numel() for p in parameters), len(parameters), len(tail)])
     for parameter, grad, any_has in zip(parameters, grads, has.tolist(), strict=True):
         parameter.grad = grad.view_as(parameter).to(parameter.dtype, copy=True) if any_has else None
-    return rest.tolist()
+    return _to_host(rest, parameters)
+
+
+def _to_host(values: torch.Tensor, parameters: list[torch.nn.Parameter]) -> tuple[list[float], float]:
+    """Values and the norm of the parameters' gradient, in one transfer: a GPU is waited for once."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    *numbers, size = torch.cat([values, norm.to(values)[None]]).tolist()
+    return numbers, size

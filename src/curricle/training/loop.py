@@ -13,16 +13,18 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 
+from curricle.config import advice
+from curricle.config.load import to_tree
 from curricle.config.schema import StageConfig
 from curricle.errors import ConfigError, Interrupted, JobError
 from curricle.store import layout
 from curricle.training.checkpoint import Checkpoints, State, load_state, load_weights
 from curricle.training.distributed import Ranks, reduce_gradients
-from curricle.training.events import Done, Epoch, Listener, Resumed, Saved, Step
+from curricle.training.events import Done, Epoch, Listener, Resumed, Saved, Step, Warned
 from curricle.training.memory import give_back
 from curricle.training.precision import Precision, resolve_precision
 from curricle.training.task import SCORE, TrainingTask
@@ -84,7 +86,8 @@ def run_stage(
 
     Raises:
         Interrupted: some rank was asked to stop; the state is saved and uploaded.
-        JobError: a loss is not finite (named with step and terms; nothing of that step is saved).
+        JobError: a loss or a gradient is not finite (named with step, terms and records; of that step nothing is saved but the records, in
+            `bad_batch.json`).
     """
     return _Stage(task, config, checkpoints, ranks, tracker, report).run(resume_dir)
 
@@ -110,6 +113,7 @@ class _Stage:
         self.scaler = self.precision.scaler()
         self.state = State()
         self.metrics: dict[str, float] = {}
+        self.gradient_norm: float | torch.Tensor = 0.0
         groups = [g for g in task.parameter_groups() if g["params"]] if self.trainer.max_epochs else []
         self.parameters = [p for g in groups for p in g["params"]]
         given = config.training.learning_rate
@@ -219,31 +223,79 @@ class _Stage:
             group["lr"] = self.learning_rate * group["scale"] * factor
         optimizer.zero_grad(set_to_none=True)
         sums: dict[str, torch.Tensor] = {}
+        seen: list[torch.Tensor] = []
         for batch in micro_batches:
             with self.precision.autocast():
                 losses = self.task.losses(batch)
             self.scaler.scale(losses["loss"] / len(micro_batches)).backward()
+            seen.append(losses["loss"].detach())
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / len(micro_batches)
         names = sorted(sums)
-        *values, stop = reduce_gradients(
+        (*values, stop), norm = reduce_gradients(
             self.parameters, [*(sums[n] for n in names), float(self.ranks.stop_signal > 0)], self.ranks
         )
         terms = dict(zip(names, values, strict=True))
-        if not math.isfinite(terms["loss"]):
-            raise JobError(
-                f"the loss is not finite at step {state.step + 1} (epoch {state.epoch + 1}): "
-                + ", ".join(f"{n}={v:.6g}" for n, v in terms.items())
-                + f"; nothing of this step is saved. Lower training.learning_rate, or use precision 32-true "
-                f"(it is {self.precision.name})",
-                exit_code=2,
-            )
-        self.scaler.unscale_(optimizer)
-        clip = self.trainer.gradient_clip_val
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip or math.inf)
+        if not math.isfinite(terms["loss"]) or not (math.isfinite(norm) or self._overflows()):
+            self._end_diverged(micro_batches, seen, terms, norm)
+        clip = self.trainer.gradient_clip_val or math.inf
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(optimizer)
+            self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters, clip)
+        else:
+            self.gradient_norm = norm
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, clip, torch.tensor(norm, device=self.ranks.device))
         self.scaler.step(optimizer)
         self.scaler.update()
         return terms, stop > 0
+
+    def _overflows(self) -> bool:
+        """Whether a gradient that is not finite is only scaled too far, as 16-mixed finds its scale: the step is left out, and that is said."""
+        if not self.scaler.is_enabled() or (scale := self.scaler.get_scale()) <= 1:
+            return False
+        step = f"step {self.state.step + 1} is left out"
+        self.report(
+            Warned(f"{step}: its gradient, scaled by {scale:g}, is too large for 16-mixed; the scale is halved")
+        )
+        return True
+
+    def _end_diverged(
+        self, micro_batches: list[Any], losses: list[torch.Tensor], terms: dict[str, float], norm: float
+    ) -> NoReturn:
+        """All ranks are here, after the same step, whose loss or gradient is not finite on at least one: save its records, and say so."""
+        state, stage = self.state, self.checkpoints.stage
+        mine = [
+            {"loss": float(loss), "records": self.task.records(batch)}
+            for loss, batch in zip(losses, micro_batches, strict=True)
+        ]
+        ranks: list[list[dict[str, Any]]] = self.ranks.gather_objects(mine)
+        trained = {id(p): name for name, p in self.task.model.named_parameters()}
+        spoilt = [p for p in self.parameters if p.grad is not None and not p.grad.isfinite().all()]
+        where = ""
+        if self.ranks.rank == 0:
+            where = self.checkpoints.keep_bad_batch(
+                {
+                    "stage": stage,
+                    "epoch": state.epoch + 1,
+                    "step": state.step + 1,
+                    "losses": terms,
+                    "gradient_norm": norm,
+                    "not_finite": [trained[id(p)] for p in spoilt],
+                    "ranks": ranks,
+                }
+            )
+        where = self.ranks.broadcast_object(where)
+        batches = sorted((batch for rank in ranks for batch in rank), key=lambda batch: math.isfinite(batch["loss"]))
+        records = [record for batch in batches for record in batch["records"]]
+        shown = "; ".join(", ".join(f"{k} {v}" for k, v in r.items())[:80] for r in records[:3])
+        numbers = ", ".join(f"{n}={v:.6g}" for n, v in terms.items())
+        raise JobError(
+            f"stage {stage}: the {'loss' if not math.isfinite(terms['loss']) else 'gradient'} is not finite at step {state.step + 1} "
+            f"(epoch {state.epoch + 1}): {numbers}, gradient norm {norm:.6g}; nothing of this step is saved. "
+            f"Its {len(records)} records (first {shown}{', ...' if len(records) > 3 else ''}) {where}. "
+            + advice.for_divergence(to_tree(self.config), self.learning_rate, self.precision.name),
+            exit_code=2,
+        )
 
     def _log_step(self, optimizer: torch.optim.AdamW, terms: dict[str, float], steps: int) -> None:
         state = self.state
@@ -269,7 +321,8 @@ class _Stage:
         loss = metrics["val_loss"]
         if not math.isfinite(loss):
             raise JobError(
-                f"the validation loss after epoch {state.epoch} (step {state.step}) is {loss}; this epoch is not saved",
+                f"stage {self.checkpoints.stage}: the validation loss after epoch {state.epoch} (step {state.step}) is {loss}; this epoch is "
+                "not saved. " + advice.for_divergence(to_tree(self.config), self.learning_rate, self.precision.name),
                 exit_code=2,
             )
         if loss < state.stop_loss - stopping.min_delta:

@@ -1,10 +1,24 @@
-"""Memory that the C library keeps for itself although nobody uses it."""
+"""Memory: what the C library keeps for itself although nobody uses it, and how its end is told from other errors."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 from collections.abc import Callable
+
+import torch
+
+_WORDS = ("out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED")
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether an error says that memory was not enough: torch has a type of its own for a GPU's, and words alone for a CPU's and cuBLAS's."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
 def give_back() -> None:

@@ -63,6 +63,9 @@ class TrainingTask(Protocol):
         With several ranks the mean of ``loss`` over ranks must be the loss of the whole batch.
         """
 
+    def records(self, batch: Any) -> list[dict[str, Any]]:
+        """What a person needs to find a batch's records in the data (a text, a row, a code), as JSON can say it; asked for where a step fails."""
+
     def scalars(self) -> dict[str, float]:
         """Further numbers of the last step for TensorBoard, by full name (``train/global_batch/...``). May be empty."""
 

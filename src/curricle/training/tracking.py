@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from curricle.masking import masked
+
 _PAUSE = 0.05
 """Seconds between two looks at the queue: points that come in together are written together."""
 _KEY = "curricle.attempts"
@@ -114,7 +116,7 @@ class Tracker:
         except Exception as error:  # a tracker may fail in any way; training must not
             open_backends.pop(name, None)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self._warn(f"{name} is left out from here on: {reason}")
+            self._warn(masked(f"{name} is left out from here on: {reason}"))
             return None
 
 

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curricle import environment
+from curricle.config import advice
 from curricle.config.load import from_tree, leaves
 from curricle.config.schema import StageConfig
-from curricle.errors import CheckpointError, CurricleError, Interrupted
+from curricle.errors import CheckpointError, CurricleError, Interrupted, JobError
+from curricle.masking import masked
 from curricle.registry import family
 from curricle.store import layout, open_store, split_uri
 from curricle.store.failure import Failure
@@ -81,12 +83,14 @@ def run(
         CheckpointError: `stage.json` is missing or damaged, or a checkpoint is.
         Interrupted: stopped on request; the state is saved.
         StoreUnavailable: the store is away for longer than this process waits.
+        JobError: see `run_stage`; or memory was not enough.
     """
     import torch
 
     from curricle.training.checkpoint import Checkpoints, load_state
     from curricle.training.distributed import init_ranks
     from curricle.training.loop import run_stage
+    from curricle.training.memory import ran_out
     from curricle.training.task import StageContext
     from curricle.training.tracking import NoTracker
 
@@ -132,7 +136,8 @@ def run(
         resume_uri = ranks.broadcast_object(checkpoints.resume_uri())
         resume_dir = fetch(resume_uri, cache / "checkpoints")[0] if resume_uri else None
         if ranks.rank == 0:
-            checkpoints.store.delete(f"{prefix}/{layout.FAILURE}")
+            for name in (layout.FAILURE, layout.BAD_BATCH):  # of the attempt before
+                checkpoints.store.delete(f"{prefix}/{name}")
         ranks.barrier()
         if ranks.rank == 0:
             state = load_state(resume_dir) if resume_dir else None
@@ -149,6 +154,15 @@ def run(
     except Interrupted:
         status = "KILLED"
         raise
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not ran_out(error):
+            raise
+        said = (str(error).strip().splitlines() or ["no more is known"])[0]
+        raise JobError(
+            f"stage {spec.stage}: rank {ranks.rank} ran out of memory ({said}). {advice.for_memory(spec.config)}",
+            reason="oom_killed",
+            exit_code=2,
+        ) from None
     finally:
         tracker.close(status)
         for number, handler in previous.items():
@@ -263,8 +277,8 @@ def main(
         place_is_own = not isinstance(error, OtherWork)
         print(f"{'stopped' if isinstance(error, Interrupted) else 'error'}: {message}", file=sys.stderr, flush=True)
     except Exception as error:
-        message, code, cause = f"{type(error).__name__}: {error}", 1, "error"
-        traceback.print_exc()
+        message, code, cause = masked(f"{type(error).__name__}: {error}"), 1, "error"
+        print(masked(traceback.format_exc()), file=sys.stderr, flush=True)
     _leave_error_file(message, code)
     if place_is_own:
         _record(options.stage_uri, message, code, cause)

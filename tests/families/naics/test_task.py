@@ -42,7 +42,7 @@ def step(task, ranks, number):
     losses = task.losses(task.batches(0)[number])
     losses["loss"].backward()
     groups = {g["name"]: g["params"] for g in task.parameter_groups()}
-    means = reduce_gradients(
+    means, _ = reduce_gradients(
         [p for parameters in groups.values() for p in parameters], [losses[name] for name in sorted(losses)], ranks
     )
     return dict(zip(sorted(losses), means, strict=True)), {

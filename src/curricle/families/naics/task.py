@@ -461,6 +461,12 @@ class RetrievalTask(_Task):
             scores |= {"val/code_stress": stress, "val_loss": scores["val_loss"] + stress}
         return scores
 
+    def records(self, batch: TextBatch) -> list[dict[str, Any]]:
+        """Text and code of each text; a code that is trained on as a whole has its code alone."""
+        texts = [self.texts[i] for i in batch.items[batch.items < len(self.text_rows)]]
+        codes = [{"code": self.tree.codes[i]} for i in self.target_codes(batch.items)]
+        return [{"code": t.code, "text": t.text} for t in texts] + codes
+
     def _placed(self, fused: Tensor, codes: np.ndarray) -> Tensor:
         """Distances [n, N] from codes, placed by their fused channels, to all codes of the table."""
         everyone = torch.arange(len(self.head.level), device=self.device)
@@ -510,6 +516,11 @@ class ContrastiveTask(_Task):
                     PairBatch(t.anchors[part], t.positives[part], None if t.negatives is None else t.negatives[part])
                 )
         return made
+
+    def records(self, batch: PairBatch) -> list[dict[str, Any]]:
+        """The codes of each pair; the negatives follow from seed and stage."""
+        codes = self.tree.codes
+        return [{"anchor": codes[a], "positive": codes[p]} for a, p in zip(batch.anchors, batch.positives, strict=True)]
 
     def losses(self, batch: PairBatch) -> dict[str, Tensor]:
         """InfoNCE over the pool of all ranks' negatives, anchors and positives; codes as near as the positive are no negatives."""

@@ -211,6 +211,12 @@ class NerTask:
             "distill": divergence.detach() * share,
         }
 
+    def records(self, batch: tuple[np.ndarray, int]) -> list[dict[str, Any]]:
+        """Line of the prepared train.jsonl (from 1) and text of each window."""
+        windows = [self.data.windows[i] for i in batch[0]]
+        decode = self.tagger.tokenizer.decode
+        return [{"line": w.record + 1, "text": decode(w.ids.tolist(), skip_special_tokens=True)} for w in windows]
+
     def scalars(self) -> dict[str, float]:
         """Nothing further."""
         return {}

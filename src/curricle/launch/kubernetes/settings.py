@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from curricle.config.load import Layer, build, compose, parse_yaml, read_yaml
-from curricle.environment import CLUSTER, CLUSTER_YAML, KFP_POD_NAME, KFP_POD_UID, TRAINER_IMAGE
+from curricle.environment import CLUSTER, CLUSTER_YAML, KFP_POD_NAME, KFP_POD_UID, TRAINER_IMAGE, is_secret
 from curricle.errors import ConfigError
 from curricle.launch.kubernetes.options import ClusterOptions, ClusterSettings, Owner
 
@@ -77,6 +77,12 @@ def _given(environment: Mapping[str, str]) -> Layer:
 
 def _options(layer: Layer) -> ClusterOptions:
     settings = build(ClusterSettings, Layer(_numbers_as_text(layer.tree), layer.origins)).config
+    if plain := sorted(filter(is_secret, settings.env)):
+        place = layer.origins.get(f"env.{plain[0]}", "")
+        raise ConfigError(
+            f"{place}{': ' if place else ''}env.{plain[0]} is a secret in plain text, which every job would show; "
+            f"name a secret of the cluster: env_from_secrets: {{{plain[0]}: [secret, key]}}"
+        )
     return ClusterOptions(**vars(settings))
 
 

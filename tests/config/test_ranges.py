@@ -128,7 +128,10 @@ def test_no_text_of_a_configuration_holds_control_characters_or_is_endless(schem
                 build(schema, Layer({key: value}))
 
 
-@pytest.mark.parametrize("case", ["training.trainer.max_epochs=-1", "seed=.nan", "tracking.log_every_n_steps=true", "data_loader.batch_size=[1]"])
+@pytest.mark.parametrize(
+    "case",
+    ["training.trainer.max_epochs=-1", "seed=.nan", "tracking.log_every_n_steps=true", "data_loader.batch_size=[1]"],
+)
 def test_the_command_names_the_key_and_ends_with_2(case):
     with pytest.raises(CurricleError, match=case.partition("=")[0]) as caught:
         CliRunner().invoke(cli, ["plan", case], catch_exceptions=False, standalone_mode=False)

@@ -348,9 +348,11 @@ def check_record(record: Any, path: Path | str, number: int) -> None:
     for span in spans:
         if type(span) is list and len(span) == 3:
             start, end, label = span
-            if type(start) is int and type(end) is int and type(label) is str and label and 0 <= start < end <= size:
-                if label.isprintable() or _is_label(label):
-                    continue
+            whole = (
+                type(start) is int and type(end) is int and type(label) is str and label and 0 <= start < end <= size
+            )
+            if whole and (label.isprintable() or _is_label(label)):
+                continue
         raise wrong(f"annotation {1 + next(i for i, s in enumerate(spans) if s is span)} {_span_problem(span, size)}")
 
 

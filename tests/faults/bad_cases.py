@@ -931,8 +931,14 @@ def addresses() -> Iterator[Case]:
             "addresses of MLflow and stores",
             f"store {uri}",
             plan(f"paths.store_uri={uri}"),
-            (uri,),
-            env={"S3_ENDPOINT": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"},
+            ("127.0.0.1:9" if "UPPER" in uri else uri,),
+            env={
+                "S3_ENDPOINT": "http://127.0.0.1:9",
+                "AWS_ACCESS_KEY_ID": "x",
+                "AWS_SECRET_ACCESS_KEY": "y",
+                "CURRICLE_STORE_PATIENCE": "0",
+            },
+            code=75 if "UPPER" in uri else 2,  # a good address, behind which nobody answers
         )
     for end in ("nonsense://x", "http://", "http://127.0.0.1:99999", "http://[", "http://a b", "http://x/y?z"):
         yield Case(

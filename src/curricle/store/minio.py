@@ -241,6 +241,7 @@ class S3Settings:
             or parts.path.strip("/")
             or parts.query
             or parts.username
+            or any(c.isspace() for c in endpoint)
             or port == -1
         ):
             raise StoreError(

@@ -46,9 +46,9 @@ class ExperimentWords:
 class Gate:
     """When a continued model is promoted, by the family's headline metric in [0, 1]."""
 
-    min_gain: Annotated[float, Range("[-1, 1]")] = 0.0
+    min_gain: Annotated[float, Range("[-10, 10]")] = 0.0
     """The new domain rises by at least this."""
-    max_drop: Annotated[float, Range("[-1, 1]")] = 0.01
+    max_drop: Annotated[float, Range("[-10, 10]")] = 0.01
     """The old domain falls by at most this."""
 
 

@@ -40,7 +40,7 @@ test: $(READY)  ## on every core; what needs MinIO or ../shared skips with one l
 test-slow: $(READY)  ## minutes each, and seldom broken
 	$(TESTS) -m "slow and not cluster and not gpu and not faults" $(PYTEST_ARGS)
 
-test-faults: $(READY)  ## KILLS kills of commands, agents, ranks and data workers at chosen moments; prints their table
+test-faults: $(READY)  ## KILLS kills of commands, agents, ranks and data workers at chosen moments; prints their table; all bad input
 	$(BIN)/python -m pytest -s -m faults --kills $(KILLS) $(PYTEST_ARGS) tests/faults
 
 test-cluster: $(READY)  ## needs KUBECONFIG and an S3 endpoint

@@ -67,20 +67,21 @@ def read_parameters(package: Path) -> dict[str, Parameter]:
         spec: Any = next(iter(yaml.safe_load_all(package.read_text(encoding="utf-8"))), None)
         inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         spec["pipelineInfo"]
+        return {
+            name: Parameter(
+                name,
+                item["parameterType"],
+                item.get("defaultValue"),
+                not item.get("isOptional", False),
+                item.get("description", ""),
+            )
+            for name, item in inputs.items()
+        }
     except (yaml.YAMLError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise PipelineError(
-            f"{package} is no compiled pipeline (it has no pipelineInfo and root); compile with `curricle pipeline compile`"
+            f"{package} is no compiled pipeline (it has no pipelineInfo and root, or an input without a type); compile with "
+            "`curricle pipeline compile`"
         ) from None
-    return {
-        name: Parameter(
-            name,
-            item["parameterType"],
-            item.get("defaultValue"),
-            not item.get("isOptional", False),
-            item.get("description", ""),
-        )
-        for name, item in inputs.items()
-    }
 
 
 def parse(texts: list[str], known: dict[str, Parameter]) -> dict[str, Any]:

@@ -23,10 +23,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from curricle.config.load import build, read_yaml, to_tree
-from curricle.config.schema import require
+from curricle.config.schema import Range, Text, require
 from curricle.errors import ConfigError, CurricleError, PipelineError
 from kfp_pipelines.compile import with_images
 from kfp_pipelines.parameters import COMPILED, KINDS, read_parameters
@@ -49,7 +49,7 @@ class Schedule:
 
     cron: str = ""
     """Five or six fields; six begin with the seconds."""
-    interval_seconds: int = 0
+    interval_seconds: Annotated[int, Range("[0, 1000000000]")] = 0
     """Or every so many seconds."""
 
     def __post_init__(self) -> None:
@@ -57,7 +57,6 @@ class Schedule:
         require(
             not self.cron or len(self.cron.split()) in (5, 6), f"cron must have five or six fields, not {self.cron!r}"
         )
-        require(self.interval_seconds >= 0, f"interval_seconds must be above 0, not {self.interval_seconds}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ class Definition:
 
     name: str
     """Unique over all files; no spaces."""
-    pipeline: str
+    pipeline: Text
     """The compiled pipeline."""
     schedule: Schedule
     """When."""
@@ -74,7 +73,7 @@ class Definition:
     """Typed as the pipeline declares them."""
     experiment: str = "curricle"
     """Experiment of its runs."""
-    max_concurrency: int = 1
+    max_concurrency: Annotated[int, Range("[1, 10]")] = 1
     """Runs at once."""
     catch_up: bool = False
     """Whether runs that were missed are made up for."""
@@ -87,9 +86,6 @@ class Definition:
         require(
             bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name)),
             f"name must be letters, digits, - . _ , not {self.name!r}",
-        )
-        require(
-            1 <= self.max_concurrency <= 10, f"max_concurrency must lie between 1 and 10, not {self.max_concurrency}"
         )
 
 

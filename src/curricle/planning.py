@@ -149,7 +149,7 @@ class ChainPlan:
         try:
             tree = json.loads(text)
             made_by = tree.pop("format", None)
-            if made_by not in (1, FORMAT):
+            if type(made_by) is not int or made_by not in (1, FORMAT):
                 raise ValueError(f"its format is {made_by}, this version reads {FORMAT}")
             store_uri = run_uri.rstrip("/").rpartition("/")[0]
             stages = []
@@ -158,7 +158,11 @@ class ChainPlan:
             for stage in tree.pop("stages"):
                 stage.pop("argv", None)
                 for name in REFERENCES:
+                    if not isinstance(stage[name], str):
+                        raise ValueError(f"{name} of a stage is {stage[name]!r}")
                     stage[name] = references.resolve(stage[name], run_uri)
+                if not stage["uri"] and stage["start"] != "skip":
+                    raise ValueError("a stage has no place")
                 stages.append(stage)
             return from_tree(cls, tree | {"store_uri": store_uri, "stages": stages})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

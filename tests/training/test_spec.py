@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from curricle.errors import CheckpointError, ConfigError
+from curricle.errors import CheckpointError
 from curricle.training import worker
 from curricle.training.spec import StageSpec
 from tests.training.toy import make_stage
@@ -33,5 +33,7 @@ def test_a_damaged_stage_file_is_one_error_that_names_it(case, tmp_path):
 
 def test_a_family_that_is_not_there_is_one_error(tmp_path):
     uri = make_stage(tmp_path)
-    with pytest.raises(ConfigError, match="family 'toy' is not one of"):
+    with pytest.raises(
+        CheckpointError, match="stage.json holds no configuration of this version: family .toy. is not one of"
+    ):
         worker.run(uri)

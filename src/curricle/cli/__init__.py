@@ -19,6 +19,7 @@ from curricle import __version__
 from curricle.cli.extras import extra_of
 from curricle.errors import CurricleError
 from curricle.masking import masked
+from curricle.store.process import take_all_characters
 
 VERBS = {
     "init": ("init", "Write the shipped configuration to a folder, to be edited."),
@@ -74,6 +75,7 @@ def main() -> None:
     `RecursionError`, `MemoryError` (exit 2). Anything else is a mistake of ours and stays a traceback.
     """
     signal.signal(signal.SIGTERM, _terminated)
+    take_all_characters()
     try:
         cli.main(standalone_mode=False)
         sys.stdout.flush()

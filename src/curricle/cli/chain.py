@@ -22,7 +22,7 @@ from curricle.steps.attach import attach_stage
 from curricle.steps.chain import ChainRequest, judge_chain, make_plan, run_chain
 from curricle.steps.prepare import prepare_data
 from curricle.steps.show import describe_run, list_runs
-from curricle.steps.train import job_of
+from curricle.steps.train import check_nodes, job_of
 
 DEFAULT_STAGES = ("01_stage", "02_stage", "03_stage", "04_stage", "05_stage")
 
@@ -170,13 +170,16 @@ def plan(
         click.echo(texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]")
         return
     jobs = [job_of(planned, stage) for planned in plans for stage in planned.stages if stage.trains]
-    manifests = open_launcher(launcher).manifests(jobs)
+    opened = open_launcher(launcher)
+    for planned in plans:
+        check_nodes(planned, opened)
+    manifests = opened.manifests(jobs)
     if manifests:
         console.stderr = True  # standard output holds the manifests alone: `... | kubectl apply --dry-run=server -f -`
     for planned, said in zip(plans, notes, strict=True):
         show_notes(said)
         plan_table(planned, values)
-    click.echo(manifests, nl=False)
+    click.echo(manifests.encode(), nl=False)
 
 
 def _only_for_chains(**options: Any) -> None:

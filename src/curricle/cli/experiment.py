@@ -11,10 +11,10 @@ from rich.table import Table
 
 from curricle.cli.extras import require
 from curricle.cli.look import Progress, console, plan_table, show_notes
-from curricle.config.experiment import OWN, load_experiment
+from curricle.config.experiment import OWN
 from curricle.errors import ConfigError
 from curricle.launch import open_launcher
-from curricle.steps.experiment import Finished, plan_experiment, run_experiment, summary
+from curricle.steps.experiment import Finished, plan_experiment, read_experiment, run_experiment, summary
 from curricle.steps.latency import measure_latency
 from curricle.steps.search import search_experiment
 
@@ -37,7 +37,7 @@ def run_stages(
         )
     if launcher == "local":
         require("torch")
-    experiment = load_experiment(path, overrides)
+    experiment = read_experiment(path, overrides)
     if stage in ("smoke", "hpo") and getattr(experiment.stages, stage) is None and not experiment.hpo_config:
         raise ConfigError(f"{path} has neither stages.{stage} nor hpo_config")
     console.stderr = as_json

@@ -31,7 +31,7 @@ from curricle.training.events import (
     sentence,
 )
 
-console = Console(width=None if sys.stdout.isatty() else 140)
+console = Console(width=None if sys.stdout.isatty() else 140, emoji=False)
 HYPERPARAMETERS = ("training.", "data_loader.", "model.")
 STYLE = {"scratch": "cyan", "continued": "green", "reuse": "yellow", "skip": "dim"}
 

@@ -63,7 +63,7 @@ def combine(
         replay=replay,
         output_dir=output,
     )
-    click.echo(json.dumps(made.report, indent=1, ensure_ascii=False))
+    click.echo(json.dumps(made.report, indent=1, ensure_ascii=False).encode())
 
 
 @click.command()

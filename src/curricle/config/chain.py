@@ -11,9 +11,10 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from curricle.config.load import Layer, Loaded, anchored, build, compose, nest, read_overrides, read_yaml
-from curricle.config.schema import StageConfig, require
+from curricle.config.schema import LearningRate, Range, StageConfig, Text, require
 from curricle.errors import ConfigError
 from curricle.registry import CHAIN_FAMILY, FamilyEntry, family
 
@@ -26,26 +27,19 @@ SECTIONS = ("training", "data_loader", "model", "data")
 class ChainStage:
     """One stage of a chain, and what the chain says of it."""
 
-    name: str
+    name: Text
     """The stage file's stem."""
-    max_epochs: int | None = None
+    max_epochs: Annotated[int, Range("[1, 100000]")] | None = None
     """Overrides training.trainer.max_epochs."""
-    learning_rate: float | None = None
+    learning_rate: LearningRate | None = None
     """Overrides training.learning_rate."""
-
-    def __post_init__(self) -> None:
-        require(self.max_epochs is None or self.max_epochs > 0, f"max_epochs must be above 0, not {self.max_epochs}")
-        require(
-            self.learning_rate is None or 0 < self.learning_rate < 1,
-            f"learning_rate must lie between 0 and 1, not {self.learning_rate}",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
     """An ordered list of stages."""
 
-    chain_name: str
+    chain_name: Text
     """For people: shown in logs and tracking."""
     stages: tuple[ChainStage, ...]
     """In training order."""

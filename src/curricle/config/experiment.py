@@ -12,10 +12,10 @@ import difflib
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from curricle.config.load import Layer, Loaded, anchored, build, compose, leaves, nest, read_overrides, read_yaml
-from curricle.config.schema import StageConfig, require
+from curricle.config.schema import Range, StageConfig, Text, require
 from curricle.errors import ConfigError
 from curricle.registry import EXPERIMENT_FAMILY, FamilyEntry, family
 
@@ -46,9 +46,9 @@ class ExperimentWords:
 class Gate:
     """When a continued model is promoted, by the family's headline metric in [0, 1]."""
 
-    min_gain: float = 0.0
+    min_gain: Annotated[float, Range("[-10, 10]")] = 0.0
     """The new domain rises by at least this."""
-    max_drop: float = 0.01
+    max_drop: Annotated[float, Range("[-10, 10]")] = 0.01
     """The old domain falls by at most this."""
 
 
@@ -71,7 +71,7 @@ class NewData:
 class ContinuedTraining:
     """What is continued, and from where."""
 
-    base_experiment: str
+    base_experiment: Text
     """The experiment whose result is continued."""
     checkpoint_selection: str = "latest"
     """`latest` or `best` (by the headline metric on validation) of its final trainings, or a run id: fills ``{run_id}`` of `checkpoint.source_path`."""
@@ -91,7 +91,7 @@ class StageBlock:
     """The guide's name for the Azure ML experiment; becomes a tag."""
     hpo_config: str = ""
     """Search file, instead of the experiment's own."""
-    backbones: tuple[str, ...] = ()
+    backbones: tuple[Text, ...] = ()
     """Short names: of folders, MLflow names, and of files `model/<name>.yaml` where there are several."""
 
 
@@ -119,13 +119,13 @@ class Naming:
 class Experiment:
     """One experiment file."""
 
-    experiment_name: str
+    experiment_name: Text
     """Name of the stage and of everything it writes."""
-    data_config: str
+    data_config: Text
     """The (old) dataset."""
-    model_config: str
+    model_config: Text
     """The encoder."""
-    train_config: str
+    train_config: Text
     """The training."""
     family: str = EXPERIMENT_FAMILY
     """What is trained: a name of the registry."""

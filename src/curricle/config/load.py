@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 import os
 import re
 import types
@@ -26,8 +27,10 @@ from curricle.masking import holds_secret, masked
 
 C = TypeVar("C")
 
-NODES, DEPTH = 100_000, 50
-"""Values of a YAML file at most, its aliases written out, and levels of nesting."""
+NODES, DEPTH, BYTES = 100_000, 50, 1 << 20
+"""Values of a YAML file at most, its aliases written out, levels of nesting, and the file's size."""
+LONGEST = 4096
+"""Characters of a text at most: that of the longest path."""
 DEFAULT = "default"
 COMMAND_LINE = "command line"
 
@@ -64,6 +67,9 @@ _Loader.add_implicit_resolver(
 )
 
 
+_KEYS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "merge")}
+
+
 def read_yaml(path: Path, *, what: str = "configuration file") -> Layer:
     """Read one YAML file whose top level is a mapping.
 
@@ -75,6 +81,9 @@ def read_yaml(path: Path, *, what: str = "configuration file") -> Layer:
         names = ", ".join(here) or "no YAML file"
         raise ConfigError(f"{what} {path} is not there; {path.parent} holds {names}")
     try:
+        size = path.stat().st_size
+        if size > BYTES:
+            raise ConfigError(f"{what} {path} has {size:,} bytes; {BYTES:,} are allowed")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
@@ -103,7 +112,7 @@ def parse_yaml(text: str, where: str) -> Layer:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{where}{line} is not YAML: {getattr(error, 'problem', None) or error}") from None
-    except (ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{where} is not YAML that can be read: {_said(error)}") from None
@@ -144,9 +153,11 @@ def _size(node: yaml.Node, known: dict[int, tuple[int, int]], above: tuple[int, 
         raise refuse("an alias (*name) within what it stands for")
     parts: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
-        strange = next((key for key, _ in node.value if not isinstance(key, yaml.ScalarNode)), None)
-        if strange is not None:
-            raise refuse("a key that is a list or a mapping; a key is a plain word")
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise refuse("a key that is a list or a mapping; a key is a plain word")
+            if key.tag not in _KEYS:
+                raise refuse(f"the key {key.value[:80]!r} is read as {key.tag.rpartition(':')[2]}; put it in quotes")
         parts = [value for _, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
         parts = node.value
@@ -162,8 +173,14 @@ def _size(node: yaml.Node, known: dict[int, tuple[int, int]], above: tuple[int, 
     return count, levels
 
 
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What PyYAML raises, beside its own errors, for a value that does not fit its tag."""
+
+
 def _said(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return str(error) if isinstance(error, ValueError) else "a value does not fit its tag (!!name)"
 
 
 def _walk(node: yaml.MappingNode, prefix: str, where: str, origins: dict[str, str]) -> None:
@@ -195,7 +212,7 @@ def read_overrides(overrides: list[str]) -> Layer:
             continue
         try:
             value = _construct(text, lambda node: None) if text else ""
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except (yaml.YAMLError, *_UNREADABLE) as error:
             said = getattr(error, "problem", None) or _said(error)
             problems.append(f"override {item[:200]!r}: the value is not YAML ({said}); quote it")
             continue
@@ -293,7 +310,15 @@ def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 @functools.cache
 def _hints(schema: type) -> dict[str, Any]:
-    return typing.get_type_hints(schema)
+    return typing.get_type_hints(schema, include_extras=True)
+
+
+class _Lines(str):
+    """Text without bounds."""
+
+
+class _Refused(ValueError):
+    """A value of the right kind that may not be; says what it must be."""
 
 
 class _Builder:
@@ -361,15 +386,23 @@ class _Builder:
     def value(self, kind: Any, value: Any, at: str, default: Any = None) -> Any:
         try:
             return self.convert(kind, value, at, default)
+        except _Refused as error:
+            self.problem(at, f"{error}, not {_show(value)}")
         except (TypeError, ValueError):
             self.problem(at, f"must be {_name(kind)}, not {_show(value)}")
-            return None
+        return None
 
     def convert(self, kind: Any, value: Any, at: str, default: Any = None) -> Any:
         """The value as the declared type; raises TypeError or ValueError where it is none."""
         origin = typing.get_origin(kind)
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             return self.dataclass(kind, value, at, default if isinstance(default, kind) else None)
+        if origin is typing.Annotated:
+            kind, *rules = typing.get_args(kind)
+            made = self.convert(kind, value, at, default)
+            if problem := next((said for rule in rules if (said := rule.problem(made))), ""):
+                raise _Refused(problem)
+            return made
         if origin is typing.Literal:
             for choice in typing.get_args(kind):
                 if value == choice and isinstance(value, bool) == isinstance(choice, bool):
@@ -389,6 +422,8 @@ class _Builder:
             if not isinstance(value, dict):
                 raise TypeError
             item = typing.get_args(kind)[1]
+            if item is str:  # what a cluster's variables and annotations hold may be of several lines
+                item = _Lines
             return {str(key): self.convert(item, one, f"{at}.{key}") for key, one in value.items()}
         if kind is Any:
             return value
@@ -397,14 +432,17 @@ class _Builder:
     def union(self, kinds: tuple[Any, ...], value: Any, at: str) -> Any:
         if value is None and type(None) in kinds:
             return None
+        refused: ValueError | None = None
         for kind in kinds:
             if kind is type(None):
                 continue
             try:
                 return self.convert(kind, value, at)
+            except _Refused as error:
+                refused = error
             except (TypeError, ValueError):
                 continue
-        raise TypeError
+        raise refused or TypeError
 
 
 def _dotted(at: str, key: Any) -> str:
@@ -431,14 +469,28 @@ def _scalar(kind: type, value: Any) -> Any:
     if kind is int and isinstance(value, int):
         return value
     if kind is float and isinstance(value, int | float | str):
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise _Refused("must be a finite number")
+        return number
+    if kind is _Lines and isinstance(value, str):
+        return value
     if kind is str and isinstance(value, str):
+        if len(value) > LONGEST:
+            raise _Refused(f"must have at most {LONGEST} characters")
+        if any(ord(c) < 32 or c == "\x7f" or 0xD800 <= ord(c) < 0xE000 for c in value):
+            raise _Refused("must hold no control characters and no half characters")
         return value
     raise TypeError
 
 
 def _name(kind: Any) -> str:
     origin = typing.get_origin(kind)
+    if origin is typing.Annotated:
+        return _name(typing.get_args(kind)[0])
     if origin is typing.Literal:
         return "one of " + ", ".join(str(a) for a in typing.get_args(kind))
     if origin in (types.UnionType, typing.Union):
@@ -457,10 +509,18 @@ def _name(kind: Any) -> str:
         float: "a number",
         bool: "true or false",
         str: "text",
+        _Lines: "text",
         Any: "anything",
     }
     return words.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def _show(value: Any) -> str:
-    return f"{value!r} ({type(value).__name__})" if value is not None else "null"
+    """A value for a message; a long one is cut."""
+    if value is None:
+        return "null"
+    try:
+        text = repr(value)
+    except ValueError:  # of a whole number with thousands of digits
+        text = "a number of thousands of digits"
+    return f"{text if len(text) <= 200 else f'{text[:200]}…'} ({type(value).__name__})"

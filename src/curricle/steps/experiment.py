@@ -20,7 +20,7 @@ from curricle.config.experiment import (
 )
 from curricle.config.load import leaves, to_tree
 from curricle.config.schema import StageConfig
-from curricle.errors import CheckpointError
+from curricle.errors import CheckpointError, ConfigError
 from curricle.launch.job import Launcher
 from curricle.planning import ChainPlan, StageInput, plan_chain, stage_digest
 from curricle.registry import family
@@ -28,7 +28,7 @@ from curricle.steps.chain import holdings, run_chain
 from curricle.steps.evaluate import measure_change
 from curricle.steps.final import BEST_CACHE, final_folder, read_cache, select_run, write_final
 from curricle.steps.gate import Scores, Verdict, judge_scores
-from curricle.steps.prepare import data_place
+from curricle.steps.prepare import check_folders, data_place
 from curricle.steps.promote import promote
 from curricle.steps.start import Start, asked_of, find_start
 from curricle.store import layout, open_store, split_uri
@@ -62,6 +62,23 @@ class Finished:
     """``outputs/final_training/.../checkpoint``, when promoted."""
 
 
+def read_experiment(path: Path, overrides: list[str]) -> Experiment:
+    """An experiment file whose names can be those of stages and folders; see `config.experiment.load_experiment`.
+
+    Raises:
+        ConfigError: it is missing or wrong, or a name is none.
+    """
+    experiment = load_experiment(path, overrides)
+    names = {"experiment_name": (experiment.experiment_name,), "backbones": experiment.stages.training.backbones}
+    for key, given in names.items():
+        for name in given:
+            try:
+                layout.check_stage_name(name)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {key}: {error}") from None
+    return experiment
+
+
 def plan_experiment(
     path: Path, backbone: str, overrides: list[str], *, run_id: str = "", resume: bool = True
 ) -> Planned:
@@ -72,12 +89,13 @@ def plan_experiment(
     """
     if run_id:
         layout.check_run_id(run_id)
-    experiment = load_experiment(path, overrides)
+    experiment = read_experiment(path, overrides)
     words = words_of(family(experiment.family))
     best = _result_of_search(experiment, backbone)
     above = overlay(best["hyperparameters"], words, str(BEST_CACHE)) if best else None
     composed = compose_backbone(experiment, path, backbone, overrides, above)
     config = composed.loaded.config
+    check_folders(config.paths)
     notes = list(composed.notes)
     if best:
         notes.append(f"hyperparameters of {best['trial_name']} ({BEST_CACHE}): {best['hyperparameters']}")
@@ -116,7 +134,7 @@ def plan_experiment(
 
 def plan_experiments(path: Path, overrides: list[str], *, run_id: str = "", resume: bool = True) -> list[Planned]:
     """Plan an experiment's training for each of its backbones; see `plan_experiment`."""
-    backbones = load_experiment(path, overrides).stages.training.backbones
+    backbones = read_experiment(path, overrides).stages.training.backbones
     return [plan_experiment(path, backbone, overrides, run_id=run_id, resume=resume) for backbone in backbones]
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from curricle.config.experiment import compose_backbone, config_dir_of, load_experiment
+from curricle.config.experiment import compose_backbone, config_dir_of
 from curricle.config.search import Latency, load_benchmark
 from curricle.registry import family
+from curricle.steps.experiment import read_experiment
 from curricle.steps.final import final_folder, select_run
 from curricle.store.local import write_whole
 from curricle.store.ours import check_output_file
@@ -32,7 +33,7 @@ def measure_latency(path: Path, backbone: str, overrides: list[str]) -> tuple[Pa
     Raises:
         CheckpointError: nothing was trained yet.
     """
-    experiment = load_experiment(path, overrides)
+    experiment = read_experiment(path, overrides)
     entry = family(experiment.family)
     asked = load_benchmark(experiment, config_dir_of(path))
     config = compose_backbone(experiment, path, backbone, overrides).loaded.config

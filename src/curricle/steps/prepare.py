@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from curricle.config.schema import StageConfig
-from curricle.errors import StoreError
+import os
+from pathlib import Path
+
+from curricle.config.schema import PathsConfig, StageConfig
+from curricle.errors import ConfigError, StoreError
 from curricle.registry import family
 from curricle.store import join_uri, layout, open_store
 from curricle.store.manifest import publish, read_manifest
@@ -14,6 +17,19 @@ def data_place(config: StageConfig) -> tuple[str, str]:
     """Where the stage's data is or will be, and its digest; prepares nothing."""
     digest = family(config.family).load("fingerprint")(config)
     return join_uri(config.paths.store_uri, layout.DATA, f"{config.family}-{digest[:16]}"), digest
+
+
+def check_folders(paths: PathsConfig) -> None:
+    """Refuse folders for outputs and cache that cannot be made, before anything runs.
+
+    Raises:
+        ConfigError: something above one of them is no folder.
+    """
+    for name in ("outputs_dir", "cache_dir"):
+        place = Path(os.path.abspath(getattr(paths, name)))
+        there = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
+        if not there.is_dir():
+            raise ConfigError(f"paths.{name} {getattr(paths, name)} cannot be made: {there} is no folder")
 
 
 def prepare_data(config: StageConfig) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from curricle.config.experiment import compose_backbone, config_dir_of, load_experiment, overlay, words_of
+from curricle.config.experiment import compose_backbone, config_dir_of, overlay, words_of
 from curricle.config.search import Search, load_search
 from curricle.errors import CheckpointError, JobError
 from curricle.launch.job import Launcher
 from curricle.planning import StageInput, plan_chain, stage_digest
 from curricle.registry import family
 from curricle.steps.chain import holdings, run_chain
-from curricle.steps.experiment import start_of, tracking_names
+from curricle.steps.experiment import read_experiment, start_of, tracking_names
 from curricle.steps.final import write_best
 from curricle.steps.prepare import data_place
 from curricle.store import layout, open_store
@@ -38,7 +38,7 @@ def search_experiment(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    experiment = load_experiment(path, overrides)
+    experiment = read_experiment(path, overrides)
     words = words_of(family(experiment.family))
     search = load_search(experiment, config_dir_of(path), getattr(experiment.stages, stage))
     config = compose_backbone(experiment, path, backbone, overrides).loaded.config

@@ -161,6 +161,11 @@ def _of_mlflow_run(run_id: str, what: str) -> Source:
         run = MlflowClient(tracking).get_run(run_id)
     except MlflowException as error:
         raise CheckpointError(f"{what}: {tracking} knows no such run ({error.message})") from None
+    except Exception as error:  # an address that is none makes MLflow, its database or its driver fail in any way
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{what}: MLflow at {tracking} cannot be asked ({said}); set {environment.MLFLOW_TRACKING_URI}"
+        ) from None
     tags, params = run.data.tags, run.data.params
     missing = [name for name in ("curricle.run", "curricle.stage") if name not in tags]
     missing += [name for name in ("paths.store_uri",) if name not in params]

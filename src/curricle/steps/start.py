@@ -206,6 +206,8 @@ def _from_cache(asked: Asked) -> tuple[str, str]:
     if not asked.cache:
         return "", "no cache file was given"
     cache, why = asked.cache, f"cache file {asked.cache}"
+    if cache.exists() and not cache.is_file():
+        raise CheckpointError(f"{why} is {'a folder' if cache.is_dir() else 'no plain file'}")
     try:
         content = json.loads(cache.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from curricle.config import advice
-from curricle.errors import CheckpointError, Interrupted, JobError
+from curricle.errors import CheckpointError, ConfigError, Interrupted, JobError
 from curricle.launch.job import REASONS, RUN, Job, Launcher
 from curricle.launch.retry import run_with_retries
 from curricle.masking import masked
@@ -159,6 +159,21 @@ def job_of(plan: ChainPlan, stage: StagePlan) -> Job:
         digest=stage.digest,
         heartbeat=join_uri(stage.uri, layout.HEARTBEAT),
     )
+
+
+def check_nodes(plan: ChainPlan, launcher: Launcher) -> None:
+    """Refuse stages of several nodes where there is one machine.
+
+    Raises:
+        ConfigError: names the stage.
+    """
+    for stage in plan.stages:
+        nodes = stage.config["training"]["trainer"]["num_nodes"]
+        if stage.trains and nodes > 1 and launcher.name == "local":
+            raise ConfigError(
+                f"training.trainer.num_nodes of stage {stage.name} is {nodes}, and the launcher local has this machine alone; take "
+                "--launcher pytorchjob, or training.trainer.devices for several processes here"
+            )
 
 
 def _saved(store: Store) -> str:

@@ -143,9 +143,10 @@ class FolderStore:
             raise StoreError(
                 f"{self.uri}: key {key!r} refused: hidden names that end in {PART} are those of files being written"
             )
-        if not path.resolve().is_relative_to(self._root.resolve()):
+        real = Path(os.path.realpath(path))  # of a link to itself too
+        if not real.is_relative_to(os.path.realpath(self._root)):
             raise StoreError(
-                f"{self.uri}: key {key!r} refused: a link leads out of the store, to {path.resolve()}; open the store there instead"
+                f"{self.uri}: key {key!r} refused: a link leads out of the store, to {real}; open the store there instead"
             )
         return path
 

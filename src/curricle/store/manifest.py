@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ Kind = Literal["dataset", "checkpoint", "stage", "evaluation"]
 T = TypeVar("T")
 
 _VERSION = 1
+_LARGEST = sys.float_info.max
 _PARALLEL = 4  # files on their way at once
 _CHUNK = 1 << 20
 _log = logging.getLogger(__name__)
@@ -112,7 +114,7 @@ class Manifest:
         version = body.get("version")
         if type(version) is int and version > _VERSION:
             raise StoreError(f"{where} has version {version}; this curricle reads version {_VERSION}: update curricle")
-        need(version == _VERSION, f"'version' should be {_VERSION}, found {version!r}")
+        need(type(version) is int and version == _VERSION, f"'version' should be {_VERSION}, found {version!r}")
         wanted = {
             "version": int,
             "kind": str,
@@ -150,8 +152,8 @@ class Manifest:
         metrics = {}
         for name, value in body["metrics"].items():
             need(
-                type(value) in (int, float) or value in ("nan", "inf", "-inf"),
-                f"metric {name!r} is no number: {value!r}",
+                (type(value) in (int, float) and abs(value) <= _LARGEST) or value in ("nan", "inf", "-inf"),
+                f"metric {name!r} is no number: {str(value)[:80]!r}",
             )
             metrics[name] = float(value)
         for name, value in body["lineage"].items():

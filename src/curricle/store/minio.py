@@ -230,17 +230,18 @@ class S3Settings:
                 f"Set them, for example {S3_ENDPOINT}=http://minio-service.kubeflow:9000; in a pod they come from a secret"
             )
         endpoint = variables[source].strip() if source else AWS_ENDPOINT
-        parts = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
         try:
+            parts = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
             port = parts.port
         except ValueError:
-            port = -1
+            parts, port = urlsplit(""), -1
         if (
             parts.scheme not in ("http", "https")
             or not parts.hostname
             or parts.path.strip("/")
             or parts.query
             or parts.username
+            or any(c.isspace() for c in endpoint)
             or port == -1
         ):
             raise StoreError(

@@ -63,14 +63,14 @@ def check_output_folder(folder: Path, maker: str, inputs: Iterable[Path] = ()) -
         raise refused("is a link")
     if here.exists() and not here.is_dir():
         raise refused("is a file")
-    real = here.resolve()
+    real = Path(os.path.realpath(here))
     if real.is_mount():
         raise refused("is a mount point")
     kept = [(Path(other), f"the input {other}") for other in inputs] + [(Path.cwd(), "the working folder")]
     with suppress(RuntimeError):  # no home folder is known
         kept.append((Path.home(), "the home folder"))
     for other, what in kept:
-        if real == (place := other.resolve()) or real in place.parents:
+        if real == (place := Path(os.path.realpath(other))) or real in place.parents:
             raise refused(f"is {what}" if real == place else f"holds {what}")
     if not here.is_dir() or not any(here.iterdir()):
         return None

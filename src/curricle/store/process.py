@@ -4,6 +4,7 @@ ends with the one that started it."""
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import signal
 import socket
@@ -79,3 +80,13 @@ def die_with(parent: int) -> None:
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_all_characters() -> None:
+    """Let standard output and error write what their encoding has not as ``\\u2192``: an arrow must not end a training in a latin-1 terminal.
+
+    What is data, and not words for people, is written as UTF-8 bytes by who writes it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

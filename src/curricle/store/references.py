@@ -12,6 +12,7 @@ import posixpath
 from collections.abc import Mapping
 from urllib.parse import unquote
 
+from curricle.errors import ConfigError
 from curricle.store import join_uri, layout, open_store
 
 
@@ -51,11 +52,15 @@ def _inside(uri: str, root: str) -> bool:
 
 
 def resolve(reference: str | None, place: str) -> str:
-    """The URI that `reference` in the artifact at `place` means. None and empty give an empty string."""
+    """The URI that `reference` in the artifact at `place` means. None and empty give an empty string.
+
+    Raises:
+        ConfigError: it holds a control character.
+    """
     if not reference:
         return ""
     if any(ord(character) < 32 for character in reference):
-        raise ValueError(f"a reference holds a control character: {reference!r}")
+        raise ConfigError(f"{place}: a reference holds a control character: {reference!r}")
     if is_relative(reference):
         scheme, sep, path = absolute(place).partition("://")
         path = path if sep else scheme

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from curricle.config.load import from_tree
-from curricle.errors import CheckpointError
+from curricle.config.schema import StageConfig
+from curricle.errors import CheckpointError, ConfigError
+from curricle.registry import family
 from curricle.store import layout, open_store, references, split_uri
 
 FORMAT = 1
@@ -56,6 +58,8 @@ class StageSpec:
             raise CheckpointError(f"there is no {where}; the training step writes it before it starts the job")
         try:
             spec = from_tree(cls, json.loads(text))
+            parent_uri = references.resolve(spec.parent_uri, stage_uri) or None
+            data_uri = references.resolve(spec.data_uri, stage_uri)
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{where} is damaged: {error}") from None
         if spec.format != FORMAT:
@@ -64,5 +68,17 @@ class StageSpec:
             raise CheckpointError(
                 f"{where} says start {spec.start!r} with parent {spec.parent_uri!r}: scratch has none, continued has one"
             )
-        parent_uri = references.resolve(spec.parent_uri, stage_uri) or None
-        return replace(spec, data_uri=references.resolve(spec.data_uri, stage_uri), parent_uri=parent_uri)
+        return replace(spec, data_uri=data_uri, parent_uri=parent_uri)
+
+    def configuration(self, stage_uri: str, schema: type[StageConfig] | None = None) -> StageConfig:
+        """The stage's configuration, as `schema` or its family's.
+
+        Raises:
+            CheckpointError: `stage.json` names an unknown family, or holds no configuration of this version.
+        """
+        try:
+            return from_tree(schema or family(self.family).load("config"), self.config)
+        except ConfigError as error:
+            raise CheckpointError(
+                f"{stage_uri}/{layout.STAGE} holds no configuration of this version: {error}"
+            ) from None

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from curricle import environment
 from curricle.config import advice
-from curricle.config.load import from_tree, leaves
+from curricle.config.load import leaves
 from curricle.config.schema import StageConfig
 from curricle.errors import CheckpointError, CurricleError, Interrupted, JobError
 from curricle.masking import masked
@@ -31,7 +31,7 @@ from curricle.registry import family
 from curricle.store import layout, open_store, split_uri
 from curricle.store.failure import Failure
 from curricle.store.manifest import Manifest, fetch, read_manifest
-from curricle.store.process import die_with
+from curricle.store.process import die_with, take_all_characters
 from curricle.training.events import Done, Event, Listener, Step, Warned, sentence, to_line
 from curricle.training.spec import StageSpec
 
@@ -100,7 +100,7 @@ def run(
             f"{stage_uri}/{layout.STAGE} describes other work: its digest is {spec.digest}, this job's is {digest}. Another training has "
             "taken the place; plan again, or take another run id"
         )
-    config = from_tree(schema or family(spec.family).load("config"), spec.config)
+    config = spec.configuration(stage_uri, schema)
     ranks = init_ranks(config.training.trainer.accelerator)
     if report is None or ranks.rank > 0:
         report = _nobody
@@ -259,6 +259,7 @@ def main(
     # One entry a shape: texts of changing lengths would fill 250 MB more.
     environment.set_default(environment.ONEDNN_PRIMITIVE_CACHE_CAPACITY, "128")
     environment.set_default(environment.MLFLOW_DISABLE_TELEMETRY, "true")
+    take_all_characters()
     place_is_own = True
     report = ProgressPrinter(options.progress)
     try:

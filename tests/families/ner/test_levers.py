@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from curricle.config.load import from_tree
 from curricle.config.schema import DataLoaderConfig, EarlyStoppingConfig, TrainerConfig, TrainingConfig
 from curricle.errors import Interrupted
 from curricle.families.ner.config import NerConfig, NerData, NerForgetting, NerLora, NerModel, NerTraining
@@ -297,5 +298,5 @@ def test_a_first_training_takes_no_notice_of_levers_that_keep_an_old_model(old, 
 
 def test_levers_out_of_their_range_are_refused():
     for wrong in ({"distill": -1.0}, {"average": (1.0,)}):
-        with pytest.raises(ValueError, match="must"):
-            NerForgetting(**wrong)
+        with pytest.raises(ValueError, match="must lie in"):
+            from_tree(NerForgetting, wrong)

@@ -114,7 +114,7 @@ def load(data_dir: Path) -> NaicsTable:
         cold = np.array([row["cold"] for row in rows], dtype=bool)
         texts = [LabelledText(**row) for row in _read(data_dir / "texts.jsonl")]
         unknown = next((t for t in texts if t.code not in tree.index), None)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{data_dir} is not prepared NAICS data of this version ({error}); prepare it again") from error
     if unknown is not None:
         raise DataError(
@@ -163,9 +163,11 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
         raise DataError(f"no prepared NAICS data: {path} is not there") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); prepare it again") from error
     for number, line in enumerate(lines, start=1):
         if line:
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}, line {number}: not JSON ({error}); prepare it again") from error

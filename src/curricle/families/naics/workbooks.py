@@ -11,10 +11,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from curricle.errors import DataError
 
+ROWS, BYTES = 100_000, 32 << 20
+"""Rows of a sheet at most, and bytes of a workbook once it is unpacked: the largest Census workbook has 20,399 rows and 4 MB."""
 CODE_COUNT = 2125
 """Codes of NAICS 2022, sectors included."""
 
@@ -160,6 +163,13 @@ def _names() -> str:
     return ", ".join(repr(w.file) for w in WORKBOOKS)
 
 
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+    *(LookupError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, OverflowError, OSError),
+)
+"""What openpyxl, its XML and zip make of a file that is not what it should be; RuntimeError is that of an encrypted archive."""
+
+
 def _rows(folder: Path, book: Workbook) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(place for messages, the wanted columns as text) of every row that is not blank."""
     import openpyxl
@@ -172,16 +182,11 @@ def _rows(folder: Path, book: Workbook) -> Iterator[tuple[str, tuple[str, ...]]]
         raise DataError(f"{path}: cannot be read ({error.strerror}); download it again") from error
     with opened:  # openpyxl leaves a damaged file open
         try:
+            size = sum(item.file_size for item in zipfile.ZipFile(opened).infolist())
+            if size > BYTES:
+                raise DataError(f"{path}: has {size:,} bytes once it is unpacked; {BYTES:,} are allowed")
             workbook = openpyxl.load_workbook(opened, read_only=True, data_only=True)
-        except (
-            zipfile.BadZipFile,
-            InvalidFileException,
-            KeyError,
-            EOFError,
-            SyntaxError,
-            ValueError,
-            OSError,
-        ) as error:
+        except (InvalidFileException, *_DAMAGED) as error:
             raise DataError(
                 f"{path}: cannot be read as an Excel workbook ({error or type(error).__name__}); download it again"
             ) from error
@@ -190,11 +195,13 @@ def _rows(folder: Path, book: Workbook) -> Iterator[tuple[str, tuple[str, ...]]]
                 f"{path}: expected a sheet {book.sheet!r}; it has {', '.join(repr(s) for s in workbook.sheetnames)}"
             )
         try:
-            table = list(workbook[book.sheet].iter_rows(values_only=True))
-        except (zipfile.BadZipFile, EOFError, SyntaxError, ValueError, OSError, zlib.error) as error:
+            table = list(islice(workbook[book.sheet].iter_rows(values_only=True), ROWS + 1))
+        except _DAMAGED as error:
             raise DataError(
                 f"{path}, sheet {book.sheet!r}: is damaged ({error or type(error).__name__}); download it again"
             ) from error
+    if len(table) > ROWS:
+        raise DataError(f"{path}, sheet {book.sheet!r}: has more than {ROWS:,} rows")
     header = [_one_line(cell) for cell in table[0]] if table else []
     absent = [c for c in book.columns if c not in header]
     if absent:

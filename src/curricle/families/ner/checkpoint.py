@@ -59,19 +59,19 @@ def check_checkpoint(folder: Path | str) -> CheckpointFacts:
         else:
             folder = next((folder / name for name in ("checkpoint", "whole") if (folder / name).is_dir()), folder)
     if (folder / "adapter_config.json").is_file():
-        adapter = _json(folder / "adapter_config.json")
+        adapter = read_object(folder / "adapter_config.json")
         _weights(folder, ("adapter_model.safetensors", "adapter_model.bin"))
         base = adapter.get("base_model_name_or_path") or ""
         if not base:
             raise CheckpointError(
                 f"{folder}/adapter_config.json names no base_model_name_or_path; the adapter cannot be used without it"
             )
-        labels = _json(folder / "labels.json").get("labels", ()) if (folder / "labels.json").is_file() else ()
+        labels = read_object(folder / "labels.json").get("labels", ()) if (folder / "labels.json").is_file() else ()
         return CheckpointFacts(folder, "adapter", base, tuple(labels))
     if not (folder / "config.json").is_file():
         here = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
         raise CheckpointError(f"{folder} holds no config.json (nor adapter_config.json); it holds {here}")
-    config = _json(folder / "config.json")
+    config = read_object(folder / "config.json")
     kind = _weights(folder, WEIGHTS)
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise CheckpointError(f"{folder} holds no tokenizer ({', '.join(TOKENIZERS[:3])} ...)")
@@ -93,7 +93,12 @@ def _labels(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -110,7 +115,7 @@ def _weights(folder: Path, names: tuple[str, ...]) -> str:
             return "model"
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = sorted(set(_json(index).get("weight_map", {}).values()))
+            shards = sorted(set(read_object(index).get("weight_map", {}).values()))
             if not shards:
                 raise CheckpointError(f"{index} names no weight files")
             for shard in shards:

@@ -284,7 +284,10 @@ def combine_datasets(
         create_new_validation=create_new_validation,
     )
     if not len(made.train):
-        raise DataError(f"nothing is left to train on: {json.dumps(made.report['dropped'])} of {made.report['read']}")
+        read = ", ".join(str(parts["train"]) for parts in named.values())
+        raise DataError(
+            f"nothing is left to train on: {json.dumps(made.report['dropped'])} of {made.report['read']}, read from {read}"
+        )
     if output_dir is not None:
         write_folder(Path(output_dir), MAKER, lambda folder: _write(made, folder), inputs)
     return made

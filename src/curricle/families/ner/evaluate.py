@@ -30,7 +30,10 @@ def evaluate(checkpoint_dir: Path, data_dir: Path) -> dict[str, float]:
             f"{data_dir} holds neither test nor validation records (test.json, validation.json, or .jsonl, .conll)"
         )
     tagger = load_tagger(checkpoint_dir)
-    scores, loss = ScoredSet(path, tagger).score(tagger)
+    records = ScoredSet(path, tagger)
+    if not records.data.windows:
+        raise DataError(f"{path} holds no record with text: there is nothing to test on")
+    scores, loss = records.score(tagger)
     out = {f"{prefix}/loss": loss} | {f"{prefix}/{name}": value for name, value in scores.pop("all").items()}
     for domain, values in scores.items():
         out |= {f"{prefix}/{domain}/{name}": value for name, value in values.items()}

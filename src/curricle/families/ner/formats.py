@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import mmap
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -35,6 +36,7 @@ _BOM = b"\xef\xbb\xbf"
 _BOUNDARY = re.compile(rb"\}\s*([,\]])\s*")
 _BEHIND = re.compile(rb"\s*([,\]])\s*")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _SPACE = re.compile(rb"\s*")
 _TAG = re.compile(r"O|[BIESLU]-\S+")
 
@@ -138,9 +140,18 @@ def _loads(raw: bytes) -> Any:
     except orjson.JSONDecodeError:
         text = raw.decode("utf-8")
         try:
-            return json.loads(text)
+            value = json.loads(text)
+            if isinstance(value, dict) and _HALF.search(text):  # those of text and labels are `check_record`'s
+                json.dumps({**value, "text": 0, "annotations": 0}, ensure_ascii=False).encode()
+            return value
         except RecursionError:
             raise json.JSONDecodeError("nested too deeply", text, 0) from None
+        except UnicodeEncodeError:
+            raise json.JSONDecodeError("half a surrogate pair, which is no character", text, 0) from None
+        except ValueError as error:
+            if isinstance(error, json.JSONDecodeError):
+                raise
+            raise json.JSONDecodeError("a whole number of thousands of digits", text, 0) from None
 
 
 def _after_space(data: bytes | mmap.mmap, at: int) -> int:
@@ -337,7 +348,10 @@ def check_record(record: Any, path: Path | str, number: int) -> None:
     for span in spans:
         if type(span) is list and len(span) == 3:
             start, end, label = span
-            if type(start) is int and type(end) is int and type(label) is str and label and 0 <= start < end <= size:
+            whole = (
+                type(start) is int and type(end) is int and type(label) is str and label and 0 <= start < end <= size
+            )
+            if whole and (label.isprintable() or _is_label(label)):
                 continue
         raise wrong(f"annotation {1 + next(i for i, s in enumerate(spans) if s is span)} {_span_problem(span, size)}")
 
@@ -348,11 +362,18 @@ def _span_problem(span: Any, size: int) -> str:
         return f"must be [start, end, label], not {what}"
     start, end, label = span
     if type(start) is not int or type(end) is not int or type(label) is not str or not label:
-        return f"must be [number, number, label], not {json.dumps(span, ensure_ascii=False)[:80]}"
+        return f"must be [number, number, label], not {json.dumps(span)[:80]}"
+    if not _is_label(label):
+        return f"has the label {label!r}, which holds a control character or half a surrogate pair"
     return (
         f"[{start}, {end}, {label!r}] does not lie inside the text of {size} characters "
         "(start from 0, end exclusive and larger than start)"
     )
+
+
+def _is_label(label: str) -> bool:
+    """Whether a label can be written and read again: no control characters, no halves of surrogate pairs."""
+    return not any(unicodedata.category(c) in ("Cc", "Cs") for c in label)
 
 
 def _kind(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from curricle.errors import CheckpointError, DataError
-from curricle.families.ner.checkpoint import check_checkpoint
+from curricle.families.ner.checkpoint import check_checkpoint, read_object
 from curricle.families.ner.model import build_model
 from curricle.families.ner.tagger import Tagger
 
@@ -31,10 +31,26 @@ def load_tagger(folder: Path | str, device: str | torch.device = "cpu") -> Tagge
             f"{folder} is a plain encoder: its config.json names no token-classification head; train it first"
         )
     model, tokenizer, _ = build_model("", facts.labels, folder)
-    place = folder / "windows.json"
-    window = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {"max_tokens": 128, "stride": 32}
+    window = _windows(folder / "windows.json")
     device = torch.device(device)
     return Tagger(model.to(device).eval(), tokenizer, facts.labels, device, **window)
+
+
+def _windows(path: Path) -> dict[str, int]:
+    """Length and stride of the windows that a model was trained with, where its folder says so.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    if not path.is_file():
+        return {"max_tokens": 128, "stride": 32}
+    window = read_object(path)
+    length, stride = window.get("max_tokens"), window.get("stride")
+    if set(window) != {"max_tokens", "stride"} or type(length) is not int or type(stride) is not int:
+        raise CheckpointError(f"{path} must hold max_tokens and stride, two whole numbers, not {window}"[:300])
+    if not 0 <= stride < length - 2:
+        raise CheckpointError(f"{path}: stride {stride} must lie in [0, max_tokens - 2); max_tokens is {length}")
+    return {"max_tokens": length, "stride": stride}
 
 
 def predict(tagger: Tagger, texts: Sequence[str]) -> list[list[dict[str, Any]]]:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from curricle.config.schema import Range, Text
+
+Nodes = Annotated[int, Range("[1, 1024]")]
+Seconds = Annotated[int, Range("[0, 1000000000]")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +32,11 @@ class Owner:
 class Elastic:
     """A job that may shrink and grow while it runs: torchrun restarts its ranks inside the pods."""
 
-    min_nodes: int
+    min_nodes: Nodes
     """The job starts with so many nodes, and goes on while so many are left."""
-    max_nodes: int
+    max_nodes: Nodes
     """It never grows beyond so many."""
-    max_restarts: int = 3
+    max_restarts: Annotated[int, Range("[0, 1000]")] = 3
     """Restarts before the job fails: of the ranks by torchrun, and of containers by Kubernetes."""
 
 
@@ -39,7 +44,7 @@ class Elastic:
 class ClusterSettings:
     """What the settings file of a cluster may say. Quantities are Kubernetes' own strings (`500m`, `16Gi`)."""
 
-    image: str
+    image: Text
     """The worker image, by tag or digest."""
     namespace: str = "kubeflow"
     """Namespace of job and pods."""
@@ -51,7 +56,7 @@ class ClusterSettings:
     """CPU limit, when it differs from the request."""
     memory_limit: str = ""
     """Memory limit, when it differs from the request."""
-    gpus: int = 0
+    gpus: Annotated[int, Range("[0, 1024]")] = 0
     """GPUs of each pod; 0 for a job on CPUs."""
     gpu_resource: str = "nvidia.com/gpu"
     """The resource name under which the nodes offer their GPUs."""
@@ -89,22 +94,22 @@ class ClusterSettings:
     """Ask for all pods at once (needs an operator with a gang scheduler)."""
     elastic: Elastic | None = None
     """Opt in to a changing number of nodes."""
-    active_deadline_seconds: int = 259_200
+    active_deadline_seconds: Annotated[int, Range("[1, 1000000000]")] = 259_200
     """The job is ended after so many seconds from its start, whoever watches it: three days."""
-    ttl_seconds: int = 86_400
+    ttl_seconds: Seconds = 86_400
     """A finished job is removed after so many seconds."""
     clean_pod_policy: Literal["Running", "All", "None"] = "Running"
     """Which pods go when the job ends. `Running` frees the GPUs of survivors and keeps the logs of the dead."""
-    heartbeat_seconds: int = 900
+    heartbeat_seconds: Seconds = 900
     """A job that no launcher waits for any more saves its state and ends after so many seconds, time enough for a launcher that is started
     again to take it over; 0 lets it run to its deadline."""
-    grace_seconds: int = 120
+    grace_seconds: Seconds = 120
     """Time between SIGTERM and SIGKILL; saving a checkpoint must fit."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """When the node pulls the image."""
     image_pull_secrets: tuple[str, ...] = ()
     """Names of secrets with registry credentials."""
-    run_as_user: int | None = 10001
+    run_as_user: Annotated[int, Range("[0, 4294967295]")] | None = 10001
     """User of all containers, and group of the volumes. None leaves it to the cluster (OpenShift)."""
     labels: dict[str, str] = field(default_factory=dict)
     """Further labels of job and pods."""

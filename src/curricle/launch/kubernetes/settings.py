@@ -111,8 +111,15 @@ def from_task_config(raw: str | Mapping[str, Any] | object) -> dict[str, Any]:
     if isinstance(raw, str):
         try:
             raw = json.loads(raw or "{}")
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"the task configuration is no JSON: {error}") from error
+    try:
+        return _fields_of(raw)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ConfigError(f"the task configuration is none that Kubeflow writes: {error}") from error
+
+
+def _fields_of(raw: Any) -> dict[str, Any]:
     if is_dataclass(raw) and not isinstance(raw, type):
         raw = asdict(raw)
     elif not isinstance(raw, Mapping):

@@ -46,6 +46,12 @@ def test_nothing_is_said_where_no_other_label_is_found(annotated):
     assert judge_scores(Scores(BEFORE, AFTER, {}, annotated), 0.0, 0.01).reason.endswith("allowed)")
 
 
+def test_annotations_that_no_prediction_can_equal_are_in_the_verdict():
+    verdict = judge_scores(Scores(BEFORE, AFTER, {}, {}, {"old": 0.0, "new": 12.0}), 0.0, 0.05)
+    assert verdict.promotes and verdict.reason.endswith("no prediction can equal them: 12 of new annotations")
+    assert "predict" not in judge_scores(Scores(BEFORE, AFTER, {}, {}, {"old": 0.0}), 0.0, 0.05).reason
+
+
 def test_without_a_model_before_or_an_old_domain_the_gain_decides():
     assert judge_scores(Scores({}, AFTER, {}), 0.9, 0.0).decision == "promote"
     alone = judge_scores(Scores({"new": 0.1}, {"new": 0.4}, {}), 0.2, 0.0)

@@ -125,6 +125,7 @@ def measure_change(parent_uri: str, child_uri: str, data_uri: str, cache_dir: Pa
         by_domain(after.metrics, measure),
         after.metrics,
         by_domain(after.metrics, f"{measure}_annotated"),
+        by_domain(after.metrics, "unreachable"),
     )
 
 

@@ -43,6 +43,8 @@ class Scores:
     """Everything that was measured of the new model."""
     annotated: dict[str, float] = field(default_factory=dict)
     """As `after`, without what the model says of labels that nobody marked in the domain's records; empty where the family tells no such."""
+    unreachable: dict[str, float] = field(default_factory=dict)
+    """How many annotations of a domain no prediction can equal; empty where the family tells no such."""
 
 
 Condition = tuple[str, str, float]
@@ -126,6 +128,8 @@ def judge_scores(scores: Scores, min_gain: float, max_drop: float) -> Verdict:
             said.append(f"without spans of labels that no old record has, old scores {annotated:.4f}")
     else:
         said.append("the old domain was not measured: no old dataset was given")
+    if missed := [f"{count:.0f} of {domain}" for domain, count in sorted(scores.unreachable.items()) if count]:
+        said.append(f"counted as missed, for no prediction can equal them: {' and '.join(missed)} annotations")
     return Verdict("promote" if rises and keeps else "hold", "; ".join(said), bounds)
 
 

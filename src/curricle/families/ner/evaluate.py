@@ -13,6 +13,8 @@ from curricle.families.ner.tagger import ScoredSet
 def evaluate(checkpoint_dir: Path, data_dir: Path) -> dict[str, float]:
     """``test/f1`` and its kin over all test records (validation where there are none: ``val/...``), and by domain where there are two.
 
+    ``unreachable`` counts the gold spans that no prediction can equal (`windows`).
+
     Args:
         checkpoint_dir: a trained folder.
         data_dir: prepared data, or any dataset folder.
@@ -34,6 +36,9 @@ def evaluate(checkpoint_dir: Path, data_dir: Path) -> dict[str, float]:
     if not records.data.windows:
         raise DataError(f"{path} holds no record with text: there is nothing to test on")
     scores, loss = records.score(tagger)
+    for domain, values in scores.items():
+        counts = records.unreachable
+        values["unreachable"] = float(counts.total() if domain == "all" else counts[domain])
     out = {f"{prefix}/loss": loss} | {f"{prefix}/{name}": value for name, value in scores.pop("all").items()}
     for domain, values in scores.items():
         out |= {f"{prefix}/{domain}/{name}": value for name, value in values.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from curricle.families.encoders import budget_batches
 from curricle.families.ner.formats import Span, load_records, spans_of
 from curricle.families.ner.labels import label_of
 from curricle.families.ner.metrics import SpanCounts
+from curricle.families.ner.splitting import with_words
 from curricle.families.ner.windows import IGNORE, Encoded, Window, decode, encode
 
 
@@ -45,7 +47,8 @@ class Tagger:
         stride: int,
         token_budget: int = 4096,
     ):
-        self.model, self.tokenizer, self.tags, self.device = model, tokenizer, tuple(tags), device
+        self.model, self.tags, self.device = model, tuple(tags), device
+        self.tokenizer = with_words(tokenizer) if tokenizer.is_fast else tokenizer  # `encode` refuses a slow one
         self.tag_ids = {tag: i for i, tag in enumerate(self.tags)}
         self.pad = tokenizer.pad_token_id or 0
         self.max_tokens, self.stride, self.token_budget = max_tokens, stride, token_budget
@@ -100,6 +103,10 @@ class ScoredSet:
         self.unknown = sum(len(r["annotations"]) for r in records) - sum(map(len, spans))
         """Gold spans whose label the head lacks: they count as missed."""
         self.data = tagger.encode([r["text"] for r in records], spans)
+        self.unreachable: Counter[str] = Counter()
+        """Gold spans by domain that no prediction can equal: they count as missed."""
+        for origin, count in zip(self.origins, self.data.unreachable, strict=True):
+            self.unreachable[origin] += count
         for gold, record in zip(self.data.gold, records, strict=True):
             gold += [s for s in spans_of(record) if s[2] not in known]
         self.labels = sorted({s[2] for gold in self.data.gold for s in gold} | (known - {""}))

@@ -86,6 +86,14 @@ class NerTask:
         self.data = self.tagger.encode([r["text"] for r in records], [spans_of(r) for r in records])
         if not self.data.windows:
             raise DataError(f"{data_dir}/train.jsonl holds no word to train on")
+        if unreachable := sum(self.data.unreachable):
+            rules = ", ".join(f"{n} {why}" for why, n in self.data.counts.items() if n and why != "overlapping")
+            _log.warning(
+                "%d of %d training annotations do not begin and end with words, so no prediction can equal them (%s)",
+                unreachable,
+                sum(map(len, self.data.gold)),
+                rules,
+            )
         return np.array([records[w.record].get("origin") == "old" for w in self.data.windows])
 
     def _adapt(self, old: np.ndarray) -> None:

@@ -1,11 +1,12 @@
 """Character spans → tags on words → windows of tokens, and back. Needs a fast tokenizer, for its offsets.
 
-A word is what the tokenizer's pre-tokenisation makes one; its first sub-word carries the tag, inner sub-words and special tokens
-are never scored (-100). Rules, all counted:
+A word ends at white space, around punctuation and around CJK characters (`splitting`), or sooner where the tokenizer's own pre-tokenisation
+ends it; its first sub-word carries the tag, inner sub-words and special tokens are never scored (-100). Rules, all counted:
 - Of overlapping spans the longest stays, then the earlier, then the first listed.
 - A span that cuts a word is taken as if it covered the whole word.
 - An edge of a span that lies in no word (white space, a control character) cannot be predicted: the span counts as missed.
 - A span none of whose characters is in a word, or whose words a longer one took, is lost.
+A span that one of the last three meets is unreachable: no prediction can be exactly right.
 A text longer than a window becomes several that overlap by `stride` tokens; each word is scored in exactly one, where its context is largest.
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from curricle.errors import ConfigError
 from curricle.families.ner.formats import Span
+from curricle.families.ner.splitting import with_words
 
 IGNORE = -100
 
@@ -50,6 +52,8 @@ class Encoded:
     """Per record: the spans after the overlap rule, in characters as annotated."""
     counts: Counter[str] = field(default_factory=Counter)
     """overlapping, cut a word, edge in no word, lost."""
+    unreachable: list[int] = field(default_factory=list)
+    """Per record: how many of its gold spans cannot be predicted exactly."""
 
 
 def without_overlaps(spans: Sequence[Span]) -> tuple[list[Span], int]:
@@ -88,6 +92,7 @@ def encode(
         ConfigError: the tokenizer is slow, or the window is too small for its stride.
     """
     prefix, suffix = special_ids(tokenizer)
+    tokenizer = with_words(tokenizer)
     room = max_tokens - len(prefix) - len(suffix)
     if stride >= room:
         raise ConfigError(
@@ -107,7 +112,8 @@ def encode(
                 gold, overlapping = without_overlaps(spans[record])
                 out.gold.append(gold)
                 out.counts["overlapping"] += overlapping
-                tags = _tag(gold, bounds, tag_ids, out.counts)
+                tags, unreachable = _tag(gold, bounds, tag_ids, out.counts)
+                out.unreachable.append(unreachable)
             _cut(out, record, np.asarray(encoding.ids, np.int32), firsts, tags, prefix, suffix, room, stride)
     return out
 
@@ -133,7 +139,9 @@ def _words(offsets: list[tuple[int, int]], word_ids: list[int | None], text: str
     return np.array(firsts, np.int64), np.array(bounds, np.int64).reshape(-1, 2)
 
 
-def _tag(gold: list[Span], bounds: np.ndarray, tag_ids: dict[str, int], counts: Counter[str]) -> np.ndarray:
+def _tag(gold: list[Span], bounds: np.ndarray, tag_ids: dict[str, int], counts: Counter[str]) -> tuple[np.ndarray, int]:
+    """A record's tag ids, and how many spans they do not give back."""
+    unreachable = 0
     tags = np.full(len(bounds), tag_ids["O"], np.int64)
     free = np.ones(len(bounds), bool)
     for start, end, label in sorted(gold, key=lambda s: s[0] - s[1]):
@@ -141,13 +149,17 @@ def _tag(gold: list[Span], bounds: np.ndarray, tag_ids: dict[str, int], counts: 
         high = int(np.searchsorted(bounds[:, 0], end, side="left"))
         if low >= high or not free[low:high].all():
             counts["lost"] += 1
+            unreachable += 1
             continue
-        counts["cut a word"] += bool(bounds[low, 0] < start or bounds[high - 1, 1] > end)
-        counts["edge in no word"] += bool(bounds[low, 0] > start or bounds[high - 1, 1] < end)
+        cut = bool(bounds[low, 0] < start or bounds[high - 1, 1] > end)
+        outside = bool(bounds[low, 0] > start or bounds[high - 1, 1] < end)
+        counts["cut a word"] += cut
+        counts["edge in no word"] += outside
+        unreachable += cut or outside
         free[low:high] = False
         tags[low] = tag_ids[f"B-{label}"]
         tags[low + 1 : high] = tag_ids[f"I-{label}"]
-    return tags
+    return tags, unreachable
 
 
 def _cut(

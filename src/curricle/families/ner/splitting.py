@@ -1,0 +1,92 @@
+"""Where words end, whatever the tokenizer: at white space, around every punctuation mark and around every CJK character, as in BERT.
+
+A tokenizer that joins such characters with their neighbours (byte-level BPE, SentencePiece) is given one more step of pre-tokenisation, which
+keeps the mark of the space before (``▁``, ``Ġ``) where the pre-trained vocabulary has it. It is part of the tokenizer and saved with it.
+Such a tokenizer is of the general class of transformers, for its classes of one architecture build their own steps again when they are loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+_PUNCTUATION = r"\p{P}$+<=>^`|~"
+"""Unicode's punctuation, and the ASCII symbols that BERT takes for such."""
+_CJK = (
+    r"\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}\x{2B740}-\x{2B81F}"
+    r"\x{2B820}-\x{2CEAF}\x{2F800}-\x{2FA1F}"
+)
+"""BERT's ranges."""
+ALONE = rf"[ \x{{2581}}]?[{_PUNCTUATION}{_CJK}]"
+"""One such character, with the space before it or the mark for one."""
+SPACED = rf"{ALONE}|[ \x{{2581}}]?[^\s\x{{2581}}{_PUNCTUATION}{_CJK}]+"
+"""The same, and the runs between them: for a tokenizer that does not end its pieces at white space."""
+
+
+def with_words(tokenizer: Any) -> Any:
+    """A fast tokenizer whose words end by the rule above: the same one where it does that already, else a copy.
+
+    BERT's own pre-tokenisation is this rule, so such tokenizers stay as they are.
+    """
+    backend = tokenizer.backend_tokenizer
+    parts = _parts(backend.pre_tokenizer)
+    kinds = [part["type"] for part in parts]
+    if "BertPreTokenizer" in kinds or any(_pattern(part) in (ALONE, SPACED) for part in parts):
+        return tokenizer
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    backend, before = copy.deepcopy(backend), backend.pre_tokenizer
+    split = pre_tokenizers.Split(Regex(ALONE if any(map(_ends_at_space, parts)) else SPACED), "isolated")
+    if "ByteLevel" in kinds:
+        if any(part.get("add_prefix_space") for part in parts):  # else every piece of the split would get that space
+            own = [] if backend.normalizer is None else [backend.normalizer]
+            backend.normalizer = normalizers.Sequence([*own, normalizers.Strip(right=False), normalizers.Prepend(" ")])
+            before = _rebuilt(
+                [part | {"add_prefix_space": False} if part["type"] == "ByteLevel" else part for part in parts]
+            )
+        backend.pre_tokenizer = pre_tokenizers.Sequence([split, before])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Sequence([split] if before is None else [before, split])
+    return _general(tokenizer, backend)
+
+
+def _general(tokenizer: Any, backend: Any) -> Any:
+    """`tokenizer` with another backend, of the class that loads what is written and builds nothing anew."""
+    from transformers import PreTrainedTokenizerFast
+
+    kept = ("model_max_length", "padding_side", "truncation_side", "model_input_names", "clean_up_tokenization_spaces")
+    settings = {name: getattr(tokenizer, name) for name in (*kept, "extra_special_tokens")}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **settings, **tokenizer.special_tokens_map)
+
+
+def _parts(pre_tokenizer: Any) -> list[dict[str, Any]]:
+    """The steps of a pre-tokenizer, flat, as its file says them."""
+    if pre_tokenizer is None:
+        return []
+    found: list[dict[str, Any]] = []
+    waiting = [json.loads(pre_tokenizer.__getstate__())]
+    while waiting:
+        part = waiting.pop(0)
+        waiting[:0] = part.get("pretokenizers", [])
+        if part["type"] != "Sequence":
+            found.append(part)
+    return found
+
+
+def _pattern(part: dict[str, Any]) -> str:
+    return part["pattern"].get("Regex", "") if part["type"] == "Split" else ""
+
+
+def _ends_at_space(part: dict[str, Any]) -> bool:
+    """Whether a step ends pieces at all white space: Metaspace does so at blanks alone; of a pattern it is taken for granted."""
+    return part["type"] in ("Whitespace", "WhitespaceSplit", "Split") or bool(part.get("use_regex"))
+
+
+def _rebuilt(parts: list[dict[str, Any]]) -> Any:
+    """A pre-tokenizer of such steps."""
+    from tokenizers import pre_tokenizers
+
+    made = pre_tokenizers.Sequence([])
+    made.__setstate__(json.dumps({"type": "Sequence", "pretokenizers": parts}).encode())
+    return made

@@ -114,9 +114,10 @@ def test_a_trained_folder_gives_the_same_spans_here_and_in_transformers(trained)
     )  # where windows meet it joins them by its own rule: docs/continued-training.md
     out = [
         json.loads(line)
-        for line in predict_lines(tagger, ["Ann knows Go\n", "\n", '{"id": 7, "text": "Bo knows SQL"}'])
+        for line in predict_lines(tagger, ["Ann knows Go\n", "\n", '{"id": 7, "text": "Bo knows SQL"}', "  \r\n"])
     ]
-    assert [r.get("id") for r in out] == [None, 7] and out[1]["annotations"]
+    assert [r.get("id") for r in out] == [None, None, 7, None] and out[2]["annotations"], "a line out for each line in"
+    assert out[1] == {"text": "", "annotations": []} and out[3] == {"text": "  ", "annotations": []}
     with pytest.raises(DataError, match="line 1"):
         list(predict_lines(tagger, ["{broken"]))
     assert evaluate(folder, tmp / "data")["test/f1"] > 0.5

@@ -79,15 +79,13 @@ def decoded(lines: Iterable[bytes]) -> Iterator[str]:
 
 
 def records_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The record of each line that is not blank: a text, or JSON (what begins with ``{``) whose `text` is taken.
+    """The record of each line: a text, which may be empty, or JSON (what begins with ``{``) whose `text` is taken.
 
     Raises:
         DataError: such a line is not JSON or has no text; names its number.
     """
     for number, line in enumerate(lines, 1):
         line = line.rstrip("\r\n")
-        if not line.strip():
-            continue
         record: Any = {"text": line}
         if line.lstrip().startswith("{"):
             try:

@@ -87,3 +87,23 @@ def test_a_wrong_line_of_a_file_is_named_before_anything_is_tagged(tmp_path, con
     with (tmp_path / "in.txt").open("rb") as stdin:
         done = curricle("ner", "predict", "--model", str(tmp_path), stdin=stdin)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr and not done.stdout
+
+
+def test_convert_says_what_it_read_and_what_was_lost_and_refuses_what_is_wrong(tmp_path):
+    from curricle.cli.ner import convert as verb
+    from curricle.families.ner.convert import TARGETS
+
+    assert tuple(next(option for option in verb.params if option.name == "target").type.choices) == TARGETS
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"text": "Bo left.", "label": [[0, 2, "PER"]]}\n{"text": "Oslo", "label": [[0, 4, "LOC"]]}\n')
+    done = curricle("convert", str(source), "-o", str(tmp_path / "out.conll"), "--to", "conll")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'out.conll'}\n")
+    assert done.stderr == "read as JSON Lines, doccano (text, label): 2 records, 2 annotations\n"
+    assert (tmp_path / "out.conll").read_text() == "Bo\tB-PER\nleft.\tO\n\nOslo\tB-LOC\n\n"
+    again = curricle("convert", str(source), "-o", str(source), "--to", "conll")
+    assert again.returncode == 2 and "is there already" in again.stderr
+    source.write_text(source.read_text() + '{"text": "x", "label": [[0, 4, "LOC"]]}\n')
+    wrong = curricle("convert", str(source), "-o", str(tmp_path / "out"), "--to", "brat")
+    assert (
+        wrong.returncode == 2 and "in.jsonl, record 3: annotation 1" in wrong.stderr and not (tmp_path / "out").exists()
+    )

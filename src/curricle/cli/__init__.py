@@ -36,6 +36,7 @@ VERBS = {
     "evaluate": ("use", "Measure a model on the held-out texts."),
     "compare": ("compare", "Show trained models side by side, or their scores over datasets."),
     "combine": ("ner", "Combine NER datasets for continued training."),
+    "convert": ("ner", "Convert a NER dataset between the layouts of annotation tools."),
     "resolve-checkpoint": ("ner", "Show which checkpoint continued NER training would start from."),
     "ner": ("ner", "Tag text with a trained NER model, or measure it."),
     "preflight": ("preflight", "Try store and cluster before training needs them."),

@@ -1,4 +1,4 @@
-"""Verbs of the NER family: combine, resolve-checkpoint, ner predict, ner evaluate."""
+"""Verbs of the NER family: combine, convert, resolve-checkpoint, ner predict, ner evaluate."""
 
 from __future__ import annotations
 
@@ -67,6 +67,26 @@ def combine(
 
 
 @click.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="New file; for brat a new folder.")
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(["seed", "jsonl", "conll", "label-studio", "doccano", "prodigy", "brat", "hf", "spacy"]),
+    required=True,
+    help="hf: JSON Lines, or Parquet with features for OUT.parquet; spacy: JSON, or a DocBin for OUT.spacy.",
+)
+@click.option("--strict", is_flag=True, help="Write nothing if the format cannot hold everything.")
+def convert(source: Path, output: Path, target: str, strict: bool) -> None:
+    """Convert a NER file or folder to another layout; its own layout is recognised and said, and so is what the other one cannot hold."""
+    from curricle.families.ner.convert import convert as write
+
+    for line in write(source, output, target, strict=strict).lines():
+        click.echo(line, err=True)
+    click.echo(str(output))
+
+
+@click.command()
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -97,7 +117,8 @@ def ner() -> None:
 @ner.command()
 @click.option("--model", type=FOLDER, required=True, help="Folder of a trained model.")
 def predict(model: Path) -> None:
-    """Tag standard input, a text or a JSON record a line; JSON Lines with annotations [start, end, label] go to standard output.
+    """Tag standard input, a text or a JSON record a line; for each line, an empty one too, a JSON record with annotations
+    [start, end, label] goes to standard output.
 
     A file is checked whole before anything is written; of a pipe, the lines before a wrong one are.
     """

@@ -23,6 +23,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import unicodedata
 from array import array
 from collections import Counter
@@ -36,7 +37,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from curricle.errors import ConfigError, DataError
-from curricle.families.ner.formats import dataset_files, iter_pieces, overlapping, read_piece
+from curricle.families.ner.formats import SUFFIXES, Seen, dataset_files, iter_pieces, overlapping, read_piece
 from curricle.store.ours import check_output_folder, write_folder
 from curricle.store.process import die_with
 
@@ -88,7 +89,10 @@ class _File:
         self.blanks, self.tangled = array("Q"), array("Q")
         self.overlapping = 0
         self.labels: Counter[str] = Counter()
-        for piece in iter_pieces(path):
+        self.seen, self.plain = Seen(), True
+        """What the file turned out to be, and whether its bytes are records as they stand."""
+        self._handle, copies = -1, None
+        for piece in iter_pieces(path, self.seen):
             text = piece.record["text"]
             if not text.strip():
                 self.blanks.append(piece.number)
@@ -96,8 +100,13 @@ class _File:
             if len(spans := piece.record["annotations"]) > 1 and (many := overlapping(spans)):
                 self.overlapping += many
                 self.tangled.append(piece.number)
-            starts.append(piece.start)
-            ends.append(piece.end)
+            start, end = piece.start, piece.end
+            self.plain &= piece.plain
+            if start < 0:  # no file has these bytes: they are kept in one that goes with this object
+                copies = copies or tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as this object
+                start, end = copies.tell(), copies.tell() + copies.write(json.dumps(piece.record).encode())
+            starts.append(start)
+            ends.append(end)
             keys += text_key(text)
             name = piece.record.get("id")
             groups.append(-1 if name is None else seen.setdefault(str(name), len(seen)))
@@ -109,7 +118,11 @@ class _File:
         self.keys = np.frombuffer(bytes(keys), dtype=np.uint64).reshape(-1, 2)
         self._kept_before = [number - nth for nth, number in enumerate(self.blanks, 1)]
         """For each blank record, how many that are kept stand before it."""
-        self._handle = -1
+        self.copied = copies is not None
+        if copies:
+            copies.flush()
+            self._handle = os.dup(copies.fileno())
+            copies.close()
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -135,12 +148,13 @@ class _File:
 
     def record(self, row: int) -> dict[str, Any]:
         """One record."""
-        return read_piece(self.path, self.number(row), int(self.starts[row]), self.raw(row))
+        raw = self.raw(row)
+        return json.loads(raw) if self.copied else read_piece(self.path, self.number(row), int(self.starts[row]), raw)
 
     def line(self, row: int) -> bytes:
         """One record as one line of JSON with its `origin`; a record that has an origin already keeps it."""
         origin = b'{"origin": "' + self.source.encode() + b'", '
-        if self.path.suffix == ".conll":
+        if not self.plain:
             return origin + json.dumps(self.record(row), ensure_ascii=False).encode()[1:] + b"\n"
         raw = self.raw(row).strip()
         if b"\n" in raw or b"\r" in raw:
@@ -150,8 +164,14 @@ class _File:
 
 def _read(places: list[tuple[str, str, Path]]) -> list[_File]:
     """The files, read by two processes where they are large. What is read does not depend on it."""
-    large = sum(path.stat().st_size for _, _, path in places) >= _LARGE
-    if not large or len(places) < 2 or sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2:
+    large = sum(path.stat().st_size for _, _, path in places if path.suffix in SUFFIXES) >= _LARGE
+    if (
+        not large
+        or not all(path.suffix in SUFFIXES for _, _, path in places)
+        or len(places) < 2
+        or sys.platform != "linux"
+        or len(os.sched_getaffinity(0)) < 2
+    ):
         return [_File(*place) for place in places]
     others = multiprocessing.active_children()
     fork = multiprocessing.get_context("fork")
@@ -334,6 +354,7 @@ class _Plan:
         self.train, self.validation, self.test = split == 0, split == 1, split == 2
         self.old = np.array([f.source == "old" for f in files])[self.which] if len(self.which) else split.astype(bool)
         self.dropped: dict[str, int] = {"blank text": sum(len(f.blanks) for f in files)}
+        self.dropped |= sum((f.seen.left_out for f in files), Counter())
         named = {
             "blank text": [f.place(n) for f in files for n in f.blanks[:5]],
             "overlapping annotations": [f.place(n) for f in files for n in f.tangled[:5]],
@@ -468,6 +489,7 @@ class _Plan:
             "near_duplicates_kept": self.near,
             "duplicates_with_other_annotations": self.conflicts,
             "annotations": labels,
+            "files": {f"{f.source} {f.path.name}": f.seen.what for f in self.files},
             "overlapping_annotations": {s: sum(f.overlapping for f in self.files if f.source == s) for s in sources},
             "notes": self.notes,
         }

@@ -3,6 +3,8 @@
 A record is ``{"text": str, "annotations": [[start, end, label], ...]}``; offsets are characters, end exclusive; further keys are
 kept. Three layouts are read: one JSON array, JSON Lines, and CoNLL. UTF-8 only; a byte order mark at the start of a file is skipped.
 A file is read once, in order, through a memory map: what stays in memory is the record at hand and, if wished, its byte range.
+What a JSON value says may be written as other tools do (`kinds`), as its first record shows; all others in the file are of the same kind.
+Folders and binary files are read by `foreign`.
 
 CoNLL: a line is a token (its first column) and a tag (its last one), columns apart by tabs if the line has one, else by blanks; no other
 white space separates. An empty line or a ``-DOCSTART-`` line ends a sentence; the text is the tokens joined by blanks. Tags are O, B- and I-
@@ -16,20 +18,26 @@ import json
 import mmap
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from curricle.errors import DataError, MissingDataError
+from curricle.families.ner.foreign import features_beside, foreign_kind, read_foreign
+from curricle.families.ner.kinds import SEED, Kind, LeftOut, Odd, has_objects, kind_of
+from curricle.families.ner.tokens import SCHEMES, TAG, Span, record_of
 
-Span = tuple[int, int, str]
-"""(start, end, label) in characters, end exclusive."""
 Layout = Literal["array", "lines", "conll"]
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".json", ".jsonl", ".conll")
+FURTHER_SUFFIXES = (".ndjson", ".txt", ".tsv", ".bio", ".iob", ".iob2", ".spacy", ".parquet", ".arrow")
+"""Looked for where a split has no file of the first three."""
+_JSON = (".json", ".jsonl", ".ndjson")
 _FORGET = 8 << 20
 """Bytes of a file after which its mapped pages are let go (whole pages on every system)."""
 _BOM = b"\xef\xbb\xbf"
@@ -38,7 +46,6 @@ _BEHIND = re.compile(rb"\s*([,\]])\s*")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _SPACE = re.compile(rb"\s*")
-_TAG = re.compile(r"O|[BIESLU]-\S+")
 
 
 class Piece(NamedTuple):
@@ -46,17 +53,35 @@ class Piece(NamedTuple):
 
     number: int
     start: int
+    """-1 where it has no byte range, as in a folder or a binary file."""
     end: int
     record: dict[str, Any]
+    plain: bool = True
+    """Whether its bytes are the record itself as JSON."""
+
+
+@dataclass
+class Seen:
+    """What a file turned out to be, filled while it is read."""
+
+    what: str = ""
+    """Layout and kind, for people."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """What was no record, or no span, by the rules of the tool that wrote it."""
 
 
 def split_file(folder: Path, split: str) -> Path | None:
-    """The file of one split in a dataset folder (``train.json``, ``train.jsonl`` or ``train.conll``), or None.
+    """The file of one split in a dataset folder (``train.json``, ``train.jsonl`` or ``train.conll``, else one of the further suffixes, else
+    the BRAT or Hugging Face folder ``train``), or None.
 
     Raises:
         DataError: two files of one split stand there.
     """
-    files = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
+    files: list[Path] = []
+    for suffixes in (SUFFIXES, FURTHER_SUFFIXES):
+        files = files or [path for suffix in suffixes if (path := folder / f"{split}{suffix}").is_file()]
+    if not files and (folder / split).is_dir() and foreign_kind(folder / split):
+        files = [folder / split]
     if len(files) > 1:
         raise DataError(
             f"{folder} holds {' and '.join(p.name for p in files)}: which one is the {split} data? Keep one"
@@ -85,19 +110,51 @@ def dataset_files(folder: Path | str, what: str = "dataset") -> dict[str, Path]:
 
 
 def layout_of(path: Path, data: bytes | mmap.mmap) -> Layout:
-    """Which layout a file has: by its suffix, and for JSON by its first character."""
+    """Which layout a file has: by its suffix and its first characters; of another suffix JSON is what begins with a record."""
     if path.suffix == ".conll":
         return "conll"
     first = _after_space(data, len(_BOM) if data[:3] == _BOM else 0)
-    return "array" if data[first : first + 1] == b"[" else "lines"
+    if data[first : first + 1] == b"[":
+        inside = _after_space(data, first + 1)
+        if data[inside : inside + 1] == b'"' and _is_json(_line(data, first)):
+            return "lines"  # of pairs [text, {entities}]
+        return "array" if path.suffix in _JSON or data[inside : inside + 2] in (b'{"', b'["') else "conll"
+    return (
+        "lines" if path.suffix in _JSON or data[first : first + 1] == b"{" and _is_json(_line(data, first)) else "conll"
+    )
 
 
-def iter_pieces(path: Path) -> Iterator[Piece]:
+def _line(data: bytes | mmap.mmap, at: int) -> bytes:
+    end = data.find(b"\n", at)
+    return data[at : len(data) if end < 0 else end]
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        _loads(raw)
+    except ValueError:
+        return False
+    return True
+
+
+def iter_pieces(path: Path, seen: Seen | None = None) -> Iterator[Piece]:
     """All records of a file, in order, each checked (`check_record`). Memory is bounded by the longest record.
+
+    Args:
+        seen: is told what the file turned out to be.
 
     Raises:
         DataError: the file is damaged or a record is wrong; names file, record number and byte.
     """
+    seen = Seen() if seen is None else seen
+    if path.is_dir() or path.suffix not in (*_JSON, ".conll") and foreign_kind(path):
+        seen.what = foreign_kind(path)
+        if not seen.what:
+            raise DataError(f"{path} is a folder with neither .ann nor .arrow files")
+        for number, record in enumerate(read_foreign(path, seen.left_out), 1):
+            check_record(record, path, number)
+            yield Piece(number, -1, -1, record, False)
+        return
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes); a JSON array, JSON Lines or CoNLL was expected")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -105,12 +162,38 @@ def iter_pieces(path: Path) -> Iterator[Piece]:
         layout = layout_of(path, data)
         reader = {"array": _array, "lines": _lines, "conll": _conll}[layout]
         behind = 0
-        for number, (begin, end, record) in enumerate(reader(path, data, start), 1):
+        kind, seen.what = None, "CoNLL"
+        for number, (begin, end, value) in enumerate(reader(path, data, start), 1):
+            record, plain = value, layout != "conll"
+            if plain:
+                if kind is None:
+                    kind = kind_of(value)
+                    seen.what = f"{'JSON array' if layout == 'array' else 'JSON Lines'}, {kind.shape}"
+                if kind is not SEED or has_objects(value):
+                    plain = False
+                    try:
+                        record = _read(kind, value, path, number)
+                    except LeftOut as reason:
+                        seen.left_out[str(reason)] += 1
+                        continue
             check_record(record, path, number)
             if end - behind > _FORGET:
                 data.madvise(mmap.MADV_DONTNEED, behind, _FORGET)
                 behind += _FORGET
-            yield Piece(number, begin, end, record)
+            yield Piece(number, begin, end, record, plain)
+
+
+def _read(kind: Kind, value: Any, path: Path, number: int) -> dict[str, Any]:
+    """The record of a JSON value that is of this kind, as the first one of the file is."""
+    own = kind_of(value)
+    if own is not kind and own is not SEED and own.shape != kind.shape:
+        raise DataError(f"{path}, record {number}: {kind.shape} was expected, as before, and this is {own.shape}")
+    if type(value) is not (list if kind.name == "spacy" else dict):
+        raise DataError(f"{path}, record {number}: {kind.shape} was expected, as before, not {_kind(value)}")
+    try:
+        return kind.read(value, features_beside(path))
+    except Odd as problem:
+        raise DataError(f"{path}, record {number}: {problem}") from None
 
 
 def read_piece(path: Path, number: int, start: int, raw: bytes) -> dict[str, Any]:
@@ -119,14 +202,16 @@ def read_piece(path: Path, number: int, start: int, raw: bytes) -> dict[str, Any
     Raises:
         DataError: they are no record any more (the file was changed meanwhile); names file, record and byte.
     """
-    if path.suffix == ".conll":
-        return _sentence(*_token_lines(path, number, start, raw))
+    if path.suffix == ".conll" or path.suffix not in _JSON and not (raw[:1] in b"[{" and _is_json(raw)):
+        return record_of(*_token_lines(path, number, start, raw))
     try:
-        return _loads(raw)
+        value = _loads(raw)
     except ValueError as error:
         raise _fail(
             path, number, start, f"not JSON any more, the file was changed while it was read: {error}"
         ) from None
+    kind = kind_of(value)
+    return value if kind is SEED and not has_objects(value) else _read(kind, value, path, number)
 
 
 def _fail(path: Path, number: int, byte: int, problem: str) -> DataError:
@@ -252,7 +337,7 @@ def _conll(path: Path, data: mmap.mmap, at: int) -> Iterator[tuple[int, int, dic
     for begin, end in _blocks(data, at):
         tokens, tags = _token_lines(path, number, begin, data[begin:end])
         if tokens:
-            yield begin, end, _sentence(tokens, tags)
+            yield begin, end, record_of(tokens, tags)
             number += 1
 
 
@@ -286,11 +371,11 @@ def _token_lines(path: Path, number: int, byte: int, raw: bytes) -> tuple[list[s
             raise _fail(path, number, byte, problem)
         columns = line.split("\t") if "\t" in line else [column for column in line.split(" ") if column]
         tag = columns[-1].strip() if len(columns) > 1 else ""
-        if _TAG.fullmatch(tag):
+        if TAG.fullmatch(tag):
             tokens.append(columns[0])
             tags.append(tag)
         elif not _is_comment(line, columns):
-            problem = f"line {line[:80]!r}: a token and a tag were expected (O, B-x, I-x, also S-x, E-x, U-x, L-x)"
+            problem = f"line {line[:80]!r}: a token and a tag were expected ({SCHEMES})"
             raise _fail(path, number, byte, problem)
     return tokens, tags
 
@@ -298,21 +383,6 @@ def _token_lines(path: Path, number: int, byte: int, raw: bytes) -> tuple[list[s
 def _is_comment(line: str, columns: list[str]) -> bool:
     """Whether a line without a tag is a comment, and not a token whose tag is missing."""
     return line.startswith("#") and "\t" not in line and (len(columns) > 1 or columns == ["#"])
-
-
-def _sentence(tokens: list[str], tags: list[str]) -> dict[str, Any]:
-    """The record of space-joined tokens. What continues nothing (I-, E- or L- without a beginning) opens a span, as in IOB1."""
-    spans: list[list[Any]] = []
-    at, open_label = 0, ""
-    for token, tag in zip(tokens, tags, strict=True):
-        place, _, label = tag.partition("-")
-        if place in "IEL" and label == open_label:
-            spans[-1][1] = at + len(token)
-        elif place != "O":
-            spans.append([at, at + len(token), label])
-        open_label = label if place in "BI" else ""
-        at += len(token) + 1
-    return {"text": " ".join(tokens), "annotations": spans}
 
 
 def check_record(record: Any, path: Path | str, number: int) -> None:

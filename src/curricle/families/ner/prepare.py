@@ -37,9 +37,11 @@ def fingerprint(config: NerConfig) -> str:
         for source, folder in folders.items():
             if folder:
                 for split, path in dataset_files(folder, f"data.{source}_dataset_path").items():
-                    with path.open("rb") as file:
-                        content = hashlib.file_digest(file, "sha256").hexdigest()
-                    digest.update(f"{source} {split} {path.suffix} {content}\n".encode())
+                    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+                        with part.open("rb") as file:
+                            content = hashlib.file_digest(file, "sha256").hexdigest()
+                        place = split if part is path else f"{split}/{part.name}"
+                        digest.update(f"{source} {place} {part.suffix} {content}\n".encode())
         return digest.hexdigest()
 
 
@@ -98,6 +100,7 @@ def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
         "scored": scored,
         "dropped": made.report["dropped"],
         "notes": made.report["notes"],
+        "files": made.report["files"],
     }
 
 

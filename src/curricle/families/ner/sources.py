@@ -10,7 +10,7 @@ from typing import Any
 
 from curricle.errors import DataError
 from curricle.families.ner.config import NerData
-from curricle.families.ner.formats import SPLITS, SUFFIXES
+from curricle.families.ner.formats import FURTHER_SUFFIXES, SPLITS, SUFFIXES
 from curricle.store.scratch import scratch
 
 
@@ -36,14 +36,17 @@ def _fetched(uri: str, folder: Path, what: str) -> Path:
     from curricle.store import open_store
 
     store = open_store(uri)
-    held = [entry.key for entry in store.list("") if "/" not in entry.key]
-    wanted = [f"{split}{suffix}" for split in SPLITS for suffix in SUFFIXES]
+    held = [entry.key for entry in store.list("")]
+    wanted = [f"{split}{suffix}" for split in SPLITS for suffix in (*SUFFIXES, *FURTHER_SUFFIXES)]
     keys = [key for key in held if key in wanted]
-    if not any(key.startswith("train.") for key in keys):
+    folders = set(SPLITS) - {key.partition(".")[0] for key in keys}
+    keys += [key for key in held if key.count("/") == 1 and key.partition("/")[0] in folders]
+    if not any(key.startswith(("train.", "train/")) for key in keys):
         raise DataError(
             f"{what}: {uri}/train.json is not there (nor train.jsonl, train.conll); it holds {', '.join(held[:10]) or 'nothing'}"
         )
     folder.mkdir()
     for key in keys:
+        (folder / key).parent.mkdir(exist_ok=True)
         store.get(key, folder / key)
     return folder

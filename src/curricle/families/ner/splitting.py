@@ -8,20 +8,37 @@ Such a tokenizer is of the general class of transformers, for its classes of one
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import unicodedata
 from typing import Any
 
-_PUNCTUATION = r"\p{P}$+<=>^`|~"
-"""Unicode's punctuation, and the ASCII symbols that BERT takes for such."""
+_SYMBOLS = "$+<=>^`|~"
+"""The ASCII symbols that BERT takes for punctuation beside Unicode's."""
 _CJK = (
-    r"\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}\x{F900}-\x{FAFF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}\x{2B740}-\x{2B81F}"
-    r"\x{2B820}-\x{2CEAF}\x{2F800}-\x{2FA1F}"
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0x2F800, 0x2FA1F),
 )
 """BERT's ranges."""
-ALONE = rf"[ \x{{2581}}]?[{_PUNCTUATION}{_CJK}]"
+_ALONE = rf"\p{{P}}{_SYMBOLS}" + "".join(rf"\x{{{low:X}}}-\x{{{high:X}}}" for low, high in _CJK)
+ALONE = rf"[ \x{{2581}}]?[{_ALONE}]"
 """One such character, with the space before it or the mark for one."""
-SPACED = rf"{ALONE}|[ \x{{2581}}]?[^\s\x{{2581}}{_PUNCTUATION}{_CJK}]+"
+SPACED = rf"{ALONE}|[ \x{{2581}}]?[^\s\x{{2581}}{_ALONE}]+"
 """The same, and the runs between them: for a tokenizer that does not end its pieces at white space."""
+
+
+@functools.lru_cache(4096)
+def is_alone(char: str) -> bool:
+    """Whether a character is a word of its own."""
+    return (
+        unicodedata.category(char)[0] == "P" or char in _SYMBOLS or any(low <= ord(char) <= high for low, high in _CJK)
+    )
 
 
 def with_words(tokenizer: Any) -> Any:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from curricle.errors import ConfigError
-from curricle.families.ner.formats import Span
 from curricle.families.ner.splitting import with_words
+from curricle.families.ner.tokens import Span, without_overlaps
 
 IGNORE = -100
 
@@ -54,15 +54,6 @@ class Encoded:
     """overlapping, cut a word, edge in no word, lost."""
     unreachable: list[int] = field(default_factory=list)
     """Per record: how many of its gold spans cannot be predicted exactly."""
-
-
-def without_overlaps(spans: Sequence[Span]) -> tuple[list[Span], int]:
-    """Spans by the overlap rule, in text order, and how many were dropped."""
-    kept: list[Span] = []
-    for _, span in sorted(enumerate(spans), key=lambda item: (item[1][0] - item[1][1], item[1][0], item[0])):
-        if all(span[1] <= other[0] or other[1] <= span[0] for other in kept):
-            kept.append(span)
-    return sorted(kept), len(spans) - len(kept)
 
 
 def special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:

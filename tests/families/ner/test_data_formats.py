@@ -49,7 +49,7 @@ def test_an_example_of_the_page_is_recognised_and_read(tmp_path, blocks, what):
 
 
 @pytest.mark.parametrize(("blocks", "what"), [pytest.param(*e, id=e[1]) for e in EXAMPLES])
-def test_a_dataset_of_any_layout_is_combined_and_prepared(tmp_path, blocks, what):
+def test_a_dataset_of_any_layout_is_combined_and_prepared(tmp_path, caplog, blocks, what):
     """As if its records stood there as the seed writes them."""
     from curricle.families.ner.config import NerConfig, NerData
 
@@ -83,6 +83,10 @@ def test_a_dataset_of_any_layout_is_combined_and_prepared(tmp_path, blocks, what
     before = fingerprint(config)
     facts = prepare(config, tmp_path / "prepared")
     assert facts["labels"] == ["LOC", "PER"] and facts["files"] == {"new " + path.name: what}
+    assert ("is read as" in caplog.text) == ("records (text" not in what) and (what in caplog.text) == (
+        "records (text" not in what
+    )
+    assert ("× BRAT lines that annotate no text" in caplog.text) == ("BRAT" in what)
     target = path / "1.ann" if path.is_dir() else path
     target.write_bytes(target.read_bytes().replace(b"LOC", b"GPE"))
     assert fingerprint(config) != before

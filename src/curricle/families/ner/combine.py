@@ -489,6 +489,7 @@ class _Plan:
             "near_duplicates_kept": self.near,
             "duplicates_with_other_annotations": self.conflicts,
             "annotations": labels,
+            "left_out": sorted({why for f in self.files for why, count in f.seen.left_out.items() if count}),
             "files": {f"{f.source} {f.path.name}": f.seen.what for f in self.files},
             "overlapping_annotations": {s: sum(f.overlapping for f in self.files if f.source == s) for s in sources},
             "notes": self.notes,

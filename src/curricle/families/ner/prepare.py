@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from curricle.errors import DataError
 from curricle.families.ner.combine import Records, combine_datasets, text_key
 from curricle.families.ner.config import NerConfig, NerData
 from curricle.families.ner.formats import dataset_files, iter_pieces
+from curricle.families.ner.kinds import SEED
 from curricle.families.ner.labels import check_labels, tags_of
 from curricle.families.ner.sources import local_datasets
+
+_log = logging.getLogger(__name__)
 
 
 def fingerprint(config: NerConfig) -> str:
@@ -65,6 +69,11 @@ def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
         create_new_validation=data.create_new_validation,
         replay=data.replay if data.strategy != "new_only" and data.replay_draw == "once" else None,
     )
+    for name, what in made.report["files"].items():
+        if SEED.shape not in what:
+            _log.warning("data: %s is read as %s", name, what)
+    for why in made.report["left_out"]:
+        _log.warning("data: %d × %s: left out", made.report["dropped"][why], why)
     if not len(made.validation):
         raise DataError(
             "there is no validation record: give a validation file, or set data.create_new_validation to true"

@@ -107,3 +107,11 @@ def test_convert_says_what_it_read_and_what_was_lost_and_refuses_what_is_wrong(t
     assert (
         wrong.returncode == 2 and "in.jsonl, record 3: annotation 1" in wrong.stderr and not (tmp_path / "out").exists()
     )
+
+
+def test_select_takes_a_number_of_texts_and_checks_its_input_as_predict_does(tmp_path):
+    for count, message in (("0", "0 is not in the range x>=1"), ("2", "input line 1: text must be a string")):
+        (tmp_path / "in.txt").write_text('{"text": 1}\n')
+        with (tmp_path / "in.txt").open("rb") as stdin:
+            done = curricle("ner", "select", "--model", str(tmp_path), "--uncertain", count, stdin=stdin)
+        assert done.returncode == 2 and message in done.stderr and not done.stdout

@@ -1,10 +1,12 @@
-"""Verbs of the NER family: combine, convert, resolve-checkpoint, ner predict, ner evaluate."""
+"""Verbs of the NER family: combine, convert, resolve-checkpoint, ner predict, ner select, ner evaluate."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -114,28 +116,69 @@ def ner() -> None:
     """Use a trained NER model."""
 
 
+MODEL = click.option("--model", type=FOLDER, required=True, help="Folder of a trained model.")
+FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "label-studio"]),
+    default="jsonl",
+    show_default=True,
+    help="label-studio: tasks with pre-annotations and their scores, as one JSON array.",
+)
+
+
 @ner.command()
-@click.option("--model", type=FOLDER, required=True, help="Folder of a trained model.")
-def predict(model: Path) -> None:
+@MODEL
+@FORMAT
+def predict(model: Path, form: Literal["jsonl", "label-studio"]) -> None:
     """Tag standard input, a text or a JSON record a line; for each line, an empty one too, a JSON record with annotations
     [start, end, label] goes to standard output.
 
     A file is checked whole before anything is written; of a pipe, the lines before a wrong one are.
     """
-    from curricle.families.ner.predict import decoded, load_tagger, predict_lines, records_of
+    from curricle.families.ner.predict import load_tagger, predict_lines
+
+    lines = _checked_input()
+    for line in predict_lines(load_tagger(model), lines, form=form):
+        click.echo(line.encode())
+
+
+@ner.command()
+@MODEL
+@click.option("--uncertain", type=click.IntRange(min=1), required=True, help="How many texts to pick.")
+@FORMAT
+def select(model: Path, uncertain: int, form: Literal["jsonl", "label-studio"]) -> None:
+    """Pick what to annotate next: of standard input, read as by predict, the texts that the model is least sure of, the least sure first.
+
+    A text's certainty is the probability of its least sure word's tag. Blank texts and equal ones are passed over.
+    """
+    from curricle.families.ner.predict import array_of, load_tagger, select_uncertain, task_of
+
+    lines = _checked_input()
+    chosen, texts = select_uncertain(load_tagger(model), lines, uncertain)
+    click.echo(f"{len(chosen)} of {texts} texts", err=True)
+    if form == "label-studio":
+        rows: Iterable[str] = array_of(task_of(*found) for found in chosen)
+    else:
+        rows = (json.dumps(record | {"certainty": whole}, ensure_ascii=False) for record, _, whole in chosen)
+    for line in rows:
+        click.echo(line.encode())
+
+
+def _checked_input() -> Iterator[str]:
+    """The lines of standard input; a file's are checked first."""
+    from curricle.families.ner.predict import decoded, records_of
 
     source = sys.stdin.buffer
     if source.seekable():
         for _ in records_of(decoded(source)):
             pass
         source.seek(0)
-    tagger = load_tagger(model)
-    for line in predict_lines(tagger, decoded(source)):
-        click.echo(line.encode())
+    return decoded(source)
 
 
 @ner.command()
-@click.option("--model", type=FOLDER, required=True, help="Folder of a trained model.")
+@MODEL
 @click.option("--data", type=FOLDER, required=True, help="Folder of a dataset.")
 def evaluate(model: Path, data: Path) -> None:
     """Exact span F1 on the test records (validation where there are none), as JSON."""

@@ -11,7 +11,8 @@ from curricle.errors import CheckpointError, ConfigError, DataError
 from curricle.families.ner.config import NerConfig, NerData, NerLora, NerModel
 from curricle.families.ner.evaluate import evaluate
 from curricle.families.ner.forgetting import score
-from curricle.families.ner.predict import load_tagger, predict, predict_lines
+from curricle.families.ner.formats import load_records
+from curricle.families.ner.predict import load_tagger, predict, predict_lines, select_uncertain
 from curricle.families.ner.prepare import fingerprint, prepare
 from curricle.ner import create_model_and_tokenizer
 from curricle.training.distributed import Ranks
@@ -89,6 +90,60 @@ def trained(tmp_path_factory):
     after = task.validate()
     assert after["val_loss"] < before["val_loss"] and after["val/f1"] == 1.0 and "val/new/f1/SKILL" in after
     return config, folder, tmp
+
+
+def test_pre_annotations_are_label_studio_tasks_with_the_spans_of_predict_and_their_scores(trained, tmp_path):
+    tagger = load_tagger(trained[1])
+    lines = [
+        "Ann knows Go",
+        "",
+        '{"text": "Zoe knows Rust", "id": 7}',
+        "Ann knows Go Ann knows Go",
+    ]
+    plain = [json.loads(line) for line in predict_lines(tagger, lines)]
+    tasks = json.loads("\n".join(predict_lines(tagger, lines, batch=2, form="label-studio")))
+    assert [task["data"] for task in tasks] == [{k: v for k, v in row.items() if k != "annotations"} for row in plain]
+    for row, task in zip(plain, tasks, strict=True):
+        (said,) = task["predictions"]
+        spans = [[r["value"]["start"], r["value"]["end"], *r["value"]["labels"]] for r in said["result"]]
+        assert spans == row["annotations"]
+        assert all(0 < said["score"] <= r["score"] <= 1 for r in said["result"])
+    assert tasks[1]["predictions"] == [{"score": 1.0, "result": []}] and tasks[0]["predictions"][0]["result"]
+    assert json.loads("\n".join(predict_lines(tagger, [], form="label-studio"))) == []
+    (tmp_path / "done.json").write_text(
+        json.dumps([task | {"annotations": [{"result": task["predictions"][0]["result"]}]} for task in tasks])
+    )
+    assert load_records(tmp_path / "done.json") == plain, "accepted as they are, they are read as what was predicted"
+
+
+def test_a_score_is_the_probability_of_the_least_sure_word(trained):
+    tagger = load_tagger(trained[1])
+    data = tagger.encode(["Ann knows Go", "Zoe knows what Rust is"])
+    spans, _, _ = tagger.tag(data, range(2))
+    for i, (found, each, whole) in enumerate(tagger.tag_scored(data)):
+        assert found == spans[i]
+        inputs = tagger.tokenizer(["Ann knows Go", "Zoe knows what Rust is"][i], return_tensors="pt")
+        sure = tagger.model(**inputs).logits.softmax(-1).max(-1).values[0, 1:-1]
+        words = inputs.word_ids()[1:-1]
+        firsts = [sure[words.index(word)].item() for word in sorted(set(words))]
+        assert whole == pytest.approx(min(firsts), rel=1e-4)
+        assert each[0] == pytest.approx(firsts[0], rel=1e-4)
+
+
+def test_what_the_model_is_least_sure_of_is_picked_once_and_first(trained):
+    tagger = load_tagger(trained[1])
+    lines = [
+        f"{a} {verb} {b}"
+        for a in ("Ann", "go", "Zoe")
+        for verb in ("knows", "never heard of")
+        for b in ("Go", "Ann", "x")
+    ]
+    every, texts = select_uncertain(tagger, [*lines, "", "ann  KNOWS go", " "], 100, batch=4)
+    assert texts == len(every) == len(lines)
+    doubts = [whole for _, _, whole in every]
+    assert doubts == sorted(doubts) and doubts[0] < doubts[-1]
+    few, texts = select_uncertain(tagger, lines, 3, batch=5)
+    assert (texts, [r["text"] for r, _, _ in few]) == (len(lines), [r["text"] for r, _, _ in every[:3]])
 
 
 def test_a_trained_folder_gives_the_same_spans_here_and_in_transformers(trained):

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from curricle.errors import CheckpointError, DataError
 from curricle.families.ner.checkpoint import check_checkpoint, read_object
+from curricle.families.ner.combine import text_key
+from curricle.families.ner.kinds import regions_of, rest
 from curricle.families.ner.model import build_model
 from curricle.families.ner.tagger import Tagger
+
+Form = Literal["jsonl", "label-studio"]
+Found = tuple[dict[str, Any], list[float], float]
+"""A record with the spans that the model finds, their scores, and that of the whole record (`Tagger.tag_scored`)."""
 
 
 def load_tagger(folder: Path | str, device: str | torch.device = "cpu") -> Tagger:
@@ -100,15 +107,65 @@ def records_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def predict_lines(tagger: Tagger, lines: Iterable[str], batch: int = 256) -> Iterator[str]:
-    """Lines in (`records_of`), JSON lines with `annotations` out; a record's other keys are kept.
+def predict_lines(tagger: Tagger, lines: Iterable[str], batch: int = 256, form: Form = "jsonl") -> Iterator[str]:
+    """Lines in (`records_of`), the records out with what was found; a record's other keys are kept.
+
+    Args:
+        form: `jsonl`: JSON Lines with `annotations`; `label-studio`: the lines of one JSON array of tasks with pre-annotations and their scores.
 
     Raises:
         DataError: a line is no record.
     """
-    records = records_of(lines)
+    scored = _scored(tagger, records_of(lines), batch)
+    if form == "label-studio":
+        yield from array_of(task_of(*found) for found in scored)
+    else:
+        yield from (json.dumps(record, ensure_ascii=False) for record, _, _ in scored)
+
+
+def select_uncertain(tagger: Tagger, lines: Iterable[str], count: int, batch: int = 256) -> tuple[list[Found], int]:
+    """The `count` records that the model is least sure of, the least sure first, and how many texts there were to choose from.
+
+    Blank texts are no choice, and of equal texts (`combine.text_key`) one is. In memory are those chosen and a key of each text.
+
+    Raises:
+        DataError: a line is no record.
+    """
+    held: list[tuple[float, int, Found]] = []
+    seen: set[bytes] = set()
+
+    def fresh() -> Iterator[dict[str, Any]]:
+        for record in records_of(lines):
+            if record["text"].strip() and (key := text_key(record["text"])) not in seen:
+                seen.add(key)
+                yield record
+
+    for number, found in enumerate(_scored(tagger, fresh(), batch)):
+        entry = (-found[2], -number, found)
+        if len(held) < count:
+            heapq.heappush(held, entry)
+        else:
+            heapq.heappushpop(held, entry)
+    return [found for *_, found in sorted(held, reverse=True)], len(seen)
+
+
+def _scored(tagger: Tagger, records: Iterator[dict[str, Any]], batch: int) -> Iterator[Found]:
     while held := list(itertools.islice(records, batch)):
-        for record, spans in zip(held, predict(tagger, [r["text"] for r in held]), strict=True):
-            yield json.dumps(
-                record | {"annotations": [[s["start"], s["end"], s["label"]] for s in spans]}, ensure_ascii=False
-            )
+        tagged = tagger.tag_scored(tagger.encode([record["text"] for record in held]))
+        for record, (spans, each, whole) in zip(held, tagged, strict=True):
+            yield record | {"annotations": [list(span) for span in spans]}, each, whole
+
+
+def task_of(record: dict[str, Any], each: Sequence[float], whole: float) -> dict[str, Any]:
+    """A Label Studio task whose regions are pre-annotations with scores."""
+    regions = [region | {"score": score} for region, score in zip(regions_of(record), each, strict=True)]
+    return {"data": {"text": record["text"]} | rest(record), "predictions": [{"score": whole, "result": regions}]}
+
+
+def array_of(values: Iterable[Any]) -> Iterator[str]:
+    """The lines of a JSON array, one value a line, as they come."""
+    mark = "["
+    for value in values:
+        yield mark + json.dumps(value, ensure_ascii=False)
+        mark = ","
+    yield "]" if mark == "," else "[]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,7 @@ class Tagger:
         windows = [w for w in data.windows if w.record in wanted]
         predicted = {r: np.zeros(len(data.bounds[r]), np.int64) for r in wanted}
         loss, words = 0.0, 0
-        was_training = self.model.training
-        self.model.eval()
-        for rows in budget_batches([len(w.ids) for w in windows], self.token_budget):
-            batch = [windows[row] for row in rows]
-            tensors = collate(batch, self.pad, self.device)
-            labels = tensors.pop("labels")
-            logits = self.model(**tensors).logits.float()
+        for batch, labels, logits in self._passes(windows):
             loss += float(
                 torch.nn.functional.cross_entropy(
                     logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
@@ -87,9 +81,42 @@ class Tagger:
             best = logits.argmax(-1).cpu().numpy()
             for row, window in enumerate(batch):
                 predicted[window.record][window.words] = best[row, window.positions]
-        self.model.train(was_training)
         spans = {r: decode([self.tags[i] for i in predicted[r]], data.bounds[r]) for r in wanted}
         return spans, loss, words
+
+    @torch.no_grad()
+    def tag_scored(self, data: Encoded) -> list[tuple[list[Span], list[float], float]]:
+        """Per record its spans, a score for each, and one for the whole record.
+
+        A word's score is the probability (softmax) of its tag; a span's, and a record's, is that of its least sure word (1 without words).
+        These are the model's own, not calibrated: good for an order, not for a rate of errors.
+        """
+        tags = [np.zeros(len(bounds), np.int64) for bounds in data.bounds]
+        sure = [np.ones(len(bounds)) for bounds in data.bounds]
+        for batch, _, logits in self._passes(data.windows):
+            best = [part.cpu().numpy() for part in logits.softmax(-1).max(-1)]
+            for row, window in enumerate(batch):
+                sure[window.record][window.words] = best[0][row, window.positions]
+                tags[window.record][window.words] = best[1][row, window.positions]
+        out = []
+        for found, scores, bounds in zip(tags, sure, data.bounds, strict=True):
+            spans = decode([self.tags[i] for i in found], bounds)
+            first = np.searchsorted(bounds[:, 0], [start for start, _, _ in spans])
+            last = np.searchsorted(bounds[:, 1], [end for _, end, _ in spans])
+            each = [float(scores[low : high + 1].min()) for low, high in zip(first, last, strict=True)]
+            out.append((spans, each, float(scores.min(initial=1.0))))
+        return out
+
+    def _passes(self, windows: Sequence[Window]) -> Iterator[tuple[list[Window], torch.Tensor, torch.Tensor]]:
+        """Windows in batches of like length, at most `token_budget` padded tokens, with labels and the model's logits; without dropout."""
+        was_training = self.model.training
+        self.model.eval()
+        for rows in budget_batches([len(w.ids) for w in windows], self.token_budget):
+            batch = [windows[row] for row in rows]
+            tensors = collate(batch, self.pad, self.device)
+            labels = tensors.pop("labels")
+            yield batch, labels, self.model(**tensors).logits.float()
+        self.model.train(was_training)
 
 
 class ScoredSet:

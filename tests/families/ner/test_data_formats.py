@@ -92,6 +92,38 @@ def test_a_dataset_of_any_layout_is_combined_and_prepared(tmp_path, caplog, bloc
     assert fingerprint(config) != before
 
 
+JUNK = (None, True, -1, 2.5, "", "x", [], {}, [[]], [{}], {"a": 1}, [1, 2, "X"], 10**30, "\ud800")
+
+
+def places(value, at=()):
+    """The path of every value within a value."""
+    yield at
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*at, key))
+
+
+@pytest.mark.parametrize(("blocks", "what"), [pytest.param(*e, id=e[1]) for e in EXAMPLES if e[1].startswith("JSON")])
+def test_any_value_anywhere_is_read_or_refused_in_one_sentence(tmp_path, blocks, what):
+    ((kind, _, content),) = PART.findall(blocks)
+    rows = json.loads(content) if kind == "json" else [json.loads(line) for line in content.splitlines()]
+    path, refused = tmp_path / f"train.{kind}", 0
+    for at in [at for at in places(rows) if at]:
+        for junk in JUNK:
+            damaged = json.loads(json.dumps(rows))
+            inner = damaged
+            for key in at[:-1]:
+                inner = inner[key]
+            inner[at[-1]] = junk
+            path.write_text(json.dumps(damaged) if kind == "json" else "\n".join(map(json.dumps, damaged)))
+            try:
+                load_records(path)
+            except DataError as error:
+                assert f"{path}, record " in str(error)
+                refused += 1
+    assert refused > 50
+
+
 def one(tmp_path, value, name="train.json"):
     (tmp_path / name).write_text(json.dumps(value))
     return load_records(tmp_path / name)

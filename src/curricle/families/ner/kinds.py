@@ -161,7 +161,9 @@ def _read_label_studio(value: Any, names: Callable[[str], list[str]]) -> dict[st
         raise LeftOut("Label Studio task without annotation")
     answer = next((answer for answer in done if answer.get("ground_truth")), done[0])
     spans: list[Any] = []
-    for result in answer.get("result") or []:
+    if type(results := answer.get("result") or []) is not list:
+        raise Odd("the result of a Label Studio annotation is a list")
+    for result in results:
         region = result.get("value") if type(result) is dict else None
         if type(region) is not dict:
             raise Odd("each result of a Label Studio annotation has an object `value`")
@@ -186,7 +188,7 @@ def _regions(text: str, region: dict[str, Any], labels: Any) -> list[Any]:
     """A region's spans, one a label. Its offsets are characters; where these do not give the text beside them, and UTF-16 units do, those."""
     if type(labels) is not list:
         raise Odd("labels of a region are a list")
-    place = region.get("globalOffsets") or region
+    place = region["globalOffsets"] if type(region.get("globalOffsets")) is dict else region
     start: Any = place.get("start")
     end: Any = place.get("end")
     if labels and (type(start) is not int or type(end) is not int):

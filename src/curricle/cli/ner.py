@@ -17,7 +17,12 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--old", type=FOLDER, default=None, help="Folder of the old dataset (train.json, .jsonl or .conll).")
+@click.option(
+    "--old",
+    type=FOLDER,
+    default=None,
+    help="Folder of the old dataset (train.json, .jsonl, .conll, or another layout of docs/data-formats.md).",
+)
 @click.option("--new", type=FOLDER, required=True, help="Folder of the new dataset.")
 @click.option(
     "--strategy",

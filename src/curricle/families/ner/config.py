@@ -32,7 +32,7 @@ class NerData:
     """Folder of the old dataset: combined with the new one, and the domain whose forgetting is measured. May be set with `new_only`,
     which then only measures it."""
     new_dataset_path: Text
-    """Folder with train.json and optionally validation.json and test.json (also .jsonl, .conll)."""
+    """Folder with train.json and optionally validation.json and test.json (also .jsonl, .conll, and what docs/data-formats.md shows)."""
     create_new_validation: bool = True
     """Split a validation set off the sources that have no validation file."""
     validation_ratio: Annotated[float, Range("(0, 1)")] = 0.1

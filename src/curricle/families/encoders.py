@@ -69,14 +69,15 @@ def load_tokenizer(source: str | Path, wrong: Wrong = ConfigError) -> Any:
 
 
 def load_model(kind: Any, source: str | Path, wrong: Wrong = ConfigError, **settings: Any) -> tuple[Any, list[str]]:
-    """A transformers model in float32, and the names of its tensors that `source` lacks: those of a fresh head or pooler, no others.
+    """A transformers model in float32, and the names of its tensors that `source` lacks, or has in another shape: those of a fresh head or pooler, no
+    others.
 
     Args:
         kind: the transformers class, for example ``AutoModel``.
         settings: what the configuration of `source` is to hold instead; one that this architecture does not know is left out.
 
     Raises:
-        CheckpointError: the weights lack a tensor of the encoder, hold one that is not finite, or the model is code of its own or pickled code;
+        CheckpointError: the weights lack a tensor of the encoder, or hold one of another shape or one that is not finite, or the model is code of its own or pickled code;
             anything else that fails is `wrong`.
     """
     from transformers import AutoConfig
@@ -89,11 +90,16 @@ def load_model(kind: Any, source: str | Path, wrong: Wrong = ConfigError, **sett
             if not 0 <= int(getattr(config, name, None) or 0) <= most:
                 raise ValueError(f"{name} of its config.json is {getattr(config, name)}; {most:,} is the most")
         model, report = kind.from_pretrained(
-            str(source), config=config, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+            str(source),
+            config=config,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # looked at below
         )
     except Exception as error:  # what stands in a folder can make the library fail in any way
         raise _refused(source, f"an encoder ({kind.__name__})", error, wrong) from None
-    missing = sorted(report["missing_keys"])
+    missing = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
     inside = f"{model.base_model_prefix}." if model.base_model is not model else ""
     check_tensors(
         source, [name for name in missing if name.startswith(inside) and "pooler." not in name], model.state_dict()
@@ -110,7 +116,7 @@ def check_tensors(source: str | Path, missing: Sequence[str], tensors: dict[str,
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise CheckpointError(
-            f"{source} lacks tensors of the model that its configuration describes: {', '.join(missing[:5])}{more}; "
+            f"{source} lacks tensors of the model that its configuration describes, or has them in another shape: {', '.join(missing[:5])}{more}; "
             "they would be random. Take a whole copy, or another checkpoint"
         )
     for name, tensor in tensors.items():

@@ -65,8 +65,8 @@ def test_rows_of_added_tags_are_fitted_before_training_and_nothing_else_is(old, 
             and "original" not in n
         ]
         for found in names:
-            rows = [r for r, s in enumerate(source) if s is not None] if name.startswith("classifier") else slice(None)
-            wanted = was[[s for s in source if s is not None]] if name.startswith("classifier") else was
+            rows = [r for r, s in enumerate(source) if s] if name.startswith("classifier") else slice(None)
+            wanted = was[[s[0] for s in source if s]] if name.startswith("classifier") else was
             assert torch.equal(now[found][rows], wanted), found
         assert names, name
     assert task.validate()["val/new/f1/AGE"] > 0.9

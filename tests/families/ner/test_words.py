@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from curricle.families.ner.formats import load_records, spans_of
-from curricle.families.ner.labels import tags_of
+from curricle.families.ner.labels import Scheme, Tag, tags_of
 from curricle.families.ner.splitting import with_words
 from curricle.families.ner.windows import decode, encode
 
@@ -105,11 +105,11 @@ def trained(texts):
 def reached(tokenizer, texts, spans):
     """The share of the gold spans that come back from their own tags, and what the encoder counted."""
     tags = tags_of({label for row in spans for *_, label in row})
-    made = encode(texts, spans, tokenizer, {tag: i for i, tag in enumerate(tags)}, max_tokens=256, stride=16)
-    found = [["O"] * len(bounds) for bounds in made.bounds]
+    made = encode(texts, spans, tokenizer, Scheme(tags), max_tokens=256, stride=16)
+    found = [[Tag("O", "")] * len(bounds) for bounds in made.bounds]
     for window in made.windows:
         for word, tag in zip(window.words.tolist(), window.tags.tolist(), strict=True):
-            found[window.record][word] = tags[tag]
+            found[window.record][word] = Scheme(tags).means[tag]
     right = gold = 0
     for i, bounds in enumerate(made.bounds):
         right += len(set(made.gold[i]) & set(decode(found[i], bounds)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from curricle.errors import CheckpointError, MissingCheckpointError
+from curricle.families.ner.labels import Scheme
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.bin")
 TOKENIZERS = (
@@ -20,6 +21,7 @@ TOKENIZERS = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class CheckpointFacts:
     base_model: str = ""
     """The adapter's base model."""
     labels: tuple[str, ...] = ()
-    """Labels of the head in row order; empty for a plain encoder or an adapter without a label file."""
+    """Names of the head's rows, in order; empty for a plain encoder or an adapter without a label file."""
 
     @property
     def trained(self) -> bool:
@@ -66,15 +68,22 @@ def check_checkpoint(folder: Path | str) -> CheckpointFacts:
             raise CheckpointError(
                 f"{folder}/adapter_config.json names no base_model_name_or_path; the adapter cannot be used without it"
             )
-        labels = read_object(folder / "labels.json").get("labels", ()) if (folder / "labels.json").is_file() else ()
-        return CheckpointFacts(folder, "adapter", base, tuple(labels))
+        return CheckpointFacts(folder, "adapter", base, _label_file(folder))
     if not (folder / "config.json").is_file():
         here = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
         raise CheckpointError(f"{folder} holds no config.json (nor adapter_config.json); it holds {here}")
     config = read_object(folder / "config.json")
     kind = _weights(folder, WEIGHTS)
     if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise CheckpointError(f"{folder} holds no tokenizer ({', '.join(TOKENIZERS[:3])} ...)")
+        above = sorted(path.name for path in folder.parent.iterdir() if path.name in (*TOKENIZERS, *TOKENIZER_SETTINGS))
+        way = (
+            f"the folder above has it: copy {', '.join(above)} there"
+            if above
+            else (
+                "save the one that it was trained with there: AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)"
+            )
+        )
+        raise CheckpointError(f"{folder} holds no tokenizer ({', '.join(TOKENIZERS[:3])} ...); {way}")
     return CheckpointFacts(folder, kind, labels=_labels(config, folder))
 
 
@@ -88,8 +97,30 @@ def _labels(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
         raise CheckpointError(
             f"{folder}/config.json: id2label has no entry {error} although it has {len(named)}"
         ) from None
-    if len(set(labels)) < len(labels):
-        raise CheckpointError(f"{folder}/config.json: id2label names a label twice")
+    if labels and all(re.fullmatch(r"LABEL_\d+", str(label)) for label in labels):
+        named = _label_file(folder)
+        if len(named) != len(labels):
+            problem = f"names {len(named)} of them" if named else "is not there"
+            raise CheckpointError(
+                f"{folder}/config.json does not name the {len(labels)} rows of its head (LABEL_0 ...), and labels.json beside it {problem}. "
+                'Write them there in the order of the rows: {"labels": ["O", "B-NAME", "I-NAME"]}'
+            )
+        labels = list(named)
+    try:
+        Scheme(labels)
+    except ValueError as error:
+        raise CheckpointError(f"{folder}/config.json: its head cannot be used: {error}") from None
+    return tuple(labels)
+
+
+def _label_file(folder: Path) -> tuple[str, ...]:
+    """The names of a head's rows in `labels.json`; none where there is no such file."""
+    path = folder / "labels.json"
+    if not path.is_file():
+        return ()
+    labels = read_object(path).get("labels")
+    if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
+        raise CheckpointError(f'{path} must hold {{"labels": [...]}}: the names of the head\'s rows, in order')
     return tuple(labels)
 
 

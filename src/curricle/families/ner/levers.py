@@ -90,7 +90,7 @@ class SoftTargets:
 
     def __init__(self, tagger: Tagger, windows: Sequence[Window], made: Reconciliation):
         self.known = [row for row, source in enumerate(made.sources()) if source is not None]
-        self.other = tagger.tag_ids["O"]
+        self.other = tagger.scheme.outside
         self.added = made.added()
         self._logs: list[torch.Tensor] = [torch.empty(0)] * len(windows)
         for chosen, _, logits in _passed(tagger, windows):

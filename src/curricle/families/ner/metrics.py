@@ -61,7 +61,7 @@ class SpanCounts:
         } | {f"f1/{label}": value for label, value in per_label.items()}
 
 
-SCORES = ("precision", "recall", "f1", "f1_annotated", "f1_macro")
+SCORES = ("precision", "recall", "f1", "f1_annotated", "f1_macro", "unreachable")
 """Of every domain, and of all records together; beside them ``f1/<label>``."""
 
 

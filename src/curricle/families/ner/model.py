@@ -16,7 +16,7 @@ import torch
 from curricle.errors import CheckpointError, ConfigError
 from curricle.families.encoders import Wrong, check_tensors, encoder_folder, load_model, load_tokenizer, merge_adapters
 from curricle.families.ner.checkpoint import check_checkpoint
-from curricle.families.ner.labels import Reconciliation, reconcile
+from curricle.families.ner.labels import Reconciliation, Row, reconcile
 
 LABELS_FILE = "labels.json"
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def build_model(
     """
     tags = list(tags)
     if checkpoint is None:
-        model, tokenizer, _ = _with_head(encoder_folder(encoder), tags, ConfigError, dropout, seed)
+        model, tokenizer, _ = _with_head(encoder_folder(encoder), tags, ConfigError, dropout, seed, fresh=True)
         return model, tokenizer, None
     facts = check_checkpoint(checkpoint)
     head_tags = list(facts.labels)
@@ -46,13 +46,20 @@ def build_model(
         if not head_tags:
             raise CheckpointError(f"{facts.path} is an adapter without {LABELS_FILE}; its head's labels are unknown")
         base = encoder_folder(facts.base_model)
-        model, tokenizer, fresh = _with_head(base, head_tags, CheckpointError, dropout, seed)
-        model = merge_adapters(model, facts.path, fresh)
+        model, tokenizer, missing = _with_head(base, head_tags, CheckpointError, dropout, seed, fresh=True)
+        model = merge_adapters(model, facts.path, missing)
     else:
-        model, tokenizer, fresh = _with_head(facts.path, head_tags or tags, CheckpointError, dropout, seed)
+        model, tokenizer, missing = _with_head(
+            facts.path,
+            head_tags or tags,
+            CheckpointError,
+            dropout,
+            seed,
+            fresh=not head_tags,
+        )
         if not head_tags:
             return model, tokenizer, None
-        check_tensors(facts.path, fresh, {})
+        check_tensors(facts.path, missing, {})
     made = reconcile(head_tags, tags)
     replace_head(model, made, seed)
     _log.info("labels of %s:\n%s", facts.path, made.table())
@@ -65,8 +72,14 @@ def _with_head(
     wrong: Wrong,
     dropout: float | None,
     seed: int,
+    *,
+    fresh: bool,
 ) -> tuple[Any, Any, list[str]]:
-    """A model with a head of these rows, its tokenizer, and the names of the tensors that are fresh."""
+    """A model with a head of these rows, its tokenizer, and the names of the tensors that are drawn anew.
+
+    Args:
+        fresh: the head is to be a new one: rows of a head that `source` brings were trained for something else, and are left out.
+    """
     from transformers import AutoModelForTokenClassification
     from transformers.utils import logging
 
@@ -75,16 +88,30 @@ def _with_head(
     if dropout is not None:
         settings["classifier_dropout"] = dropout
     torch.manual_seed(seed)
-    model, fresh = load_model(AutoModelForTokenClassification, source, wrong, **settings)
-    return model, load_tokenizer(source, wrong), fresh
+    model, missing = load_model(AutoModelForTokenClassification, source, wrong, **settings)
+    if fresh and _head_name(model) + ".weight" not in missing:
+        _log.warning("%s brings a head of its own, which is left out: its rows were trained for something else", source)
+        replace_head(model, Reconciliation(tuple(Row(tag, None, row, "added") for row, tag in enumerate(tags))), seed)
+    return model, load_tokenizer(source, wrong), missing
 
 
 def head_of(model: Any) -> torch.nn.Linear:
     """The classifier of a token-classification model."""
+    return getattr(model, _head_name(model))
+
+
+def positions_of(model: Any) -> int | None:
+    """How many tokens a model has positions for; None where it has no table of them (relative or rotary positions)."""
+    for name, part in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, torch.nn.Embedding):
+            return part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1)
+    return None
+
+
+def _head_name(model: Any) -> str:
     for name in ("classifier", "score"):
-        head = getattr(model, name, None)
-        if isinstance(head, torch.nn.Linear):
-            return head
+        if isinstance(getattr(model, name, None), torch.nn.Linear):
+            return name
     raise ConfigError(
         f"{type(model).__name__} has no linear classifier; use an encoder whose token-classification head is one linear layer"
     )
@@ -92,7 +119,7 @@ def head_of(model: Any) -> torch.nn.Linear:
 
 @torch.no_grad()
 def replace_head(model: Any, made: Reconciliation, seed: int) -> None:
-    """Give the model the new head: rows copied by name, fresh ones drawn from N(0, 0.02²) with zero bias, config's labels set."""
+    """Give the model the new head: rows copied by meaning (the mean of two where two are merged), fresh ones drawn from N(0, 0.02²) with zero bias, config's labels set."""
     old, sources = head_of(model), made.sources()
     new = torch.nn.Linear(old.in_features, len(sources), bias=old.bias is not None, dtype=old.weight.dtype)
     draw = torch.Generator().manual_seed(seed)
@@ -100,11 +127,11 @@ def replace_head(model: Any, made: Reconciliation, seed: int) -> None:
     if new.bias is not None:
         new.bias.zero_()
     for row, source in enumerate(sources):
-        if source is not None:
-            new.weight[row] = old.weight[source]
+        if source:
+            new.weight[row] = old.weight[list(source)].mean(0)
             if new.bias is not None:
-                new.bias[row] = old.bias[source]
-    setattr(model, "classifier" if head_of(model) is getattr(model, "classifier", None) else "score", new)
+                new.bias[row] = old.bias[list(source)].mean(0)
+    setattr(model, _head_name(model), new)
     tags = [row.tag for row in made.head()]
     model.num_labels = model.config.num_labels = len(tags)
     model.config.id2label, model.config.label2id = dict(enumerate(tags)), {t: i for i, t in enumerate(tags)}

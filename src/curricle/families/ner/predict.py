@@ -15,7 +15,7 @@ from curricle.errors import CheckpointError, DataError
 from curricle.families.ner.checkpoint import check_checkpoint, read_object
 from curricle.families.ner.combine import text_key
 from curricle.families.ner.kinds import regions_of, rest
-from curricle.families.ner.model import build_model
+from curricle.families.ner.model import build_model, positions_of
 from curricle.families.ner.tagger import Tagger
 
 Form = Literal["jsonl", "label-studio"]
@@ -38,23 +38,26 @@ def load_tagger(folder: Path | str, device: str | torch.device = "cpu") -> Tagge
             f"{folder} is a plain encoder: its config.json names no token-classification head; train it first"
         )
     model, tokenizer, _ = build_model("", facts.labels, folder)
-    window = _windows(folder / "windows.json")
+    window = _windows(folder / "windows.json", positions_of(model))
     device = torch.device(device)
     return Tagger(model.to(device).eval(), tokenizer, facts.labels, device, **window)
 
 
-def _windows(path: Path) -> dict[str, int]:
-    """Length and stride of the windows that a model was trained with, where its folder says so.
+def _windows(path: Path, positions: int | None) -> dict[str, int]:
+    """Length and stride of the windows that a model was trained with, where its folder says so; else 128 and 32, within its positions.
 
     Raises:
         CheckpointError: the file is damaged.
     """
     if not path.is_file():
-        return {"max_tokens": 128, "stride": 32}
+        longest = min(128, positions or 128)
+        return {"max_tokens": longest, "stride": longest // 4}
     window = read_object(path)
     length, stride = window.get("max_tokens"), window.get("stride")
     if set(window) != {"max_tokens", "stride"} or type(length) is not int or type(stride) is not int:
         raise CheckpointError(f"{path} must hold max_tokens and stride, two whole numbers, not {window}"[:300])
+    if positions is not None and length > positions:
+        raise CheckpointError(f"{path}: max_tokens is {length}, and the model has positions for {positions} tokens")
     if not 0 <= stride < length - 2:
         raise CheckpointError(f"{path}: stride {stride} must lie in [0, max_tokens - 2); max_tokens is {length}")
     return {"max_tokens": length, "stride": stride}

@@ -78,6 +78,12 @@ def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
         raise DataError(
             "there is no validation record: give a validation file, or set data.create_new_validation to true"
         )
+    fresh = [(part, place) for part in made.values() for place in range(len(part)) if part.origin(place) == "new"]
+    if fresh and not any(part[place]["annotations"] for part, place in fresh):
+        raise DataError(
+            f"none of the {len(fresh)} records of {data.new_dataset_path} for training and validation has an annotation: there is nothing to learn. "
+            "Is it another file that holds the annotated ones?"
+        )
     out_dir.mkdir(parents=True, exist_ok=True)
     annotated: set[str] = set()
     for name, part in made.items():

@@ -12,7 +12,7 @@ import torch
 
 from curricle.families.encoders import budget_batches
 from curricle.families.ner.formats import Span, load_records, spans_of
-from curricle.families.ner.labels import label_of
+from curricle.families.ner.labels import Scheme
 from curricle.families.ner.metrics import SpanCounts
 from curricle.families.ner.splitting import with_words
 from curricle.families.ner.windows import IGNORE, Encoded, Window, decode, encode
@@ -34,7 +34,7 @@ def collate(windows: Sequence[Window], pad: int, device: torch.device) -> dict[s
 
 
 class Tagger:
-    """A transformers model for token classification (compiled or with adapters, as may be) with its tokenizer and tags."""
+    """A transformers model for token classification (compiled or with adapters, as may be) with its tokenizer and the meaning of its head's rows."""
 
     def __init__(
         self,
@@ -47,15 +47,14 @@ class Tagger:
         stride: int,
         token_budget: int = 4096,
     ):
-        self.model, self.tags, self.device = model, tuple(tags), device
+        self.model, self.scheme, self.device = model, Scheme(tags), device
         self.tokenizer = with_words(tokenizer) if tokenizer.is_fast else tokenizer  # `encode` refuses a slow one
-        self.tag_ids = {tag: i for i, tag in enumerate(self.tags)}
         self.pad = tokenizer.pad_token_id or 0
         self.max_tokens, self.stride, self.token_budget = max_tokens, stride, token_budget
 
     def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]] | None = None) -> Encoded:
         """Texts as windows."""
-        return encode(texts, spans, self.tokenizer, self.tag_ids, max_tokens=self.max_tokens, stride=self.stride)
+        return encode(texts, spans, self.tokenizer, self.scheme, max_tokens=self.max_tokens, stride=self.stride)
 
     @torch.no_grad()
     def tag(
@@ -67,7 +66,7 @@ class Tagger:
         """
         wanted = set(records)
         windows = [w for w in data.windows if w.record in wanted]
-        predicted = {r: np.zeros(len(data.bounds[r]), np.int64) for r in wanted}
+        predicted = {r: np.full(len(data.bounds[r]), self.scheme.outside) for r in wanted}
         loss, words = 0.0, 0
         for batch, labels, logits in self._passes(windows):
             loss += float(
@@ -81,7 +80,7 @@ class Tagger:
             best = logits.argmax(-1).cpu().numpy()
             for row, window in enumerate(batch):
                 predicted[window.record][window.words] = best[row, window.positions]
-        spans = {r: decode([self.tags[i] for i in predicted[r]], data.bounds[r]) for r in wanted}
+        spans = {r: decode([self.scheme.means[i] for i in predicted[r]], data.bounds[r]) for r in wanted}
         return spans, loss, words
 
     @torch.no_grad()
@@ -91,7 +90,7 @@ class Tagger:
         A word's score is the probability (softmax) of its tag; a span's, and a record's, is that of its least sure word (1 without words).
         These are the model's own, not calibrated: good for an order, not for a rate of errors.
         """
-        tags = [np.zeros(len(bounds), np.int64) for bounds in data.bounds]
+        tags = [np.full(len(bounds), self.scheme.outside) for bounds in data.bounds]
         sure = [np.ones(len(bounds)) for bounds in data.bounds]
         for batch, _, logits in self._passes(data.windows):
             best = [part.cpu().numpy() for part in logits.softmax(-1).max(-1)]
@@ -100,7 +99,7 @@ class Tagger:
                 tags[window.record][window.words] = best[1][row, window.positions]
         out = []
         for found, scores, bounds in zip(tags, sure, data.bounds, strict=True):
-            spans = decode([self.tags[i] for i in found], bounds)
+            spans = decode([self.scheme.means[i] for i in found], bounds)
             first = np.searchsorted(bounds[:, 0], [start for start, _, _ in spans])
             last = np.searchsorted(bounds[:, 1], [end for _, end, _ in spans])
             each = [float(scores[low : high + 1].min()) for low, high in zip(first, last, strict=True)]
@@ -125,7 +124,7 @@ class ScoredSet:
     def __init__(self, path: Path, tagger: Tagger):
         records = load_records(path)
         self.origins = [r.get("origin", "new") for r in records]
-        known = {label_of(tag) for tag in tagger.tags}
+        known = set(tagger.scheme.labels)
         spans = [[s for s in spans_of(r) if s[2] in known] for r in records]
         self.unknown = sum(len(r["annotations"]) for r in records) - sum(map(len, spans))
         """Gold spans whose label the head lacks: they count as missed."""
@@ -136,7 +135,7 @@ class ScoredSet:
             self.unreachable[origin] += count
         for gold, record in zip(self.data.gold, records, strict=True):
             gold += [s for s in spans_of(record) if s[2] not in known]
-        self.labels = sorted({s[2] for gold in self.data.gold for s in gold} | (known - {""}))
+        self.labels = sorted({s[2] for gold in self.data.gold for s in gold} | known)
 
     def score(
         self, tagger: Tagger, ranks: Any = None, banned: Sequence[int] = ()

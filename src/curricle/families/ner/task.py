@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from curricle.errors import DataError
+from curricle.errors import ConfigError, DataError
 from curricle.families.encoders import add_adapters, length_bucketed
 from curricle.families.ner.config import NerConfig
 from curricle.families.ner.forgetting import changes, score
 from curricle.families.ner.formats import load_records, spans_of
 from curricle.families.ner.labels import tags_of
 from curricle.families.ner.levers import HEAD, SoftTargets, fit_added_rows, mixed
-from curricle.families.ner.model import build_model, write_labels
+from curricle.families.ner.model import build_model, positions_of, write_labels
 from curricle.families.ner.tagger import ScoredSet, Tagger, collate
 from curricle.families.ner.windows import IGNORE
 from curricle.store import layout
@@ -64,7 +64,13 @@ class NerTask:
         model, tokenizer, self.made = build_model(
             config.model.encoder, self.tags, checkpoint, dropout=config.model.dropout, seed=config.seed
         )
-        by_width = 4e-4 * (384 / model.config.hidden_size) ** 3
+        positions = positions_of(model)
+        if positions is not None and config.model.max_tokens > positions:
+            raise ConfigError(
+                f"model.max_tokens is {config.model.max_tokens}, and {checkpoint or config.model.encoder} has positions for {positions} tokens; "
+                f"set model.max_tokens={positions} or less"
+            )
+        by_width = min(4e-4 * (384 / model.config.hidden_size) ** 3, 1e-3)
         self.learning_rate = by_width * math.sqrt(config.data_loader.batch_size / 16)
         if self.device.type == "cpu":
             # beside dropout the fused attention is the slower one: by 3 % at 24 tokens, by 30 % at 100

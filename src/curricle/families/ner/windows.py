@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from curricle.errors import ConfigError
+from curricle.families.ner.labels import Scheme, Tag
 from curricle.families.ner.splitting import with_words
 from curricle.families.ner.tokens import Span, without_overlaps
 
@@ -72,7 +73,7 @@ def encode(
     texts: Sequence[str],
     spans: Sequence[Sequence[Span]] | None,
     tokenizer: Any,
-    tag_ids: dict[str, int],
+    scheme: Scheme,
     *,
     max_tokens: int,
     stride: int,
@@ -103,7 +104,7 @@ def encode(
                 gold, overlapping = without_overlaps(spans[record])
                 out.gold.append(gold)
                 out.counts["overlapping"] += overlapping
-                tags, unreachable = _tag(gold, bounds, tag_ids, out.counts)
+                tags, unreachable = _tag(gold, bounds, scheme, out.counts)
                 out.unreachable.append(unreachable)
             _cut(out, record, np.asarray(encoding.ids, np.int32), firsts, tags, prefix, suffix, room, stride)
     return out
@@ -130,10 +131,10 @@ def _words(offsets: list[tuple[int, int]], word_ids: list[int | None], text: str
     return np.array(firsts, np.int64), np.array(bounds, np.int64).reshape(-1, 2)
 
 
-def _tag(gold: list[Span], bounds: np.ndarray, tag_ids: dict[str, int], counts: Counter[str]) -> tuple[np.ndarray, int]:
+def _tag(gold: list[Span], bounds: np.ndarray, scheme: Scheme, counts: Counter[str]) -> tuple[np.ndarray, int]:
     """A record's tag ids, and how many spans they do not give back."""
     unreachable = 0
-    tags = np.full(len(bounds), tag_ids["O"], np.int64)
+    tags = np.full(len(bounds), scheme.outside, np.int64)
     free = np.ones(len(bounds), bool)
     for start, end, label in sorted(gold, key=lambda s: s[0] - s[1]):
         low = int(np.searchsorted(bounds[:, 1], start, side="right"))
@@ -148,8 +149,7 @@ def _tag(gold: list[Span], bounds: np.ndarray, tag_ids: dict[str, int], counts: 
         counts["edge in no word"] += outside
         unreachable += cut or outside
         free[low:high] = False
-        tags[low] = tag_ids[f"B-{label}"]
-        tags[low + 1 : high] = tag_ids[f"I-{label}"]
+        tags[low:high] = scheme.rows(label, high - low)
     return tags, unreachable
 
 
@@ -179,14 +179,19 @@ def _cut(
         )
 
 
-def decode(tags: Sequence[str], bounds: np.ndarray) -> list[Span]:
-    """Tags of a record's words → spans in characters. An I- that continues nothing of its label opens a span."""
+def decode(tags: Sequence[Tag], bounds: np.ndarray) -> list[Span]:
+    """What a record's words were found to be → spans in characters.
+
+    A word within a span (I, E) that continues nothing of its label opens one; words of one plain label in a row are one span, for such a scheme
+    does not tell two of them apart.
+    """
     spans: list[Span] = []
-    before = "O"
+    before = Tag("O", "")
     for tag, (start, end) in zip(tags, bounds.tolist(), strict=True):
-        if tag[0] == "I" and before[2:] == tag[2:]:
-            spans[-1] = (spans[-1][0], end, tag[2:])
-        elif tag != "O":
-            spans.append((start, end, tag[2:]))
+        follows = before.label == tag.label and before.part not in ("O", "E", "S")
+        if tag.part in ("I", "E", "") and follows:
+            spans[-1] = (spans[-1][0], end, tag.label)
+        elif tag.part != "O":
+            spans.append((start, end, tag.label))
         before = tag
     return spans

@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults import works
 from tests.faults.harness import Kill, run_trial, table, uninterrupted
+from tests.store.outage import SETTINGS, bucket
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 
@@ -29,32 +30,33 @@ def test_a_dozen_kills_leave_no_trace(tmp_path, work):
 
 
 @pytest.mark.faults
-def test_many_kills_leave_no_trace(tmp_path, pytestconfig):
+def test_many_kills_leave_no_trace(tmp_path, pytestconfig, monkeypatch, tiny_encoder):
     """Prints a line a trial, and the table of all."""
     wanted, draw = pytestconfig.getoption("--kills"), random.Random(pytestconfig.getoption("--kills-seed"))
-    straight: dict[str, tuple] = {}
-    kinds = [works.stage(1), works.stage(2), works.chain(1), works.chain(2)]
-    kinds += [works.combine(target) for target in ("command", "data worker")]
-    kinds += _of_trained_models(tmp_path)
     kills: list[Kill] = []
-    began, number = time.monotonic(), 0
-    while sum(kill.outcome != "missed" for kill in kills) < wanted:
-        work = kinds[number % len(kinds)]
-        name = f"{work.name}-{work.ranks}-{'-'.join(work.targets).replace(' ', '-')}"
-        if name not in straight:
-            straight[name] = uninterrupted(work, tmp_path / f"straight-{name}")
-        made = run_trial(work, tmp_path / f"{number}-{name}", *straight[name], 4, draw)
-        kills, number = kills + made, number + 1
-        print(
-            f"{time.monotonic() - began:6.0f} s  {name}: {[f'{k.target} {k.signal} {k.moment} {k.outcome}' for k in made]}"
-        )
-        print(wrong(made), end="", flush=True)
+    with bucket() as server:
+        for name, value in {**SETTINGS, "S3_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}.items():
+            monkeypatch.setenv(name, value)
+        kinds = [works.stage(1), works.chain(1), works.stage(2), works.chain(1, "minio://bucket/{}"), works.chain(2)]
+        kinds += [works.combine("command"), works.combine("command", again=True), works.combine("data worker")]
+        kinds += _of_trained_models(tmp_path, tiny_encoder)
+        straight = [None] * len(kinds)
+        began, number = time.monotonic(), draw.randrange(len(kinds))
+        while sum(kill.outcome != "missed" for kill in kills) < wanted:
+            which, number = number % len(kinds), number + 1
+            work = kinds[which]
+            straight[which] = straight[which] or uninterrupted(work, tmp_path / f"straight-{which}")
+            made = run_trial(work, tmp_path / f"trial-{number}", *straight[which], 4, draw)
+            kills += made
+            what = [f"{kill.target} {kill.signal} {kill.moment}: {kill.outcome}" for kill in made]
+            print(f"{time.monotonic() - began:6.0f} s  {work.name}, {work.ranks} ranks: {what}")
+            print(wrong(made), end="", flush=True)
     print(f"\n{table(kills)}")
     assert not wrong(kills), wrong(kills)
 
 
-def _of_trained_models(folder: Path) -> list[works.Work]:
+def _of_trained_models(folder: Path, encoder: Path) -> list[works.Work]:
     """What uses a model: the works of models that are trained here first."""
     uninterrupted(works.chain(1), folder / "line")
-    store = works.trained_naics(folder / "naics")
+    store = works.trained_naics(folder / "naics", encoder)
     return [works.evaluate(folder / "line" / "store"), *(works.naics(verb, store) for verb in ("assign", "export"))]

@@ -1,0 +1,54 @@
+"""Holds a process at a chosen moment. The `sitecustomize` of a trial imports it, so every Python process of the trial has it.
+
+The moment is an operation that Python's audit hooks tell of: `FAULTS_MOMENT` is ``event<tab>pattern<tab>which time``. The first process
+that comes there makes the file `reached` and stands still, before the operation is done, until the file `go` is there.
+"""
+
+import os
+import re
+import sys
+import time
+import types
+
+MOMENT, LIGHT = "FAULTS_MOMENT", "FAULTS_LIGHT"
+REACHED, GO = "reached", "go"
+LONGEST = 60
+"""Seconds; whoever started the trial may have ended."""
+
+
+def hold_at(event: str, pattern: str, which: int, folder: str) -> None:
+    """Hold this process the given time that the event comes with arguments in which the pattern is found."""
+    found, seen = re.compile(pattern).search, 0
+
+    def hook(name: str, arguments: tuple) -> None:
+        nonlocal seen
+        if name != event or not found(" ".join(str(argument) for argument in arguments[:2])):
+            return
+        seen += 1
+        if seen != which:
+            return
+        try:
+            os.close(os.open(f"{folder}/{REACHED}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:  # another process stands there
+            return
+        end = time.monotonic() + LONGEST
+        while not os.path.exists(f"{folder}/{GO}") and time.monotonic() < end:
+            time.sleep(0.001)
+
+    sys.addaudithook(hook)
+
+
+def leave_out_the_compiler() -> None:
+    """Let an optimiser find an empty `torch._dynamo`: importing the genuine one is half of a process's start, and nothing here compiles."""
+    empty = types.ModuleType("torch._dynamo")
+    empty.disable = lambda function=None, *_, **__: function or (lambda decorated: decorated)
+    empty.graph_break = lambda *_, **__: None
+    empty.trace_rules = types.SimpleNamespace(clear_lru_cache=lambda: None)  # asked for by `init_process_group`
+    sys.modules["torch._dynamo"] = empty
+
+
+if os.environ.get(LIGHT):
+    leave_out_the_compiler()
+if os.environ.get(MOMENT):
+    _event, _pattern, _which = os.environ[MOMENT].split("\t")
+    hold_at(_event, _pattern, int(_which), os.path.dirname(os.environ["TMPDIR"]))

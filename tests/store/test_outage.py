@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -224,6 +225,27 @@ def test_a_large_body_that_flows_slowly_is_not_cut_off(monkeypatch: pytest.Monke
     store.write("k", data)
     assert time.monotonic() - began > 2 and door.bytes_up < 1.1 * len(data), "it was sent more than once"
     assert store.read("k") == data
+
+
+@pytest.mark.parametrize("cut", [11, 22, 60])  # in the status line, behind it, in the length
+@pytest.mark.parametrize("key", ["a", "missing"])
+def test_an_answer_whose_head_is_cut_is_no_answer(cut: int, key: str, door: Door, monkeypatch: pytest.MonkeyPatch):
+    store, real = open_store(URI), Door._pump
+    store.write("a", b"x" * 1000)
+    cuts = [cut, cut]
+
+    def pump(self, here, there, up):
+        if not up and cuts:
+            there.sendall(here.recv(65536)[: cuts.pop()])
+            for end in (here, there):
+                end.shutdown(socket.SHUT_RDWR)
+        else:
+            real(self, here, there, up)
+
+    door.shut("reset")
+    door.open()
+    monkeypatch.setattr(Door, "_pump", pump)
+    assert store.read(key) == (b"x" * 1000 if key == "a" else None) and not cuts
 
 
 def test_parts_that_the_server_lost_are_sent_again(door: Door, folder: Path, monkeypatch: pytest.MonkeyPatch):

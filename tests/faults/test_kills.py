@@ -7,11 +7,12 @@ import random
 import sys
 import time
 from pathlib import Path
+from signal import SIGINT, SIGKILL, SIGTERM
 
 import pytest
 
 from tests.faults import works
-from tests.faults.harness import Kill, run_trial, table, uninterrupted
+from tests.faults.harness import Kill, Trial, difference, run_trial, table, uninterrupted
 from tests.store.outage import SETTINGS, bucket
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
@@ -21,12 +22,24 @@ def wrong(kills: list[Kill]) -> str:
     return "\n".join(str(kill) for kill in kills if not kill.well)
 
 
-@pytest.mark.parametrize("work", [works.stage(1), works.combine("command"), works.combine("data worker")])
-def test_a_dozen_kills_leave_no_trace(tmp_path, work):
-    draw = random.Random(7)
-    straight, seconds = uninterrupted(work, tmp_path / "straight")
-    kills = [kill for n in range(2) for kill in run_trial(work, tmp_path / str(n), straight, seconds, 3, draw)]
-    assert not wrong(kills), wrong(kills)
+STAGE = [("rank", SIGKILL, "upload", 2), ("agent", SIGKILL, "save, half", 1), ("command", SIGTERM, "validation", 1)]
+COMBINE = [("command", SIGKILL, "renaming", 1), ("command", SIGINT, "writing", 2), ("command", SIGTERM, "reading", 1)]
+READER = [("data worker", SIGKILL, "reading", 1), ("data worker", SIGTERM, "reading", 1)]
+
+
+@pytest.mark.parametrize(
+    ("work", "kills"),
+    [(works.stage(1), STAGE), (works.combine("command"), COMBINE), (works.combine("data worker"), READER)],
+    ids=["stage", "combine", "reader"],
+)
+def test_kills_at_chosen_moments_leave_no_trace(tmp_path, work, kills):
+    straight, _ = uninterrupted(work, tmp_path / "straight")
+    trial = Trial(work, tmp_path / "trial")
+    for target, number, moment, which in kills:
+        made = trial.kill(target, number, moment, 0, which)
+        assert made.well and made.outcome not in ("missed", "0"), (made, trial.log())
+    assert trial.finish() == "" and difference(straight, trial.result()) == ""
+    assert trial.leftovers() == [] == trial.half()
 
 
 @pytest.mark.faults
@@ -46,7 +59,7 @@ def test_many_kills_leave_no_trace(tmp_path, pytestconfig, monkeypatch, tiny_enc
             which, number = number % len(kinds), number + 1
             work = kinds[which]
             straight[which] = straight[which] or uninterrupted(work, tmp_path / f"straight-{which}")
-            made = run_trial(work, tmp_path / f"trial-{number}", *straight[which], 4, draw)
+            made = run_trial(work, tmp_path / f"trial-{number}", *straight[which], 6, draw)
             kills += made
             what = [f"{kill.target} {kill.signal} {kill.moment}: {kill.outcome}" for kill in made]
             print(f"{time.monotonic() - began:6.0f} s  {work.name}, {work.ranks} ranks: {what}")

@@ -427,8 +427,9 @@ class MinioStore:
         return self._root + check_key(key, self.uri)
 
     def _upload(self, name: str, source: BinaryIO, size: int) -> None:
-        """Upload `size` bytes. A server that lost the parts, or the answer to the last request, gets them once more."""
-        for last in (False, True):
+        """Upload `size` bytes. A server that lost the parts, or whose answer to the last request was lost, gets them again."""
+        tries = Tries(self._server)
+        while True:
             source.seek(0)
             try:
                 self._client.put_object(
@@ -436,8 +437,9 @@ class MinioStore:
                 )
                 return
             except S3Error as error:
-                if last or error.code != "NoSuchUpload":
+                if error.code != "NoSuchUpload":
                     raise
+            tries.failed("HTTP 404 NoSuchUpload: the parts, or the answer to the last request, were lost")
 
     def _download(self, name: str, out: BinaryIO) -> None:
         """Stream an object into `out`; after a broken connection, go on behind the bytes that have arrived, in the same version."""

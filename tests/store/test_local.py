@@ -2,7 +2,10 @@
 
 import os
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from subprocess import PIPE
 
 import pytest
 
@@ -44,3 +47,25 @@ def test_a_new_file_has_the_mode_that_the_umask_gives_and_the_longest_name_fits(
         os.umask(before)
     (path,) = tmp_path.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_what_killed_writers_left_goes_with_the_next_write_and_other_parts_stay(tmp_path):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom curricle.store.local import write_whole\n"
+        "write_whole(Path(sys.argv[1]), lambda out: (print('ready', flush=True), time.sleep(60)))"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, tmp_path / name], stdout=PIPE) for name in ("k", "other")]
+    for writer in writers:
+        assert writer.stdout.readline()
+    strange = tmp_path / f".k.{'0' * 32}.part"  # of an earlier version, or anybody's
+    strange.touch()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(names) == 3 and all(is_part(name) for name in names)
+    write_whole(tmp_path / "k", lambda out: out.write(b"x"))
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "k"}, "they live"
+    for writer in writers:
+        writer.kill()
+        writer.communicate()
+    write_whole(tmp_path / "k", lambda out: out.write(b"x"))
+    left = {path.name for path in tmp_path.iterdir()} - {"k", strange.name}
+    assert strange.exists() and len(left) == 1 and left.pop().startswith(".other.")

@@ -328,7 +328,7 @@ def run_trial(
     for _ in range(kills):
         moment = draw.choice(sorted(work.moments))
         operation = work.moments[moment]
-        delay = draw.uniform(0, 0.7 * seconds) if moment == RANDOM else draw.choice((0.0, 0.0, 0.01, 0.1))
+        delay = draw.uniform(0, 0.7 * seconds) if moment == RANDOM else draw.choice((0.0, 0.0, 0.003, 0.05))
         time_of_it = draw.randint(1, operation.times) if operation else 1
         made.append(trial.kill(draw.choice(work.targets), draw.choice(SIGNALS), moment, delay, time_of_it))
         if made[-1].outcome in ("0", "missed"):  # done: nothing more would happen in it

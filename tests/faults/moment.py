@@ -9,6 +9,7 @@ import re
 import sys
 import time
 import types
+from typing import Any
 
 MOMENT, LIGHT = "FAULTS_MOMENT", "FAULTS_LIGHT"
 REACHED, GO = "reached", "go"
@@ -38,17 +39,18 @@ def hold_at(event: str, pattern: str, which: int, folder: str) -> None:
     sys.addaudithook(hook)
 
 
-def leave_out_the_compiler() -> None:
-    """Let an optimiser find an empty `torch._dynamo`: importing the genuine one is half of a process's start, and nothing here compiles."""
-    empty = types.ModuleType("torch._dynamo")
+def leave_out_what_is_slow() -> None:
+    """Let torch find empty modules where it would import its compiler and exporter: most of a process's start, and nothing here uses them."""
+    for name in ("torch._dynamo", "torch._meta_registrations", "torch.export"):
+        sys.modules[name] = types.ModuleType(name)
+    empty: Any = sys.modules["torch._dynamo"]  # optimisers and `init_process_group` ask for it
     empty.disable = lambda function=None, *_, **__: function or (lambda decorated: decorated)
     empty.graph_break = lambda *_, **__: None
-    empty.trace_rules = types.SimpleNamespace(clear_lru_cache=lambda: None)  # asked for by `init_process_group`
-    sys.modules["torch._dynamo"] = empty
+    empty.trace_rules = types.SimpleNamespace(clear_lru_cache=lambda: None)
 
 
 if os.environ.get(LIGHT):
-    leave_out_the_compiler()
+    leave_out_what_is_slow()
 if os.environ.get(MOMENT):
     _event, _pattern, _which = os.environ[MOMENT].split("\t")
     hold_at(_event, _pattern, int(_which), os.path.dirname(os.environ["TMPDIR"]))

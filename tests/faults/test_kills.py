@@ -50,21 +50,24 @@ def test_many_kills_leave_no_trace(tmp_path, pytestconfig, monkeypatch, tiny_enc
     with bucket() as server:
         for name, value in {**SETTINGS, "S3_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}.items():
             monkeypatch.setenv(name, value)
-        kinds = [works.stage(1), works.chain(1), works.stage(2), works.chain(1, "minio://bucket/{}"), works.chain(2)]
-        kinds += [works.combine("command"), works.combine("command", again=True), works.combine("data worker")]
-        kinds += _of_trained_models(tmp_path, tiny_encoder)
+        evaluate, assign, export = _of_trained_models(tmp_path, tiny_encoder)
+        kinds = [works.stage(1), works.combine("command"), works.chain(1), works.combine("data worker"), works.stage(2)]
+        kinds += [evaluate, works.chain(1, "minio://bucket/{}"), works.combine("command", again=True), works.stage(1)]
+        kinds += [assign, works.chain(2), export]
         straight = [None] * len(kinds)
         began, number = time.monotonic(), draw.randrange(len(kinds))
-        while sum(kill.outcome != "missed" for kill in kills) < wanted:
-            which, number = number % len(kinds), number + 1
-            work = kinds[which]
-            straight[which] = straight[which] or uninterrupted(work, tmp_path / f"straight-{which}")
-            made = run_trial(work, tmp_path / f"trial-{number}", *straight[which], 6, draw)
-            kills += made
-            what = [f"{kill.target} {kill.signal} {kill.moment}: {kill.outcome}" for kill in made]
-            print(f"{time.monotonic() - began:6.0f} s  {work.name}, {work.ranks} ranks: {what}")
-            print(wrong(made), end="", flush=True)
-    print(f"\n{table(kills)}")
+        try:
+            while sum(kill.outcome != "missed" for kill in kills) < wanted:
+                which, number = number % len(kinds), number + 1
+                work = kinds[which]
+                straight[which] = straight[which] or uninterrupted(work, tmp_path / f"straight-{which}")
+                made = run_trial(work, tmp_path / f"trial-{number}", *straight[which], 6, draw)
+                kills += made
+                what = [f"{kill.target} {kill.signal} {kill.moment}: {kill.outcome}" for kill in made]
+                print(f"{time.monotonic() - began:6.0f} s  {work.name}, {work.ranks} ranks: {what}")
+                print(wrong(made), end="", flush=True)
+        finally:  # also when a person has seen enough
+            print(f"\n{table(kills)}")
     assert not wrong(kills), wrong(kills)
 
 

@@ -9,15 +9,17 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from curricle.errors import StoreUnavailable
-from curricle.store import Store, minio, open_store
+from curricle.store import minio
 from curricle.store.manifest import fetch, publish, read_manifest, verify
+from curricle.store.minio import MinioStore
 from tests.faults import works
 from tests.faults.harness import Trial, difference, end_of, uninterrupted
 from tests.faults.store import FAULTS, FaultyDoor
@@ -31,8 +33,8 @@ LARGE = 9 << 20
 class Place:
     """A store behind a door, and the same store by a way that has no faults."""
 
-    store: Store
-    direct: Store
+    store: MinioStore
+    direct: MinioStore
     door: FaultyDoor
     folder: Path
 
@@ -78,7 +80,9 @@ def _get(place: Place, key: str) -> bool:
 
 
 def _list(place: Place, key: str) -> bool:
-    return [entry.key for entry in place.store.list("there/")] == [f"there/{name}" for name in ("a", "b", "c", "manifest.json")]
+    return [entry.key for entry in place.store.list("there/")] == [
+        f"there/{name}" for name in ("a", "b", "c", "manifest.json")
+    ]
 
 
 def _delete(place: Place, key: str) -> bool:
@@ -97,7 +101,9 @@ def _publish(place: Place, key: str) -> bool:
 def _fetch(place: Place, key: str) -> bool:
     cache = place.folder / "cache" / key
     try:
-        fetched, _ = fetch(f"{place.store.uri}/there", cache)
+        with pytest.MonkeyPatch.context() as through:
+            through.setenv("S3_ENDPOINT", place.store.settings.url)
+            fetched, _ = fetch(f"{place.store.uri}/there", cache)
     except StoreUnavailable:
         assert not cache.exists() or not list(cache.iterdir()), "a part of an artifact stands in the cache"
         raise
@@ -154,22 +160,19 @@ def lasting(place: Place, verb: str, fault: str, key: str, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Place]]:
-    """Opens a store of a server, named by its endpoint, behind a door of its own."""
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Place]]:
+    """Opens a store of the server that the environment names, with a door of its own before it."""
     doors = []
     monkeypatch.setattr(minio, "_IDLE", 1.0)
     monkeypatch.setattr(minio, "_CONNECT", 1.0)
 
-    def open_at(endpoint: str, uri: str) -> Place:
-        address = urlsplit(endpoint)
+    def open_at(uri: str) -> Place:
+        address = urlsplit(os.environ["S3_ENDPOINT"])
         door = FaultyDoor(address.hostname or "", address.port or 80)
         doors.append(door)
-        monkeypatch.setenv("S3_ENDPOINT", endpoint)
-        direct = open_store(uri)
-        monkeypatch.setenv("S3_ENDPOINT", f"http://{door.endpoint}")
-        folder = tmp_path / str(door.port)
-        folder.mkdir()
-        place = Place(open_store(uri), direct, door, folder)
+        direct = MinioStore(uri)
+        behind = MinioStore(uri, replace(direct.settings, endpoint=door.endpoint))
+        place = Place(behind, direct, door, tmp_path)
         publish(direct, "there", place.artifact(), kind="dataset", digest="d")
         direct.put("large", place.file(LARGE, "large"))
         return place
@@ -183,9 +186,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 def place(places, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A bucket in memory."""
     with bucket() as server:
-        for name, value in SETTINGS.items():
+        for name, value in {**SETTINGS, "S3_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}.items():
             monkeypatch.setenv(name, value)
-        yield places(f"http://127.0.0.1:{server.server_port}", "minio://bucket/runs")
+        yield places("minio://bucket/runs")
 
 
 @pytest.mark.parametrize(
@@ -203,48 +206,38 @@ def test_a_fault_that_lasts_leaves_no_half_and_the_same_call_ends_well_afterward
     assert lasting(place, verb, fault, "k", monkeypatch)
 
 
-def servers(request: pytest.FixtureRequest) -> Iterator[tuple[str, str, str]]:
-    """Name, endpoint and URI of each server that is here."""
-    with bucket() as server:
-        for name, value in SETTINGS.items():
-            request.getfixturevalue("monkeypatch").setenv(name, value)
-        yield "a bucket in memory", f"http://127.0.0.1:{server.server_port}", "minio://bucket/runs"
-    try:
-        uri = request.getfixturevalue("minio_uri")
-    except pytest.skip.Exception as skipped:
-        print(skipped)
-        return
-    yield "MinIO", os.environ["S3_ENDPOINT"], uri
-
-
 @pytest.mark.faults
-def test_every_fault_during_every_verb(places, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
-    """Prints a table a server: each verb with each fault, once a fault that passes (at three places of a connection) and once one that lasts."""
-    problems = []
-    for name, endpoint, uri in servers(request):
-        place = places(endpoint, uri)
-        print(f"\n{name}: right ends of tries\n\n| verb | {' | '.join(FAULTS)} |\n|---|{'---|' * len(FAULTS)}")
-        for verb in VERBS:
-            cells = []
-            for fault in FAULTS:
-                tries: list[Callable[[], bool]] = [
-                    lambda after=after, v=verb, f=fault: passing(place, v, f, f"{v}-{f}-{after}", after)
-                    for after in (40, 400, 20_000)
-                ]
-                tries.append(lambda v=verb, f=fault: lasting(place, v, f, f"{v}-{f}", monkeypatch))
-                right = 0
-                for number, attempt in enumerate(tries):
-                    try:
-                        ended = attempt()
-                    except Exception as error:  # whatever comes, the table goes on
-                        problems.append(f"{name}: {verb}, {fault}, try {number}: {type(error).__name__}: {error}")
-                    else:
-                        right += ended
-                        if not ended:
-                            problems.append(f"{name}: {verb}, {fault}, try {number}: another content")
-                cells.append(f"{right} of {len(tries)}")
-            print(f"| {verb} | {' | '.join(cells)} |", flush=True)
+@pytest.mark.parametrize("server", ["a bucket in memory", "MinIO"])
+def test_every_fault_during_every_verb(server: str, places, request: pytest.FixtureRequest, monkeypatch):
+    """Prints a table: each verb with each fault, three faults that pass, at several places of a connection, and one that lasts."""
+    if server == "MinIO":
+        uri = request.getfixturevalue("minio_uri")
+        place = places(uri)
+    else:
+        place = request.getfixturevalue("place")
+    print(f"\n{server}: right ends of tries\n\n| verb | {' | '.join(FAULTS)} |\n|---|{'---|' * len(FAULTS)}")
+    problems: list[str] = []
+    for verb in VERBS:
+        cells = [_cell(place, verb, fault, monkeypatch, problems) for fault in FAULTS]
+        print(f"| {verb} | {' | '.join(cells)} |", flush=True)
     assert not problems, "\n".join(problems)
+
+
+def _cell(place: Place, verb: str, fault: str, monkeypatch: pytest.MonkeyPatch, problems: list[str]) -> str:
+    """``right of all``; what was wrong is added to the problems."""
+    tries = [partial(passing, place, verb, fault, f"{verb}-{fault}-{after}", after) for after in (40, 400, 20_000)]
+    tries.append(partial(lasting, place, verb, fault, f"{verb}-{fault}", monkeypatch))
+    right = 0
+    for number, attempt in enumerate(tries):
+        try:
+            ended = attempt()
+        except Exception as error:  # whatever comes, the table goes on
+            ended, problem = False, f"{type(error).__name__}: {error}"
+        else:
+            problem = "another content"
+        right += ended
+        problems += [] if ended else [f"{verb}, {fault}, try {number}: {problem}"]
+    return f"{right} of {len(tries)}"
 
 
 @pytest.mark.faults

@@ -249,7 +249,9 @@ def test_an_answer_whose_head_is_cut_is_no_answer(cut: int, key: str, door: Door
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_parts_that_the_server_lost_are_sent_again(times: int, door: Door, folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_parts_that_the_server_lost_are_sent_again(
+    times: int, door: Door, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
     store = open_store(URI)
     complete, lost = store._client._complete_multipart_upload, []
 

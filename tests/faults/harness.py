@@ -71,6 +71,8 @@ class Work:
     """The store that the command writes: a folder below the trial's, or a URI in which ``{}`` stands for the trial's name."""
     replaced: tuple[str, ...] = ()
     """Places that the command may make again though they are complete."""
+    once: bool = False
+    """Whether the command refuses to replace its own result."""
     environment: dict[str, str] = field(default_factory=dict)
 
     def stores(self, folder: Path) -> list[str]:
@@ -179,8 +181,10 @@ class Trial:
 
     def finish(self) -> str:
         """Run the command to its end; how it ended where that is not well."""
+        before = len(self.log()) if (self.folder / "log").exists() else 0
         code = end_of(self.start())
-        return "" if code == "0" else f"the command ends with {code}: {self.log()[-1500:]}"
+        done_before = self.work.once and code == "2" and "is there already" in self.log()[before:]
+        return "" if code == "0" or done_before else f"the command ends with {code}: {self.log()[-1500:]}"
 
     def log(self) -> str:
         """All that the commands printed."""

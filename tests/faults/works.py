@@ -199,6 +199,7 @@ def naics(verb: str, store: Path) -> Work:
         {RANDOM: None, **moments},
         ("command",),
         ("results",),
+        once=verb == "export",
     )
 
 

@@ -41,7 +41,7 @@ def hold_at(event: str, pattern: str, which: int, folder: str) -> None:
 
 def leave_out_what_is_slow() -> None:
     """Let torch find empty modules where it would import its compiler and exporter: most of a process's start, and nothing here uses them."""
-    for name in ("torch._dynamo", "torch._meta_registrations", "torch.export"):
+    for name in ("torch._dynamo", "torch.export"):
         sys.modules[name] = types.ModuleType(name)
     empty: Any = sys.modules["torch._dynamo"]  # optimisers and `init_process_group` ask for it
     empty.disable = lambda function=None, *_, **__: function or (lambda decorated: decorated)

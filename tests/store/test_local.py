@@ -7,9 +7,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from subprocess import PIPE
 
+import numpy
 import pytest
 
 from curricle.store.local import is_part, write_whole
+from tests.faults.full import file_size_limit
 
 
 def test_a_file_is_replaced_and_nothing_else_stays(tmp_path):
@@ -30,6 +32,23 @@ def test_what_fails_half_way_leaves_the_old_file_and_no_part(tmp_path, stop):
     with pytest.raises(type(stop)):
         write_whole(tmp_path / "k", fill)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("k", b"old")]
+
+
+def test_an_error_names_the_file_and_not_its_part(tmp_path):
+    def full(out):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device") as error:
+        write_whole(tmp_path / "k", full)
+    assert error.value.filename == str(tmp_path / "k")
+    with (
+        pytest.raises(OSError, match=r"only a part could be written .*is the disk full.*/k'") as error,
+        file_size_limit(1000),
+    ):
+        write_whole(tmp_path / "k", lambda out: numpy.save(out, numpy.zeros(5000)))
+    with pytest.raises(FileNotFoundError) as error:
+        write_whole(tmp_path / "none" / "k", full)
+    assert error.value.strerror == "No such file or directory"
 
 
 def test_writers_of_one_file_at_the_same_time_do_not_meet(tmp_path):

@@ -1,7 +1,5 @@
 """What survives a crash, and what is there at each moment."""
 
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from curricle.store.manifest import read_manifest
 from curricle.store.scratch import make_scratch
 from curricle.training import worker
 from curricle.training.checkpoint import Checkpoints, load_state, load_weights, newest
+from tests.faults.full import file_size_limit
 from tests.training.toy import Toy, make_config, make_stage
 
 
@@ -45,17 +44,6 @@ def cut(monkeypatch):
     for name in ("write", "put", "delete"):
         monkeypatch.setattr(FolderStore, name, guarded(getattr(FolderStore, name)))
     return state
-
-
-@contextmanager
-def file_size_limit(size: int):
-    """Let no file of this process grow beyond so many bytes: writes fail as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("size", [0, 100, 700, 1500])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -77,7 +78,7 @@ def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
         fill: writes the content into the open file that it is given. Whatever it raises leaves `path` as it was and no part behind.
 
     Raises:
-        OSError: the folder is missing or full, or may not be written to.
+        OSError: the folder is missing or full, or may not be written to; it names `path`.
     """
     _remove_parts_of_the_dead(path)
     part = part_beside(path)
@@ -87,6 +88,12 @@ def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             out.flush()
             os.fsync(out.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.errno is None:  # numpy's own words of a write that was cut short
+            error = OSError(errno.ENOSPC, f"only a part could be written ({error}): is the disk full?")
+        if error.filename in (None, str(part)):
+            error.filename, error.filename2 = str(path), None
+        raise error
     finally:
         part.unlink(missing_ok=True)
     sync_folder(path.parent)

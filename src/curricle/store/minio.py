@@ -113,7 +113,7 @@ class _Answer(HTTPResponse):
         Raises:
             IncompleteRead: the connection ended within it.
         """
-        stream, self.fp = self.fp, _WholeLines(self.fp)
+        stream, self.fp = self.fp, _WholeLines(self.fp)  # type: ignore[assignment]  # all that `begin` asks of a stream
         try:
             super().begin()
         finally:

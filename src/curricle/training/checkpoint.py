@@ -194,9 +194,10 @@ class Checkpoints:
     @contextmanager
     def _named(self, folder: Path, *others: type[Exception]) -> Iterator[None]:
         """Make an error of writing to the cache, a full disk mostly, one that names the place."""
+        kinds: tuple[type[Exception], ...] = (OSError, SafetensorError, *others)
         try:
             yield
-        except (OSError, SafetensorError, *others) as error:
+        except kinds as error:
             free = shutil.disk_usage(self._scratch if self._scratch.is_dir() else Path()).free >> 20
             raise CheckpointError(
                 f"cannot write a checkpoint to {folder}: {getattr(error, 'strerror', None) or error} ({free} MiB are free there). Make room, "

@@ -244,7 +244,7 @@ def _cell(place: Place, verb: str, fault: str, monkeypatch: pytest.MonkeyPatch, 
 def test_every_fault_during_a_training(tmp_path, monkeypatch: pytest.MonkeyPatch):
     """A chain of two stages, with the fault coming and going all the time: the same weights, metrics and files as without."""
     draw, rows = random.Random(5), []
-    for name, value in SETTINGS.items():
+    for name, value in {**SETTINGS, "CURRICLE_STORE_PATIENCE": "300"}.items():  # what a user has
         monkeypatch.setenv(name, value)
     with bucket() as server:
         monkeypatch.setenv("S3_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
@@ -257,7 +257,7 @@ def test_every_fault_during_a_training(tmp_path, monkeypatch: pytest.MonkeyPatch
             command = trial.start()
             began, faults = time.monotonic(), 0
             while command.poll() is None:
-                time.sleep(draw.uniform(0, 0.5))
+                time.sleep(draw.uniform(0, 1.5))
                 door.begin(fault, draw.choice((40, 400, 3000)))
                 time.sleep(draw.uniform(0.1, 1))
                 door.end()

@@ -20,6 +20,18 @@ def with_options(work: Work, *options: str) -> Work:
     return replace(work, program=lambda folder: [*work.program(folder), *options])
 
 
+def holds(result: dict[str, object], right: dict[str, object]) -> bool:
+    """Whether all stages and weights of one result are in another, by whatever names."""
+
+    def of(made: dict[str, object]) -> list[object]:
+        stages = [v for v in made.values() if isinstance(v, dict) and v.get("kind") == "stage"]
+        tensors = [content for name, content in made.items() if name.endswith(".safetensors")]
+        return [*((stage["digest"], stage["metrics"]) for stage in stages), *tensors]
+
+    there, wanted = of(result), of(right)
+    return bool(wanted) and all(one in there for one in wanted)
+
+
 def pair(folder: Path, first: Work, second: Work, rights: Sequence[dict[str, object]], pause: float) -> tuple[str, str]:
     """Start two works in one folder; how both ended, and what is wrong with that.
 
@@ -36,7 +48,8 @@ def pair(folder: Path, first: Work, second: Work, rights: Sequence[dict[str, obj
     result = trial.result()
     differences = [difference(right, result) for right in rights]
     problems = [f"exit codes {codes}"] if codes not in ("0+0", "0+2", "2+0") else []
-    problems += ["; ".join(differences)] if all(differences) else []
+    side_by_side = codes == "0+0" and all(holds(result, right) for right in rights)
+    problems += ["; ".join(differences)] if all(differences) and not side_by_side else []
     problems += trial.orphans() + trial.half() + trial.leftovers()
     said = trial.log()
     if "Traceback" in said or (problems and "error" in said):

@@ -253,8 +253,10 @@ class Trial:
         found = []
         for uri in self.work.stores(self.folder):
             store = open_store(uri)
-            keys = [entry.key for entry in store.list("")]
-            found += [(store, key.rpartition("/")[0]) for key in keys if key.rpartition("/")[2] == layout.MANIFEST]
+            for entry in store.list(""):
+                place, _, name = entry.key.rpartition("/")
+                if name == layout.MANIFEST and not place.startswith("."):  # hidden: a folder of work under way
+                    found.append((store, place))
         return found
 
     def leftovers(self) -> list[str]:

@@ -3,8 +3,9 @@ PYTHON ?= $(or $(shell for v in 3.11 3.12 3.13; do python$$v -c "" 2> /dev/null 
 VENV   ?= .venv
 # Processes that tests run in: one a core. More than eight want more memory than they save time.
 JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
-# Kills of the long form of tests/faults.
+# Kills of the long form of tests/faults, and how often each pair of commands runs at once.
 KILLS  ?= 200
+PAIRS  ?= 5
 # Where pip is told to look for wheels on disk, uv looks too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_NUM_THREADS ?= 1
@@ -40,8 +41,8 @@ test: $(READY)  ## on every core; what needs MinIO or ../shared skips with one l
 test-slow: $(READY)  ## minutes each, and seldom broken
 	$(TESTS) -m "slow and not cluster and not gpu and not faults" $(PYTEST_ARGS)
 
-test-faults: $(READY)  ## KILLS kills of commands, agents, ranks and data workers at chosen moments; prints their table; all bad input
-	$(BIN)/python -m pytest -s -m faults --kills $(KILLS) $(PYTEST_ARGS) tests/faults
+test-faults: $(READY)  ## KILLS kills at chosen moments, every fault of a store, pairs of commands at once, all bad input; prints tables (docs/faults.md)
+	$(BIN)/python -m pytest -s -m faults --kills $(KILLS) --pairs $(PAIRS) $(PYTEST_ARGS) tests/faults
 
 test-cluster: $(READY)  ## needs KUBECONFIG and an S3 endpoint
 	$(BIN)/python -m pytest -m cluster $(PYTEST_ARGS)

@@ -16,6 +16,7 @@ os.environ.setdefault(
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the kill harness goes on (`make test-faults`)."""
     parser.addoption("--kills", type=int, default=200, help="kills of the long form of tests/faults")
+    parser.addoption("--pairs", type=int, default=5, help="how often each pair of commands of tests/faults runs")
     parser.addoption("--kills-seed", type=int, default=1, help="what draws processes, moments and signals")
 
 

@@ -1,7 +1,10 @@
 """The kill harness: starts a command, kills one of its processes at a chosen moment, runs the same command again, and looks at what is left.
 
 A trial is a few kills in one folder, then the command to its end; its result must be what an uninterrupted run makes, with no process and
-no file left over. Processes are found by their environment: all that a trial starts has the trial's folder as TMPDIR. Linux only.
+no file left over. After each kill every artifact that has a manifest must be whole, and a complete one is never made again.
+
+A moment is an operation (`moment.py`): the process that comes to it stands there until the kill, so a kill hits its moment, and one that
+does not is counted as missed. Processes are found by their environment: all that a trial starts has the trial's folder as TMPDIR. Linux only.
 """
 
 from __future__ import annotations
@@ -13,15 +16,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from safetensors.torch import load_file
+from safetensors.torch import load
 
-from curricle.store import layout
+from curricle.errors import CurricleError
+from curricle.store import Store, layout, open_store
 from curricle.store.local import is_part
+from curricle.store.manifest import read_manifest, verify
 from curricle.store.process import process_start
+from tests.faults.moment import GO, MOMENT, REACHED
 
 ROOT = Path(__file__).parents[2]
 POLL = 0.003
@@ -30,8 +38,19 @@ ORPHAN_SECONDS = 15
 """Longest grace of ranks that save (7 s), and what a busy machine adds."""
 START, RANDOM = "its start", "at random"
 """Moments that no file tells of: right after the start of the process to be killed, and anywhere in the command's life."""
-LONGEST = 90
+LONGEST = 180
 """Seconds that a command may take; one that takes longer hangs."""
+
+
+class Moment(NamedTuple):
+    """An operation at which a process is held."""
+
+    event: str
+    """Of Python's audit table, or ``curricle.moment``, which the families of these tests raise."""
+    pattern: str
+    """Found in the event's first two arguments."""
+    times: int = 1
+    """It is held the first, or by chance a later time, at most this one."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +62,23 @@ class Work:
     prepare: Callable[[Path], None]
     program: Callable[[Path], list[str]]
     """Arguments after ``python``."""
-    moments: dict[str, tuple[str, ...]]
-    """Moment → patterns of paths below the folder, of which one appears or changes then; none for `START` and `RANDOM`."""
+    moments: dict[str, Moment | None]
+    """None for `START` and `RANDOM`."""
     targets: tuple[str, ...]
     results: tuple[str, ...] = ("store",)
     """What is compared: files and folders below the trial's."""
+    store: str = ""
+    """The store that the command writes: a folder below the trial's, or a URI in which ``{}`` stands for the trial's name."""
+    replaced: tuple[str, ...] = ()
+    """Places that the command may make again though they are complete."""
+    once: bool = False
+    """Whether the command refuses to replace its own result."""
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def stores(self, folder: Path) -> list[str]:
+        """The URI of the store in a trial, if there is one by now."""
+        uri = self.store.format(folder.name) if "://" in self.store else str(folder / self.store)
+        return [uri] if self.store and ("://" in uri or Path(uri).is_dir()) else []
 
 
 @dataclass
@@ -62,6 +93,8 @@ class Kill:
     outcome: str = ""
     """How the command ended then; `missed` where the moment, or the process, never came."""
     orphans: list[str] = field(default_factory=list)
+    half: list[str] = field(default_factory=list)
+    """Artifacts that have a manifest and are not what it says, or were complete and made again."""
     equal: str = ""
     """Empty, or the first difference to an uninterrupted run."""
     leftovers: list[str] = field(default_factory=list)
@@ -69,7 +102,7 @@ class Kill:
     @property
     def well(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.orphans or self.equal or self.leftovers or self.outcome == "hangs")
+        return not (self.orphans or self.half or self.equal or self.leftovers or self.outcome == "hangs")
 
 
 @dataclass(frozen=True)
@@ -117,16 +150,23 @@ class Trial:
     def __init__(self, work: Work, folder: Path):
         self.work, self.folder = work, folder
         (folder / "tmp").mkdir(parents=True)
+        (folder / "sitecustomize.py").write_text("import tests.faults.moment\n")
         work.prepare(folder)
+        self._complete: dict[str, str] = {}
+        """Place of a complete stage or dataset → when it was made."""
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, moment: str = "") -> subprocess.Popen[bytes]:
         """Start the command; what it prints is added to ``log`` in the folder."""
         environment = {
             **os.environ,
+            **self.work.environment,
             "TMPDIR": f"{self.folder}/tmp",
             "PYTHONPATH": os.pathsep.join([str(self.folder), str(ROOT / "src"), str(ROOT)]),
             "OMP_NUM_THREADS": "1",
+            MOMENT: moment,
         }
+        for mark in (REACHED, GO):
+            (self.folder / mark).unlink(missing_ok=True)
         with open(self.folder / "log", "ab") as log:
             return subprocess.Popen(
                 [sys.executable, *self.work.program(self.folder)],
@@ -141,45 +181,50 @@ class Trial:
 
     def finish(self) -> str:
         """Run the command to its end; how it ended where that is not well."""
-        for _ in range(2):  # a kill may have been told to the next command only
-            code = _end(self.start())
-            if code == "0":
-                return ""
-        return f"the command ends with {code}: {(self.folder / 'log').read_text(errors='replace')[-1500:]}"
+        before = len(self.log()) if (self.folder / "log").exists() else 0
+        code = end_of(self.start())
+        done_before = self.work.once and code == "2" and "is there already" in self.log()[before:]
+        return "" if code == "0" or done_before else f"the command ends with {code}: {self.log()[-1500:]}"
 
-    def kill(self, target: str, number: signal.Signals, moment: str, delay: float) -> Kill:
-        """Start the command, kill a process of it so many seconds after the moment, and wait for the end of all its processes."""
+    def log(self) -> str:
+        """All that the commands printed."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def kill(self, target: str, number: signal.Signals, moment: str, delay: float, time_of_it: int = 1) -> Kill:
+        """Start the command, hold it at the moment, kill a process of it, and wait for the end of all its processes.
+
+        Args:
+            delay: seconds; at a moment that is an operation the process goes on meanwhile, unless it is 0.
+            time_of_it: the first, second ... time that a process comes to the moment.
+        """
         made = Kill(self.work.name, self.work.ranks, target, number.name, moment)
-        command = self.start()
-        patterns = self.work.moments[moment]
-        before = set(self._matches(patterns))
-        while command.poll() is None and patterns and not set(self._matches(patterns)) - before:
+        operation = self.work.moments[moment]
+        command = self.start(f"{operation.event}\t{operation.pattern}\t{time_of_it}" if operation else "")
+        reached = self.folder / REACHED
+        while operation and command.poll() is None and not reached.exists():
             time.sleep(POLL)
         victim = None
         while command.poll() is None and (victim := target_of(target, command.pid, self.folder)) is None:
             time.sleep(POLL)
-        time.sleep(delay)
-        if victim is None or command.poll() is not None:
-            made.outcome = "missed"
-        else:
-            try:
+            if operation:
+                break
+        if delay:
+            (self.folder / GO).touch()
+            time.sleep(delay)
+        made.outcome = "missed"
+        if victim is not None and command.poll() is None:
+            with suppress(ProcessLookupError):
                 os.kill(victim, number)
-            except ProcessLookupError:
-                made.outcome = "missed"
-        ended = _end(command)
+                made.outcome = ""
+        (self.folder / GO).touch()
+        ended = end_of(command)
         made.outcome = ended if ended == "hangs" else made.outcome or ended
-        made.orphans = self._orphans()
+        made.orphans = self.orphans()
+        made.half = self.half()
         return made
 
-    def _matches(self, patterns: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-        for pattern in patterns:
-            for path in self.folder.glob(pattern):
-                try:
-                    yield str(path), path.stat().st_mtime_ns
-                except FileNotFoundError:
-                    continue
-
-    def _orphans(self) -> list[str]:
+    def orphans(self) -> list[str]:
+        """Processes of the trial that are still there after the grace; they are killed."""
         end = time.monotonic() + ORPHAN_SECONDS
         while (alive := processes(self.folder)) and time.monotonic() < end:
             time.sleep(0.05)
@@ -188,15 +233,43 @@ class Trial:
                 os.kill(process.pid, signal.SIGKILL)
         return [process.command for process in alive]
 
+    def half(self) -> list[str]:
+        """Artifacts that are not what their manifest says, and complete ones that were made again."""
+        problems = []
+        for store, place in self._artifacts():
+            try:
+                manifest = read_manifest(store, place)
+                assert manifest is not None
+                verify(store, place, manifest)
+            except CurricleError as error:
+                problems.append(str(error))
+                continue
+            if manifest.kind in ("stage", "dataset") and place not in self.work.replaced:
+                before = self._complete.setdefault(place, manifest.created)
+                problems += [f"{place} was complete and was made again"] if before != manifest.created else []
+        return problems
+
+    def _artifacts(self) -> list[tuple[Store, str]]:
+        found = []
+        for uri in self.work.stores(self.folder):
+            store = open_store(uri)
+            for entry in store.list(""):
+                place, _, name = entry.key.rpartition("/")
+                if name == layout.MANIFEST and not place.startswith("."):  # hidden: a folder of work under way
+                    found.append((store, place))
+        return found
+
     def leftovers(self) -> list[str]:
-        """Files and folders that only a process at work needs, below the folder."""
+        """Files and folders that only a process at work needs, below the folder and in its bucket."""
         names = {layout.CLAIM, layout.HEARTBEAT, layout.SPARE, layout.FAILURE}
+        paths = [path.relative_to(self.folder) for path in self.folder.rglob("*")]
+        paths += [Path(entry.key) for uri in self.work.stores(self.folder) for entry in open_store(uri).list("")]
         return sorted(
-            path.relative_to(self.folder).as_posix()
-            for path in self.folder.rglob("*")
+            path.as_posix()
+            for path in paths
             if is_part(path.name)
-            or path.name in names
-            or (path.parent == self.folder / "tmp" and not path.name.startswith("torchinductor_"))
+            or names & set(path.parts)
+            or (path.parent == Path("tmp") and not path.name.startswith("torchinductor_"))
             or path.name.startswith(("save-", ".fetching-"))
             or ".writing-" in path.name
             or ".new-" in path.name
@@ -209,24 +282,28 @@ class Trial:
             top = self.folder / name
             for path in [top] if top.is_file() else sorted(top.rglob("*")):
                 if path.is_file():
-                    made[path.relative_to(self.folder).as_posix()] = _content(path, self.folder)
+                    made[path.relative_to(self.folder).as_posix()] = self._content(path.name, path.read_bytes())
+        for uri in self.work.stores(self.folder) if "://" in self.work.store else ():
+            store = open_store(uri)
+            made |= {entry.key: self._content(entry.key, store.read(entry.key) or b"") for entry in store.list("")}
         return made
 
+    def _content(self, name: str, data: bytes) -> object:
+        if Path(name).name == layout.MANIFEST:
+            manifest = json.loads(data)
+            return {key: manifest[key] for key in ("kind", "digest", "metrics", "lineage")} | {
+                "files": sorted(manifest["files"])
+            }
+        match Path(name).suffix:
+            case ".safetensors":
+                return {name: (tuple(t.shape), t.numpy().tobytes()) for name, t in load(data).items()}
+            case ".csv" | ".jsonl" | ".txt" | ".npz":
+                return data.replace(str(self.folder).encode(), b"")
+        return ""
 
-def _content(path: Path, folder: Path) -> object:
-    if path.name == layout.MANIFEST:
-        manifest = json.loads(path.read_text())
-        return {key: manifest[key] for key in ("kind", "digest", "metrics", "lineage")} | {
-            "files": sorted(manifest["files"])
-        }
-    if path.suffix == ".safetensors":
-        return {name: (tuple(t.shape), t.numpy().tobytes()) for name, t in load_file(path).items()}
-    if path.suffix in (".csv", ".jsonl", ".txt", ".npz"):
-        return path.read_bytes().replace(str(folder).encode(), b"")
-    return ""
 
-
-def _end(command: subprocess.Popen[bytes]) -> str:
+def end_of(command: subprocess.Popen[bytes]) -> str:
+    """The command's exit code, or `hangs`."""
     try:
         return str(command.wait(LONGEST))
     except subprocess.TimeoutExpired:
@@ -256,26 +333,32 @@ def run_trial(
     trial, made = Trial(work, folder), []
     for _ in range(kills):
         moment = draw.choice(sorted(work.moments))
-        delay = draw.uniform(0, 0.7 * seconds) if moment == RANDOM else draw.choice((0.0, 0.02, 0.1, 0.4))
-        made.append(trial.kill(draw.choice(work.targets), draw.choice(SIGNALS), moment, delay))
+        operation = work.moments[moment]
+        delay = draw.uniform(0, 0.7 * seconds) if moment == RANDOM else draw.choice((0.0, 0.0, 0.003, 0.05))
+        time_of_it = draw.randint(1, operation.times) if operation else 1
+        made.append(trial.kill(draw.choice(work.targets), draw.choice(SIGNALS), moment, delay, time_of_it))
         if made[-1].outcome in ("0", "missed"):  # done: nothing more would happen in it
             break
-    problem = trial.finish()
-    if not problem:
-        result = trial.result()
-        different = [n for n in sorted({*straight, *result}) if straight.get(n, n) != result.get(n, n)]
-        missing = sorted(set(straight) ^ set(result))
-        problem = f"other names: {missing[:3]}" if missing else f"differs: {different[:3]}" if different else ""
+    problem = trial.finish() or difference(straight, trial.result())
+    half = trial.half()
     for kill in made:
-        kill.equal, kill.leftovers = problem, trial.leftovers()
+        kill.equal, kill.leftovers, kill.half = problem, trial.leftovers(), kill.half + half
     return made
+
+
+def difference(one: dict[str, object], other: dict[str, object]) -> str:
+    """Empty where two results are the same; else what differs."""
+    if missing := sorted(set(one) ^ set(other)):
+        return f"other names: {missing[:3]}"
+    different = [name for name in sorted(one) if one[name] != other[name]]
+    return f"differs: {different[:3]}" if different else ""
 
 
 def table(kills: list[Kill]) -> str:
     """One row a kind of kill, as Markdown: how often, and how often it went well."""
     lines = [
-        "| command | ranks | moment | killed | signal | kills | missed | equal | orphans | leftovers | hangs |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| command | ranks | moment | killed | signal | kills | missed | equal | half or again | orphans | leftovers | hangs |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
 
     def row(key: tuple[str, ...], some: list[Kill]) -> str:
@@ -284,6 +367,7 @@ def table(kills: list[Kill]) -> str:
             len(hit),
             len(some) - len(hit),
             sum(not k.equal for k in hit),
+            sum(bool(k.half) for k in some),
             sum(bool(k.orphans) for k in some),
             sum(bool(k.leftovers) for k in some),
             sum(k.outcome == "hangs" for k in some),

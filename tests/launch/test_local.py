@@ -8,8 +8,10 @@ import threading
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
+from torchx.runner import Runner
 
 from curricle.errors import JobError
+from curricle.launch import local
 from curricle.launch.job import Job
 from curricle.launch.local import LocalLauncher
 from curricle.store.scratch import make_scratch
@@ -160,3 +162,16 @@ def test_a_job_whose_wait_was_interrupted_is_over_and_can_be_started_again(tmp_p
         launcher.attach(job.name)
     again = launcher.submit(job)
     assert again != handle and launcher.wait(again, lambda line: None).state == "succeeded"
+
+
+@pytest.mark.parametrize("full", ["make_scratch", "run"])
+def test_no_room_for_a_jobs_logs_is_one_error_that_names_the_place(tmp_path, full, monkeypatch):
+    def refused(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(*((local, full) if full == "make_scratch" else (Runner, full)), refused)
+    with pytest.raises(JobError, match=rf"logs in {tmp_path}/tmp.*: No space left on device.*TMPDIR") as error:
+        LocalLauncher().submit(make_job(tmp_path, "fine"))
+    assert error.value.exit_code == 2 and not list((tmp_path / "tmp").iterdir())

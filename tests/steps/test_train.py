@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from curricle.errors import JobError
+from curricle.errors import JobError, StoreError
 from curricle.launch.job import Outcome
 from curricle.steps.train import reuse_stage, train_stage
 from curricle.store import layout, open_store
@@ -116,6 +116,17 @@ def test_a_failed_job_leaves_one_record(tmp_path):
         "stage 01_stage failed (oom_killed): too big. Try a smaller data_loader.batch_size (it is 8)"
     )
     assert (failure.run_id, failure.exit_code, failure.where) == ("r", 137, "rank 1")
+
+
+def test_a_failure_that_cannot_be_recorded_is_told_all_the_same(tmp_path, monkeypatch):
+    plan = make_plan(tmp_path, "d1")
+
+    def full(*args, **options):
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(Failure, "write", full)
+    with pytest.raises(JobError, match="too big"):
+        train(plan, Pretended(outcome=Outcome("failed", "oom_killed", 137, "too big", "rank 1")))
 
 
 def start(folder: Path, digest: str) -> subprocess.Popen:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -226,18 +227,42 @@ def test_a_large_body_that_flows_slowly_is_not_cut_off(monkeypatch: pytest.Monke
     assert store.read("k") == data
 
 
-def test_parts_that_the_server_lost_are_sent_again(door: Door, folder: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("cut", [11, 22, 60])  # in the status line, behind it, in the length
+@pytest.mark.parametrize("key", ["a", "missing"])
+def test_an_answer_whose_head_is_cut_is_no_answer(cut: int, key: str, door: Door, monkeypatch: pytest.MonkeyPatch):
+    store, real = open_store(URI), Door._pump
+    store.write("a", b"x" * 1000)
+    cuts = [cut, cut]
+
+    def pump(self, here, there, up):
+        if not up and cuts:
+            there.sendall(here.recv(65536)[: cuts.pop()])
+            for end in (here, there):
+                end.shutdown(socket.SHUT_RDWR)
+        else:
+            real(self, here, there, up)
+
+    door.shut("reset")
+    door.open()
+    monkeypatch.setattr(Door, "_pump", pump)
+    assert store.read(key) == (b"x" * 1000 if key == "a" else None) and not cuts
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_parts_that_the_server_lost_are_sent_again(
+    times: int, door: Door, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
     store = open_store(URI)
     complete, lost = store._client._complete_multipart_upload, []
 
-    def forget_once(bucket_name, object_name, upload_id, *rest):
-        if not lost:
+    def forget(bucket_name, object_name, upload_id, *rest):
+        if len(lost) < times:
             lost.append(store._client._abort_multipart_upload(bucket_name, object_name, upload_id))
         return complete(bucket_name, object_name, upload_id, *rest)
 
-    monkeypatch.setattr(store._client, "_complete_multipart_upload", forget_once)
+    monkeypatch.setattr(store._client, "_complete_multipart_upload", forget)
     store.put("k", folder / "large")
-    assert len(lost) == 1 and store.read("k") == (folder / "large").read_bytes()
+    assert len(lost) == times and store.read("k") == (folder / "large").read_bytes()
 
 
 def test_an_outage_is_never_taken_for_an_artifact_that_proves_nothing(door: Door, folder: Path, monkeypatch):

@@ -13,7 +13,8 @@ from curricle.store.folder import FolderStore
 from curricle.store.manifest import read_manifest
 from curricle.store.scratch import make_scratch
 from curricle.training import worker
-from curricle.training.checkpoint import load_state, load_weights, newest
+from curricle.training.checkpoint import Checkpoints, load_state, load_weights, newest
+from tests.faults.full import file_size_limit
 from tests.training.toy import Toy, make_config, make_stage
 
 
@@ -43,6 +44,25 @@ def cut(monkeypatch):
     for name in ("write", "put", "delete"):
         monkeypatch.setattr(FolderStore, name, guarded(getattr(FolderStore, name)))
     return state
+
+
+@pytest.mark.parametrize("size", [0, 100, 700, 1500])
+def test_a_full_cache_is_one_error_that_names_it_and_leaves_nothing(tmp_path, size, monkeypatch):
+    """At the state, the weights and the configuration; the store has room."""
+    uri, save = make_stage(tmp_path), Checkpoints.save
+
+    def limited(self, *args, **options):
+        with file_size_limit(size):
+            save(self, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", limited)
+        with pytest.raises(
+            CheckpointError, match=r"cannot write a checkpoint to .*cache/work.*MiB are free.*paths\.cache_dir"
+        ) as error:
+            train(uri)
+    assert error.value.exit_code == 2 and not list((tmp_path / "cache" / "work").glob("save-*"))
+    assert train(uri) is not None
 
 
 def test_a_power_cut_at_any_write_leaves_a_stage_that_resumes_to_the_same_weights(tmp_path, cut):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class Toy:
         return [order[i + self.ranks.rank : i + size : world] for i in range(0, ROWS, size)]
 
     def losses(self, batch):
+        sys.audit("curricle.moment", "step")  # where tests/faults may hold the process
         self.steps_seen += 1
         behaviour = os.environ.get("TOY", "")
         if behaviour.startswith("slow"):
@@ -76,6 +78,7 @@ class Toy:
         return {"train/global_batch/rows": float(self.config.data_loader.batch_size)}
 
     def validate(self):
+        sys.audit("curricle.moment", "validation")
         return {
             "val_loss": float(torch.nn.functional.mse_loss(self.model(self.x).float(), self.y)),
             "val_rows": float(ROWS),

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -90,7 +91,7 @@ class LocalLauncher:
         """Start the job; its handle. The same work that is already running here is adopted.
 
         Raises:
-            JobError: other work of the same name is running here.
+            JobError: other work of the same name is running here, or there is no room for its logs.
         """
         from torchx.runner import Runner
         from torchx.schedulers.local_scheduler import create_scheduler
@@ -105,7 +106,10 @@ class LocalLauncher:
                     exit_code=2,
                 )
             return handle
-        log_dir = make_scratch("curricle-job-")
+        try:
+            log_dir = make_scratch("curricle-job-")
+        except OSError as error:
+            raise _no_room(Path(tempfile.gettempdir()), error) from error
         main = threading.current_thread() is threading.main_thread()
         handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -113,6 +117,9 @@ class LocalLauncher:
             handle = runner.run(
                 self.render(job, port=_free_port(), parent=os.getpid()), "local_cwd", cfg={"log_dir": str(log_dir)}
             )
+        except OSError as error:
+            shutil.rmtree(log_dir, ignore_errors=True)
+            raise _no_room(log_dir, error) from error
         finally:
             if main:
                 for number, handler in handlers.items():
@@ -229,6 +236,14 @@ class LocalLauncher:
     def _report(self, handle: str, running: _Running, node: int) -> dict[str, Any] | None:
         file = self._node_dir(handle, running, node) / "error.json"
         return json.loads(file.read_text())["message"] if file.exists() else None
+
+
+def _no_room(folder: Path, error: OSError) -> JobError:
+    return JobError(
+        f"cannot start a job with its logs in {folder}: {error.strerror or error}. Make room there, or set TMPDIR to another place",
+        reason="refused",
+        exit_code=2,
+    )
 
 
 _SIGNALS: dict[int, Reason] = {137: "oom_killed", 143: "interrupted", 130: "interrupted"}

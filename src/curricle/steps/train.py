@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from dataclasses import dataclass
 
 from curricle.config import advice
-from curricle.errors import CheckpointError, ConfigError, Interrupted, JobError
+from curricle.errors import CheckpointError, ConfigError, Interrupted, JobError, StoreError
 from curricle.launch.job import REASONS, RUN, Job, Launcher
 from curricle.launch.retry import run_with_retries
 from curricle.masking import masked
@@ -88,6 +89,10 @@ def _run_job(
         listen(read_line(masked(line)))
 
     def record(cause: str, message: str, exit_code: int, where: str) -> None:
+        with suppress(StoreError):  # the store may be what has failed: the failure itself is told
+            write_record(cause, message, exit_code, where)
+
+    def write_record(cause: str, message: str, exit_code: int, where: str) -> None:
         if layout.read_stage_digest(store.read(layout.STAGE)) == stage.digest and read_manifest(store, "") is None:
             Failure(message, exit_code, cause, run_id=plan.run_id, stage=stage.name, where=where).write(store)
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import BadStatusLine, RemoteDisconnected
+from http.client import BadStatusLine, HTTPResponse, IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -28,7 +28,8 @@ import urllib3
 from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
-from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     ClosedPoolError,
     HTTPError,
@@ -85,6 +86,57 @@ _ANSWERS_OF_ITS_OWN = (501, 505, 507)
 """Of 500 and more, those that will be the same the next time (507: no space left)."""
 
 
+class _WholeLines:
+    """Lines of an answer's head; an end of the stream within or before one is an error, but before the first."""
+
+    def __init__(self, stream: Any):
+        self._stream, self._begun = stream, False
+
+    def readline(self, limit: int) -> bytes:
+        line = self._stream.readline(limit)
+        cut = len(line) < limit and not line.endswith(b"\n")
+        if cut and (self._begun or line.startswith(b"HTTP/")):
+            raise IncompleteRead(line)
+        self._begun = True
+        return line
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Answer(HTTPResponse):
+    """An answer whose head came whole: `http.client` takes the end of a connection for the end of the head."""
+
+    def begin(self) -> None:
+        """Read the head.
+
+        Raises:
+            IncompleteRead: the connection ended within it.
+        """
+        stream, self.fp = self.fp, _WholeLines(self.fp)  # type: ignore[assignment]  # all that `begin` asks of a stream
+        try:
+            super().begin()
+        finally:
+            if self.fp is not None:  # the answer may have no body
+                self.fp = stream
+
+
+class _Connection(HTTPConnection):
+    response_class = _Answer
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Answer
+
+
+class _Connections(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecureConnections(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
 class _PatientPool(urllib3.PoolManager):
     """Connections to one server; a request that finds it away is sent again until the patience ends. All our requests may be repeated.
 
@@ -94,6 +146,7 @@ class _PatientPool(urllib3.PoolManager):
 
     def __init__(self, server: Server, **options: Any):
         super().__init__(retries=_ONCE, blocksize=_BLOCK, socket_options=_SOCKET, **options)
+        self.pool_classes_by_scheme = {"http": _Connections, "https": _SecureConnections}
         self._server = server
 
     def urlopen(  # type: ignore[override]  # as in PoolManager, which differs from its own base
@@ -374,8 +427,9 @@ class MinioStore:
         return self._root + check_key(key, self.uri)
 
     def _upload(self, name: str, source: BinaryIO, size: int) -> None:
-        """Upload `size` bytes. A server that lost the parts, or the answer to the last request, gets them once more."""
-        for last in (False, True):
+        """Upload `size` bytes. A server that lost the parts, or whose answer to the last request was lost, gets them again."""
+        tries = Tries(self._server)
+        while True:
             source.seek(0)
             try:
                 self._client.put_object(
@@ -383,8 +437,9 @@ class MinioStore:
                 )
                 return
             except S3Error as error:
-                if last or error.code != "NoSuchUpload":
+                if error.code != "NoSuchUpload":
                     raise
+            tries.failed("HTTP 404 NoSuchUpload: the parts, or the answer to the last request, were lost")
 
     def _download(self, name: str, out: BinaryIO) -> None:
         """Stream an object into `out`; after a broken connection, go on behind the bytes that have arrived, in the same version."""

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from curricle.store.process import machine, process_start
 
-_OWNER = re.compile(r"(\d+)-(\w*)-([0-9a-f]{8})-([0-9a-f]{8})-([0-9a-f]{8})-[a-z0-9_]{8}")
+_OWNER = re.compile(r"(\d+)-(\w*)-([0-9a-f]{8})-([0-9a-f]{8})-([0-9a-f]{8})")
+_RANDOM = re.compile(r"-[a-z0-9_]{8}")
 
 
 def make_scratch(prefix: str, parent: Path | None = None) -> Path:
@@ -31,7 +32,7 @@ def make_scratch(prefix: str, parent: Path | None = None) -> Path:
     parent = parent or Path(tempfile.gettempdir())
     for folder in leftovers(prefix, parent):
         shutil.rmtree(folder, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{prefix}{_me()}-", dir=parent))
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{owner()}-", dir=parent))
 
 
 @contextmanager
@@ -65,20 +66,18 @@ def _is_own_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _me() -> str:
+def owner() -> str:
+    """This process, as part of a name of what it works on; `is_dead` reads it."""
     marks = "-".join(map(_mark, machine()))
     return f"{os.getpid()}-{process_start(os.getpid()) or ''}-{marks}"
 
 
-def _mark(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _is_of_the_dead(name: str) -> bool:
-    owner = _OWNER.fullmatch(name)
-    if owner is None:
+def is_dead(name: str) -> bool:
+    """Whether `name` is a process's `owner`, and that process is surely dead."""
+    parts = _OWNER.fullmatch(name)
+    if parts is None:
         return False
-    pid, start, *marks = owner.groups()
+    pid, start, *marks = parts.groups()
     host, boot, namespace = map(_mark, machine())
     if marks[0] != host or (marks[1] == boot and marks[2] != namespace):
         return False
@@ -86,3 +85,11 @@ def _is_of_the_dead(name: str) -> bool:
         return True
     now = process_start(int(pid))
     return now is None or ("" not in (now, start) and now != start)
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _is_of_the_dead(name: str) -> bool:
+    return _RANDOM.fullmatch(name[-9:]) is not None and is_dead(name[:-9])

@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,17 +163,46 @@ class Checkpoints:
         """Write the newest state; with `best` also the checkpoint `state.best_name`, and retire the former best after that.
 
         Returns when the files are written locally and the former upload has ended; errors of that upload are raised here, `StoreUnavailable` too.
+
+        Raises:
+            CheckpointError: the files cannot be written; nothing of them stays.
         """
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        folder = make_scratch("save-", self._scratch)
         weights = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in task.weights().items()}
-        save_file(weights, folder / layout.WEIGHTS)
-        torch.save(vars(state), folder / layout.STATE)
-        (folder / layout.CONFIG).write_text(self._config, encoding="utf-8")
-        task.save_extras(folder)
-        self.join()
+        with self._writing() as folder:
+            with self._named(folder, RuntimeError):  # torch's own writer does not say what the system said
+                torch.save(vars(state), folder / layout.STATE)
+            with self._named(folder):
+                save_file(weights, folder / layout.WEIGHTS)
+                (folder / layout.CONFIG).write_text(self._config, encoding="utf-8")
+                task.save_extras(folder)
+            self.join()
         info = {**self._info, "stage": self.stage, "epoch": state.epoch, "step": state.step}
         self._running = self._uploads.submit(self._upload, folder, dict(metrics), info, state.best_name, best)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Path]:
+        """A folder for a checkpoint's files, which goes where the block does not end well."""
+        with self._named(self._scratch):
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            folder = make_scratch("save-", self._scratch)
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    @contextmanager
+    def _named(self, folder: Path, *others: type[Exception]) -> Iterator[None]:
+        """Make an error of writing to the cache, a full disk mostly, one that names the place."""
+        kinds: tuple[type[Exception], ...] = (OSError, SafetensorError, *others)
+        try:
+            yield
+        except kinds as error:
+            free = shutil.disk_usage(self._scratch if self._scratch.is_dir() else Path()).free >> 20
+            raise CheckpointError(
+                f"cannot write a checkpoint to {folder}: {getattr(error, 'strerror', None) or error} ({free} MiB are free there). Make room, "
+                "or set paths.cache_dir to another place; the same command goes on from the last saved state"
+            ) from error
 
     def _upload(
         self, folder: Path, metrics: dict[str, float], info: dict[str, Any], best_name: str, best: bool

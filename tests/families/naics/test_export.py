@@ -20,6 +20,7 @@ from curricle.families.naics.use import open_checkpoint
 from curricle.store import open_store
 from curricle.store.manifest import publish
 from tests.families.naics.tiny import PARTS, config, task_of
+from tests.faults.full import file_size_limit
 
 TEXTS = ["we brew craft beer", "Soybean farming", "a", " ".join(["wholesale of second-hand machines"] * 20)]
 """The last is longer than `max_tokens`."""
@@ -142,3 +143,11 @@ def test_an_export_is_whole_or_not_there_and_the_same_command_works_after_a_stop
         done = CliRunner().invoke(export, ["--format", kind, "-o", str(tmp_path / name), "--model", str(folder)])
         assert isinstance(done.exception, OutputError) and "is there already" in str(done.exception)
     assert before == {p: p.read_bytes() for p in output.rglob("*") if p.is_file()}
+
+
+def test_an_export_to_a_full_disk_is_one_error_and_leaves_nothing(adapted, tmp_path):
+    folder, _, _ = adapted
+    data = folder.parents[2] / "data/naics-1"
+    with pytest.raises(OutputError, match="cannot write the export .*out: "), file_size_limit(20_000):
+        use.export(folder, data, tmp_path / "out", "huggingface")
+    assert list(tmp_path.iterdir()) == []

@@ -347,6 +347,22 @@ def test_a_reader_that_is_killed_ends_the_combination_with_one_sentence(tmp_path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one process reads")
+def test_a_reader_that_is_killed_in_the_middle_of_its_answer_does_not_keep_the_command_waiting(tmp_path):
+    """It hung: the rest of the answer was waited for, and so it was when the command itself was asked to stop."""
+    old, new = folder(tmp_path / "old", train=rows("o", 9)), folder(tmp_path / "new", train=rows("n", 9))
+    program = (
+        "import os, struct, sys, curricle.families.ner.combine as c\nfrom multiprocessing.connection import Connection\n"
+        "c._LARGE, parent, send = 0, os.getpid(), Connection._send_bytes\n"
+        "def half(self, data):\n    if os.getpid() == parent:\n        return send(self, data)\n"
+        "    os.write(self.fileno(), struct.pack('!i', len(data)) + bytes(data[:10]))\n    os.kill(os.getpid(), 9)\n"
+        "Connection._send_bytes = half\n"
+        "try:\n    c.combine_datasets(*sys.argv[1:3])\nexcept c.DataError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, old, new], capture_output=True, text=True, timeout=30)
+    assert "was killed" in done.stdout, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one process reads")
 def test_no_reader_outlives_a_combination_that_is_killed(tmp_path):
     old, new = folder(tmp_path / "old", train=rows("o", 9)), folder(tmp_path / "new", train=rows("n", 9))
     program = (

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from curricle.config.load import from_tree, read_yaml
-from curricle.errors import CheckpointError
+from curricle.errors import CheckpointError, OutputError
 from curricle.families.naics.card import model_card
 from curricle.families.naics.config import NaicsConfig
 from curricle.families.naics.encoder import cached_features
@@ -335,7 +336,7 @@ def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
     It appears whole or not at all.
 
     Raises:
-        OutputError: `output` is there already.
+        OutputError: `output` is there already, or there is no room for it.
     """
     require_free(output)
     config, table, model = open_checkpoint(folder, data_dir)
@@ -360,7 +361,10 @@ def export(folder: Path, data_dir: Path, output: Path, kind: str) -> None:
         write_whole(output, lambda out: pyarrow.parquet.write_table(table_of_codes, out))
     else:
         with new_folder(output) as fresh:
-            _export_folder(folder, fresh, config, table, model)
+            try:
+                _export_folder(folder, fresh, config, table, model)
+            except SafetensorError as error:
+                raise OutputError(f"cannot write the export {output}: {error}; nothing was written") from error
 
 
 def _export_folder(folder: Path, output: Path, config: NaicsConfig, table: NaicsTable, model: CodeSpace) -> None:

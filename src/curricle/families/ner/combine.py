@@ -28,9 +28,10 @@ import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -173,27 +174,67 @@ def _read(places: list[tuple[str, str, Path]]) -> list[_File]:
         or len(os.sched_getaffinity(0)) < 2
     ):
         return [_File(*place) for place in places]
-    others = multiprocessing.active_children()
+    readers = [_start_reader(places) for _ in range(2)]
+    try:
+        made = _gather(len(places), [connection for _, connection in readers])
+    except (EOFError, OSError):  # of the ways to the readers: one was killed, by chance in the middle of an answer
+        names = ", ".join(str(path) for _, _, path in places)
+        raise DataError(
+            f"a process that read {names} was killed: probably out of memory. Nothing was written; the same command begins again"
+        ) from None
+    finally:  # asked to stop, too: nobody waits for a large file to be read to its end
+        for reader, connection in readers:
+            reader.kill()
+            reader.join()
+            connection.close()
+    if isinstance(made, Exception):
+        raise made
+    return made
+
+
+def _gather(count: int, readers: list[Connection]) -> list[_File] | Exception:
+    """Hand the numbers of the files to whichever reader is free; the files, in order, or the first error of reading one."""
+    made: list[Any] = [None] * count
+    numbers = iter(range(count))
+    for connection in readers:
+        connection.send(next(numbers))
+    busy = list(readers)
+    while busy:
+        for reader in wait(busy):
+            assert isinstance(reader, Connection)
+            number, file = reader.recv()
+            if isinstance(file, Exception):
+                return file
+            made[number] = file
+            if (following := next(numbers, None)) is None:
+                busy.remove(reader)
+            else:
+                reader.send(following)
+    return made
+
+
+def _start_reader(places: list[tuple[str, str, Path]]) -> tuple[BaseProcess, Connection]:
+    """A process that reads the files whose numbers it is sent, and the way to it. Nobody else holds its end: when it dies, that is seen."""
     fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(2, fork, initializer=_start_reader, initargs=(os.getpid(),)) as pool:
-        try:
-            return list(pool.map(_File, *zip(*places, strict=True)))
-        except BrokenProcessPool:
-            names = ", ".join(str(path) for _, _, path in places)
-            raise DataError(
-                f"a process that read {names} was killed: probably out of memory. Nothing was written; the same command begins again"
-            ) from None
-        except BaseException:  # asked to stop: nobody waits for a large file to be read to its end
-            for reader in set(multiprocessing.active_children()) - set(others):
-                reader.terminate()
-            raise
+    here, there = fork.Pipe()
+    reader = fork.Process(target=_answer, args=(places, there, os.getpid()), daemon=True)
+    reader.start()
+    there.close()
+    return reader, here
 
 
-def _start_reader(parent: int) -> None:
-    """A reader ends with the command, and is stopped by itself: the command's own handlers of signals are not for it."""
+def _answer(places: list[tuple[str, str, Path]], asked: Connection, parent: int) -> None:
+    """A reader's life. It ends with the command, and is stopped by itself: the command's own handlers of signals are not for it."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     die_with(parent)
+    while True:
+        number = asked.recv()
+        try:
+            file: Any = _File(*places[number])
+        except Exception as error:  # the command raises it
+            file = error
+        asked.send((number, file))
 
 
 class Records(Sequence):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from curricle.errors import DataError
-from curricle.families.ner.combine import Records, combine_datasets, text_key
+from curricle.families.ner.combine import CombinedDataset, Records, combine_datasets, text_key
 from curricle.families.ner.config import NerConfig, NerData
 from curricle.families.ner.formats import dataset_files, iter_pieces
 from curricle.families.ner.kinds import SEED
@@ -78,12 +78,7 @@ def _prepare(data: NerData, out_dir: Path) -> dict[str, Any]:
         raise DataError(
             "there is no validation record: give a validation file, or set data.create_new_validation to true"
         )
-    fresh = [(part, place) for part in made.values() for place in range(len(part)) if part.origin(place) == "new"]
-    if fresh and not any(part[place]["annotations"] for part, place in fresh):
-        raise DataError(
-            f"none of the {len(fresh)} records of {data.new_dataset_path} for training and validation has an annotation: there is nothing to learn. "
-            "Is it another file that holds the annotated ones?"
-        )
+    _check_annotated(made, data.new_dataset_path)
     out_dir.mkdir(parents=True, exist_ok=True)
     annotated: set[str] = set()
     for name, part in made.items():
@@ -126,6 +121,26 @@ def _first_with(labels: set[str], sources: dict[str, dict[str, Path]]) -> str:
         (path, piece) for path, piece in pieces if any(label in labels for _, _, label in piece.record["annotations"])
     )
     return f"the data (first: {path}, record {piece.number})"
+
+
+def _check_annotated(made: CombinedDataset, folder: str) -> None:
+    """Refuse new data in which nothing is annotated.
+
+    Raises:
+        DataError: it is so.
+    """
+    new = 0
+    for part in made.values():
+        for place in range(len(part)):
+            if part.origin(place) == "new":
+                if part[place]["annotations"]:
+                    return
+                new += 1
+    if new:
+        raise DataError(
+            f"none of the {new} records of {folder} for training and validation has an annotation: there is nothing to learn. "
+            "Is it another file that holds the annotated ones?"
+        )
 
 
 def _origins(records: Records) -> list[str]:

@@ -285,7 +285,7 @@ def loaders() -> dict[str, Loader]:
         "records, lines": Loader(bytes_like(b"\n".join(map(written, RECORDS))), into("train.jsonl", combine)),
         "records, CoNLL": Loader(bytes_like(b"anna B-NAME\nknows O\n\nberlin U-CITY\n"), into("train.conll", combine)),
         "records on standard input": Loader(bytes_like(b"anna\n" + written(RECORDS[0]) + b"\n"), lambda data, _: list(records_of(decoded(data.splitlines(True))))),
-        "windows.json": Loader(json_like({"max_tokens": 16, "stride": 4}), into("windows.json", lambda folder: _windows(folder / "windows.json"))),
+        "windows.json": Loader(json_like({"max_tokens": 16, "stride": 4}), into("windows.json", lambda folder: _windows(folder / "windows.json", None))),
         "CSV of assign": Loader(bytes_like(b'id,text\n1,"anna, knows"\n2,berlin\n'), into("in.csv", lambda folder: assign_csv(folder / "in.csv", "text", folder / "out.csv", Coder))),
         "workbook": Loader(damaged(good_book()), into(CODES.file, workbook)),
         "gate": Loader(st.one_of(st.text(max_size=20), damaged(b"test/f1 >= 0.5 and a < 1").map(lambda d: d.decode("latin-1"))), lambda text, _: parse_rule(text)),

@@ -90,6 +90,7 @@ def chain(*overrides: str) -> list[str]:
     return ["--config", "config/config.yaml", "--curricula", "one", "training.trainer.accelerator=cpu", *overrides]
 
 
+@pytest.mark.slow
 def test_a_chain_leaves_no_secret_in_its_output_its_files_its_curves_or_its_processes(line):
     command = curricle("train-curriculum", *chain())
     code, output, processes = run(command, line, MLFLOW_TRACKING_URI=f"sqlite:///{line}/mlflow.db", TMPDIR=str(line))
@@ -101,6 +102,7 @@ def test_a_chain_leaves_no_secret_in_its_output_its_files_its_curves_or_its_proc
         assert database.execute("select count(*) from params").fetchone()[0] > 20
 
 
+@pytest.mark.slow
 def test_a_rank_that_fails_with_secrets_in_its_words_leaves_none(tmp_path):
     code, output, _ = run(
         [sys.executable, "-m", "tests.steps.toy_stage", str(tmp_path), "d1"],

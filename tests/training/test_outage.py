@@ -87,6 +87,7 @@ def test_a_store_away_for_two_seconds_does_not_end_a_training(away, straight, tm
     assert not any(isinstance(event, Log) and "does not answer" in event.line for event in events)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_outage_that_lasts_ends_with_the_retryable_reason_and_the_same_command_goes_on(
     away, straight, tmp_path, monkeypatch, processes
@@ -113,6 +114,7 @@ def test_an_outage_that_lasts_ends_with_the_retryable_reason_and_the_same_comman
         assert same(weights(server, "sequential_01/01_stage"), straight)
 
 
+@pytest.mark.slow
 def test_the_local_launcher_tries_again_when_the_store_is_back(away, straight, tmp_path, monkeypatch):
     server, door = away
     plan = make_plan(tmp_path, "d1", store_uri=URI, save_every_n_steps=1)
@@ -137,6 +139,7 @@ def test_the_local_launcher_tries_again_when_the_store_is_back(away, straight, t
     assert Failure.read(open_store(URI), "r/01_stage") is None
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_away_ends_the_step_with_the_retryable_code(away, tmp_path, monkeypatch):
     _, door = away
     plan = make_plan(tmp_path, "d1", store_uri=URI, save_every_n_steps=1)
@@ -151,6 +154,7 @@ def test_a_store_that_stays_away_ends_the_step_with_the_retryable_code(away, tmp
     assert (error.value.exit_code, error.value.reason) == (75, "store_away")
 
 
+@pytest.mark.slow
 def test_training_goes_on_during_an_outage_longer_than_the_patience_until_it_must_save(
     away, straight, tmp_path, monkeypatch
 ):

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from curricle.errors import CurricleError
 from curricle.store.scratch import is_dead, owner
 
 PART = ".part"
@@ -88,6 +89,8 @@ def write_whole(path: Path, fill: Callable[[BinaryIO], object]) -> None:
             out.flush()
             os.fsync(out.fileno())
         os.replace(part, path)
+    except CurricleError:  # of what was to be written; some of ours are OSErrors too
+        raise
     except OSError as error:
         if error.errno is None:  # numpy's own words of a write that was cut short
             error = OSError(errno.ENOSPC, f"only a part could be written ({error}): is the disk full?")

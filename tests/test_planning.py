@@ -205,3 +205,12 @@ def test_the_shipped_chains_have_the_digests_of_version_0_1_so_that_what_was_tra
             config=ROOT / "config" / "config.yaml", chain=chain, overrides=(f"paths.store_uri={tmp_path}",)
         )
         assert {stage.name: stage.digest for stage in make_plan(request).stages} == stages, chain
+
+
+def test_a_complete_stage_without_its_checkpoint_is_not_reused():
+    first = plan([stage("a")]).stages[0]
+    key = ("a", first.digest)
+    held = Holdings({key: first.uri}, {first.uri: first.digest}, {key: f"{first.uri}/best.ckpt"})
+    with pytest.raises(ConfigError, match="best.ckpt is not there.*--resume false"):
+        plan([stage("a")], holdings=held)
+    assert plan([stage("a")], holdings=held, resume=False).stages[0].start == "scratch"

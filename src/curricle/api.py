@@ -97,6 +97,8 @@ def train(config: Path | str = CONFIG, *, stage: str = "", **asked: Any) -> Mode
         stage: one stage; or `chain` or `stages` as of `plan`.
         asked: as of `train_chain`.
     """
+    if stage and (asked.get("stages") or asked.get("chain")):
+        raise ConfigError("give one of stage='...', stages=[...] and chain='...': which stages are meant?")
     if stage:
         asked["stages"] = [stage]
     return open_model(train_chain(config, **asked)[-1].uri)

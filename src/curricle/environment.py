@@ -79,6 +79,8 @@ MLFLOW_DISABLE_TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 """Keeps MLflow from calling home. Workers set a default."""
 TORCH_DISABLE_SHARE_RDZV_TCP_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Gives the ranks a rendezvous store of their own. The agent always sets it."""
+PYTHONSAFEPATH = "PYTHONSAFEPATH"
+"""Keeps the working folder out of Python's path. The local launcher sets it where a folder there would hide this package."""
 PYTHONPATH = "PYTHONPATH"
 """Where Python looks for modules. A local run of a pipeline puts our own folder first, for the tasks that it starts."""
 

@@ -44,6 +44,8 @@ class Holdings:
     """(stage, digest) → place of a complete stage."""
     occupied: dict[str, str] = field(default_factory=dict)
     """Place → digest of what is there, complete or not."""
+    broken: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Of `complete`, those whose best checkpoint is gone: (stage, digest) → where it is missing."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ def plan_chain(
         gate: rule over the last stage's test metrics.
 
     Raises:
-        ConfigError: a selected stage is not in the chain, `start_mode` contradicts `start`, or a run id or stage name is none.
+        ConfigError: a selected stage is not in the chain, `start_mode` contradicts `start`, or a run id or stage name is none, or is both.
     """
     names = [s.name for s in stages]
     wanted = names if selected is None else [n for n in names if n in selected]
@@ -231,6 +233,10 @@ def plan_chain(
     for stage in stages:
         layout.check_stage_name(stage.name)
     run_id = layout.check_run_id(run_id or layout.run_id(wanted))
+    if run_id in names:
+        raise ConfigError(
+            f"run id {run_id!r} is the name of a stage of this chain, and would stand for both; take another one"
+        )
     parent = start
     planned = []
     for stage in stages:
@@ -254,6 +260,11 @@ def _plan_stage(
     done = holdings.complete.get((stage.name, digest))
     start: Start = "continued" if parent else "scratch"
     reason = parent.reason if parent else "first stage, no --from-checkpoint"
+    if done and resume and (missing := holdings.broken.get((stage.name, digest))):
+        raise ConfigError(
+            f"stage {stage.name} is complete at {done}, but its best checkpoint {missing} is not there (deleted?); "
+            "train the stage again with --resume false"
+        )
     if done and resume:
         start, place, reason = "reuse", done, "already complete with this digest"
     elif done:

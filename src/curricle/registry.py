@@ -126,6 +126,7 @@ FAMILIES: dict[str, FamilyEntry] = {
         checkpoint="curricle.families.ner.checkpoint:check_checkpoint",
         latency="curricle.families.ner.use:latency",
         measured="curricle.families.ner.metrics:measured",
+        kept=("model.encoder",),
         paths=("data.old_dataset_path", "data.new_dataset_path"),
         data_parameter=DataParameter(
             key="data.new_dataset_path",

@@ -40,6 +40,9 @@ CASES = {
     "empty stage name": (["plan", "--curricula", "01_stage,,02_stage"], "has an empty name"),
     "no model yet": (["search", "beer"], "holds no trained model that can search"),
     "run id that leads elsewhere": (["plan", "--run-id", "../x"], "run id '../x' holds '/'"),
+    "an empty checkpoint": (["plan", "--from-checkpoint", ""], "is empty; leave the option out"),
+    "an empty run id": (["plan", "--run-id", " "], "is empty; leave the option out"),
+    "a run id that is a stage's name": (["plan", "--run-id", "01_stage"], "would stand for both"),
     "run id of a store's own folder": (
         ["train", "--curriculum", "01_stage", "--run-id", "data"],
         "a store's own folder",

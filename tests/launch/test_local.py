@@ -175,3 +175,14 @@ def test_no_room_for_a_jobs_logs_is_one_error_that_names_the_place(tmp_path, ful
     with pytest.raises(JobError, match=rf"logs in {tmp_path}/tmp.*: No space left on device.*TMPDIR") as error:
         LocalLauncher().submit(make_job(tmp_path, "fine"))
     assert error.value.exit_code == 2 and not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_folder_that_is_called_as_the_package_does_not_hide_it(tmp_path, monkeypatch):
+    """As where a clone lies: its folder would be found first, and is no package."""
+    monkeypatch.chdir(tmp_path)
+    job = Job("t", ("-c", "import curricle; print(curricle.plan)"), 1, 1)
+    assert "PYTHONSAFEPATH" not in LocalLauncher().render(job).roles[0].env
+    (tmp_path / "curricle").mkdir()
+    launcher, lines = LocalLauncher(), []
+    outcome = launcher.wait(launcher.submit(job), lines.append)
+    assert outcome.state == "succeeded" and "function plan" in "".join(lines), lines

@@ -108,3 +108,10 @@ def test_a_stage_whose_manifest_names_no_checkpoint_is_damaged(store, best):
     publish(open_store(str(store)), "r/a", None, kind="stage", digest="d", info={"family": FAMILY, "best": best})
     with pytest.raises(CheckpointError, match="manifest.json is damaged: its best checkpoint is"):
         best_checkpoint(f"{store}/r/a")
+
+
+def test_a_reason_that_holds_a_password_is_kept_without_it(store):
+    stage(store, "r", "a")
+    made = promote("r/a", str(store), "see https://me:s3cr3t-word@host/run/5")
+    kept = (store / layout.PROMOTED / f"{FAMILY}.json").read_text()
+    assert "s3cr3t-word" not in kept + made.reason and "host/run/5" in kept

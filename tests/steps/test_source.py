@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from curricle.errors import CheckpointError
-from curricle.steps.source import best_checkpoint, resolve_source
+from curricle.steps.source import best_checkpoint, resolve_source, write_plan
 from curricle.store import layout, open_store
 from curricle.store.manifest import publish
+from tests.steps.toy_stage import make_plan
 
 
-def checkpoint(store: Path, run: str, stage: str, loss: float, epoch: int = 1) -> str:
+def checkpoint(store: Path, run: str, stage: str, loss: float, epoch: int = 1, **info: str) -> str:
     """Publish a tiny checkpoint; its URI."""
     folder = store.parent / f"made-{run}-{stage}-{epoch}-{loss}"
     folder.mkdir()
@@ -24,7 +25,7 @@ def checkpoint(store: Path, run: str, stage: str, loss: float, epoch: int = 1) -
         digest=f"{run}{stage}",
         metrics={"val_loss": loss},
         lineage={},
-        info={},
+        info=info,
     )
     return f"{store}/{prefix}"
 
@@ -121,3 +122,30 @@ def test_the_place_of_a_complete_stage_means_its_best_checkpoint(store):
     assert best_checkpoint(f"{store}/a/s") == uri
     source = resolve_source(f"{store}/a/s", "")
     assert (source.uri, source.digest) == (uri, "d")
+
+
+def test_of_several_families_only_the_one_that_is_trained_counts(store):
+    mine = checkpoint(store, "a", "s", 0.5, family="ner")
+    checkpoint(store, "b", "s", 0.0, family="line")
+    assert resolve_source("s", str(store), of_family="ner").uri == mine
+    with pytest.raises(CheckpointError, match="those of line, ner, for naics is trained"):
+        resolve_source("s", str(store), of_family="naics")
+
+
+def test_a_run_is_meant_by_its_id_and_its_path_and_a_name_that_is_both_is_refused(tmp_path):
+    plan = make_plan(tmp_path, "d1")
+    store, stage = plan.store_uri, plan.stages[0]
+    best = checkpoint(Path(store), plan.run_id, stage.name, 0.5)
+    publish(
+        open_store(store),
+        f"{plan.run_id}/{stage.name}",
+        None,
+        kind="stage",
+        digest="d1",
+        info={"best": Path(best).name},
+    )
+    write_plan(plan)
+    assert {resolve_source(name, store).uri for name in (plan.run_id, f"{store}/{plan.run_id}")} == {best}
+    checkpoint(Path(store), "other", plan.run_id, 0.1)
+    with pytest.raises(CheckpointError, match=f"names a run and a stage.*say {plan.run_id}/{stage.name}"):
+        resolve_source(plan.run_id, store)

@@ -179,6 +179,12 @@ def test_a_plain_file_is_replaced_and_nothing_else(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("out", "new"):
         check_output_file(tmp_path / name, [tmp_path / "in"])
+    for record in (layout.MANIFEST, layout.STAGE, layout.PLAN):
+        (tmp_path / record[:4]).mkdir()
+        for name in (record, "other.csv"):
+            (tmp_path / record[:4] / name).touch()
+            with pytest.raises(OutputError, match="a run or an artifact of a store"):
+                check_output_file(tmp_path / record[:4] / name)
     cases = {"in": "never overwritten", "hard": "never overwritten", "link": "is a link", "dangling": "is a link"}
     for name, message in (cases | {"pipe": "no plain file", ".": "a folder"}).items():
         with pytest.raises(OutputError, match=message):

@@ -27,11 +27,22 @@ from curricle.steps.train import check_nodes, job_of
 DEFAULT_STAGES = ("01_stage", "02_stage", "03_stage", "04_stage", "05_stage")
 
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
+
+
+def _filled(context: click.Context, option: click.Parameter, value: str) -> str:
+    """Refuse an option that was given without a value, as by a variable of a script that is not set: it would count as not given."""
+    given = context.get_parameter_source(option.name or "") is not click.core.ParameterSource.DEFAULT
+    if given and not value.strip():
+        raise click.BadParameter("is empty; leave the option out, or give it a value", context, option)
+    return value
+
+
 FROM = click.option(
     "--from-checkpoint",
     default="",
-    metavar="STAGE|PATH",
-    help="Start from the best checkpoint of a stage (over all runs), or from this one.",
+    metavar="STAGE|RUN|RUN/STAGE|PATH",
+    callback=_filled,
+    help="Start from the best checkpoint of a stage (over all runs), of a run's last stage, or from the one at a path or URI.",
 )
 RESUME = click.option(
     "--resume",
@@ -51,7 +62,7 @@ EXPERIMENT = click.option(
     callback=shipped,
     help="Experiment file: data, model, training and search files that belong together.",
 )
-RUN_ID = click.option("--run-id", default="", help="Name of the run; default sequential_<stages>.")
+RUN_ID = click.option("--run-id", default="", callback=_filled, help="Name of the run; default sequential_<stages>.")
 
 
 @click.command()

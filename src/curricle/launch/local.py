@@ -76,6 +76,9 @@ class LocalLauncher:
         env = {
             environment.TORCH_ELASTIC_SHUTDOWN_TIMEOUT: str(agent.SHUTDOWN_SECONDS),
             "PYTHONUNBUFFERED": "1",
+            **(
+                {environment.PYTHONSAFEPATH: "1"} if Path("curricle").is_dir() else {}
+            ),  # the folder of a clone, seen from above
             **job.env,
         }
         role = specs.Role(

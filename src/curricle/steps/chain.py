@@ -80,8 +80,9 @@ def make_plan(request: ChainRequest) -> ChainPlan:
     check_folders(stages[0].loaded.config.paths)
     start: Source | None = None
     if request.from_checkpoint:
-        start = resolve_source(request.from_checkpoint, store_uri)
-        require_family(start, stages[0].loaded.config.family)
+        wanted = stages[0].loaded.config.family
+        start = resolve_source(request.from_checkpoint, store_uri, of_family=wanted)
+        require_family(start, wanted)
     made = plan_chain(
         stages,
         chain_name=source.chain.chain_name,
@@ -134,13 +135,14 @@ def _check_gate(plan: ChainPlan) -> None:
             near = difflib.get_close_matches(metric, sorted(given), 1)
             raise ConfigError(
                 f"the gate's rule names {metric!r}, which the data of stage {last.name} do not give"
-                f"{f'; did you mean {near[0]}?' if near else ''}. There will be: {', '.join(sorted(given))}"
+                f"{f' (did you mean {near[0]}?)' if near else ''}. There will be: {', '.join(sorted(given))}"
             )
 
 
 def holdings(store: Store, store_uri: str, names: set[str]) -> Holdings:
     """What the store holds of the named stages, in all runs."""
     complete: dict[tuple[str, str], str] = {}
+    broken: dict[tuple[str, str], str] = {}
     occupied: dict[str, str] = {}
     for place in begun_stages(store):
         meant = names.intersection(layout.stages_at(place.stage))
@@ -149,11 +151,14 @@ def holdings(store: Store, store_uri: str, names: set[str]) -> Holdings:
         uri = join_uri(store_uri, place.prefix)
         manifest = read_manifest(store, place.prefix) if place.complete else None
         if manifest and manifest.kind == "stage":
+            best = str(manifest.info.get("best"))
+            if layout.MANIFEST not in place.checkpoints.get(best, ()):
+                broken |= {(name, manifest.digest): join_uri(uri, best) for name in meant}
             complete |= {(name, manifest.digest): uri for name in meant}
             occupied[uri] = manifest.digest
         elif layout.STAGE in place.files:
             occupied[uri] = layout.read_stage_digest(store.read(f"{place.prefix}/{layout.STAGE}"))
-    return Holdings(complete, occupied)
+    return Holdings(complete, occupied, broken)
 
 
 def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[StageOutcome]:

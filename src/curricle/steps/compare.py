@@ -12,7 +12,7 @@ from curricle.config.schema import NOT_IN_DIGEST
 from curricle.errors import DataError
 from curricle.steps.evaluate import CACHE, entry_of, evaluate_model
 from curricle.steps.gate import matrix
-from curricle.steps.source import last_stage, read_plan, resolve_source
+from curricle.steps.source import read_plan, resolve_source
 from curricle.store import layout, open_store, split_uri
 from curricle.store.manifest import fetch, read_manifest
 
@@ -104,12 +104,9 @@ def score_matrix(
 
 
 def _side(name: str, store_uri: str) -> Side:
+    source = resolve_source(name, store_uri, asked="model")
     plan = read_plan(store_uri, name) if "/" not in name and "://" not in name else None
-    wanted, stages = name, tuple[str, ...]()
-    if plan is not None:
-        stages = tuple(stage.name for stage in plan.selected)
-        wanted = last_stage(plan)
-    source = resolve_source(wanted, store_uri, asked="model")
+    stages = tuple(stage.name for stage in plan.selected) if plan else ()
     place, checkpoint_name = split_uri(source.uri)
     spec = layout.read_record(open_store(place).read(layout.STAGE))
     stage, checkpoint = read_manifest(open_store(place), ""), read_manifest(open_store(source.uri), "")

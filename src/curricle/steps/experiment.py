@@ -29,7 +29,7 @@ from curricle.steps.evaluate import measure_change
 from curricle.steps.final import BEST_CACHE, final_folder, read_cache, select_run, write_final
 from curricle.steps.gate import Scores, Verdict, judge_scores
 from curricle.steps.prepare import check_folders, data_place
-from curricle.steps.promote import promote
+from curricle.steps.promote import promote, promoted
 from curricle.steps.start import Start, asked_of, find_start
 from curricle.store import layout, open_store, split_uri
 from curricle.store.manifest import fetch
@@ -152,6 +152,7 @@ def run_experiment(planned: Planned, launcher: Launcher, listen: Listener) -> Fi
         verdict = judge_scores(scores, continued.gate.min_gain, continued.gate.max_drop)
     else:
         verdict = Verdict("promote", "a first training")
+    pinned = promoted(config.paths.store_uri, experiment.family) if continued is None else None
     folder = None
     if verdict.promotes:
         checkpoint, manifest = fetch(uri, cache_dir / "checkpoints")
@@ -167,7 +168,11 @@ def run_experiment(planned: Planned, launcher: Launcher, listen: Listener) -> Fi
         }
         target = final_folder(config.paths.outputs_dir, backbone, planned.run_id)
         folder = write_final(checkpoint, manifest, target, record)
-        promote(uri, config.paths.store_uri, verdict.reason)
+        if pinned is None or pinned.uri == uri:
+            promote(uri, config.paths.store_uri, verdict.reason)
+        else:
+            said = f"{verdict.reason}, which was compared with nothing: {pinned.uri} stays the promoted model (`curricle promote` changes that)"
+            verdict = replace(verdict, reason=said)
     return Finished(uri, scores, verdict, folder)
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from curricle.errors import ConfigError, CurricleError, StoreError, StoreUnavailable
+from curricle.masking import masked
 from curricle.planning import ChainPlan, Source
 from curricle.registry import family, names
 from curricle.steps.source import read_plan, resolve_source
@@ -44,12 +45,12 @@ def promote(text: str, store_uri: str, reason: str) -> Promotion:
     name = str(manifest.info.get("family", "")) if manifest else ""
     if name not in names():
         raise ConfigError(f"{source.uri} names the family {name!r}, which is not one of {', '.join(names())}")
-    made = Promotion(name, source.uri, source.digest, reason, layout.now())
+    made = Promotion(name, source.uri, source.digest, masked(reason), layout.now())
     key = _pointer(name)
     record = {
         "model": references.refer(made.uri, join_uri(store_uri, key), store_uri),
         "digest": made.digest,
-        "reason": reason,
+        "reason": made.reason,
         "time": made.time,
     }
     open_store(store_uri).write(key, layout.write_record(record))

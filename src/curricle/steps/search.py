@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 from curricle.config.experiment import compose_backbone, config_dir_of, overlay, words_of
+from curricle.config.load import to_tree
 from curricle.config.search import Search, load_search
 from curricle.errors import CheckpointError, JobError
 from curricle.launch.job import Launcher
@@ -46,7 +49,7 @@ def search_experiment(
     start.ensure()
     parent_digest = start.source.digest if start.source else ""
     data_uri, data_digest = data_place(config)
-    mark = stage_digest(config, data_digest, parent_digest)[:8]
+    mark = _mark(stage_digest(config, data_digest, parent_digest), search)
     name = f"{experiment.experiment_name}-{backbone}-{stage}-{mark}"
     study = _study(name, Path(config.paths.outputs_dir) / "hpo" / f"{name}.db", search, config.seed)
 
@@ -111,6 +114,15 @@ def search_experiment(
     }
     write_best(result)
     return result | {"trials": len(study.trials), "complete": len(complete)}
+
+
+def _mark(digest: str, search: Search) -> str:
+    """What tells one study from another, 8 hex digits: what is trained, the space that is searched, the metric and its direction.
+
+    Limits may be raised: the study goes on.
+    """
+    what = {"stage": digest, "space": to_tree(search.search_space), "objective": to_tree(search.objective)}
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _study(name: str, file: Path, search: Search, seed: int) -> Any:

@@ -82,7 +82,7 @@ def _place(store: Store, prefix: str) -> StagePlace | None:
 def _planned(store: Store, run: str, stage: StagePlan, place: StagePlace | None) -> dict[str, Any]:
     if place is None:
         missing = "is not there any more" if stage.start == "reuse" else ""
-        row = _row(run, stage.name, "missing" if missing else "not begun") | {
+        row = _row(run, stage.uri.rpartition("/")[2], "missing" if missing else "not begun") | {
             "family": stage.family,
             "digest": stage.digest[:12],
             "detail": f"{stage.uri} {missing}" if missing else "",

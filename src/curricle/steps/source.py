@@ -24,17 +24,18 @@ class Candidate:
     manifest: Manifest
 
 
-def resolve_source(text: str, store_uri: str, *, asked: str = "--from-checkpoint") -> Source:
+def resolve_source(text: str, store_uri: str, *, asked: str = "--from-checkpoint", of_family: str = "") -> Source:
     """The checkpoint that a text means.
 
     Args:
         text: a stage's name (the lowest validation loss over all runs wins), a run's id (its last stage), ``RUN/STAGE``, the path or URI of
-            a checkpoint or of a stage, or an MLflow run id (32 hex digits).
+            a checkpoint, a stage or a run, or an MLflow run id (32 hex digits).
         store_uri: where runs are looked for by name.
         asked: what a message calls the question: the option that the text was given by.
+        of_family: of a stage's name, only checkpoints of this family are meant; empty takes all.
 
     Raises:
-        CheckpointError: nothing complete was found; lists what is there.
+        CheckpointError: nothing complete was found, or the text names a run and a stage; lists what is there.
     """
     what = f"{asked} {text}"
     if "://" in text or Path(text).is_absolute():
@@ -44,7 +45,7 @@ def resolve_source(text: str, store_uri: str, *, asked: str = "--from-checkpoint
         return _at(inside if inside and read_manifest(open_store(inside), "") else text, what)
     if re.fullmatch(r"[0-9a-f]{32}", text):
         return _of_mlflow_run(text, what)
-    return _of_name(text, store_uri, what)
+    return _of_name(text, store_uri, what, of_family)
 
 
 def best_checkpoint(place_uri: str) -> str:
@@ -79,6 +80,8 @@ def require_family(source: Source, name: str) -> None:
 def _at(uri: str, what: str) -> Source:
     uri = uri.rstrip("/")
     manifest = read_manifest(open_store(uri), "")
+    if manifest is None and (plan := open_store(uri).read(layout.PLAN)) is not None:
+        return _at(last_stage(ChainPlan.from_stored(plan, uri)), what)
     if manifest is None:
         raise CheckpointError(f"{what}: no complete checkpoint there ({layout.MANIFEST} is missing); {_listing(uri)}")
     if manifest.kind == "stage":
@@ -88,11 +91,20 @@ def _at(uri: str, what: str) -> Source:
     return Source(uri, manifest.digest, f"checkpoint {uri}")
 
 
-def _of_name(name: str, store_uri: str, what: str) -> Source:
+def _of_name(name: str, store_uri: str, what: str, of_family: str) -> Source:
     store = open_store(store_uri)
     good, broken, stages = find_checkpoints(store, store_uri, name)
-    if not good and (plan := read_plan(store_uri, name)):
+    plan = read_plan(store_uri, name)
+    if good and plan:
+        raise CheckpointError(
+            f"{what}: {name} names a run and a stage in {store_uri}; say {name}/{plan.selected[-1].name} for the run's, RUN/{name} for the stage of one run"
+        )
+    if plan:
         return _at(last_stage(plan), what)
+    if of_family:
+        others = sorted({str(c.manifest.info.get("family")) for c in good} - {of_family})
+        good = [c for c in good if c.manifest.info.get("family") == of_family]
+        broken += [f"those of {', '.join(others)}, for {of_family} is trained"] if others and not good else []
     if not good:
         unreadable = "; unreadable: " + "; ".join(broken) if broken else ""
         trained = (

@@ -27,7 +27,7 @@ _MADE_BY = "made_by"
 
 
 def check_output_file(path: Path, inputs: Iterable[Path] = ()) -> None:
-    """Refuse a file that may not be written: an input, a link, a folder, a device. A plain file of that name is replaced.
+    """Refuse a file that may not be written: an input, a link, a folder, a device, a file of a store. Another plain file of that name is replaced.
 
     Raises:
         OutputError: says why.
@@ -40,6 +40,9 @@ def check_output_file(path: Path, inputs: Iterable[Path] = ()) -> None:
         raise OutputError(f"the output {path} is the input itself, which is never overwritten; choose another name")
     if not path.is_file():
         raise OutputError(f"the output {path} is {'a folder' if path.is_dir() else 'no plain file'}; name a file")
+    here = Path(os.path.abspath(path)).parent
+    if any((here / name).is_file() for name in (layout.MANIFEST, layout.STAGE, layout.PLAN)):
+        raise OutputError(f"the output {path} lies in a run or an artifact of a store; choose another place")
 
 
 def check_output_folder(folder: Path, maker: str, inputs: Iterable[Path] = ()) -> Manifest | None:

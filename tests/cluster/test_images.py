@@ -35,8 +35,10 @@ def run(core, image, user, *command):
         while (phase := core.read_namespaced_pod(name, "kubeflow").status.phase) not in ("Succeeded", "Failed"):
             assert time.monotonic() < until
             time.sleep(0.5)
-        log = core.read_namespaced_pod_log(name, "kubeflow")
-        return phase, log
+        answer = core.read_namespaced_pod_log(
+            name, "kubeflow", _preload_content=False
+        )  # else a log of JSON is taken apart
+        return phase, answer.data.decode()
     finally:
         core.delete_namespaced_pod(name, "kubeflow", grace_period_seconds=0)
 

@@ -101,6 +101,34 @@ def test_a_path_is_taken_as_it_is(store):
     assert resolve_source(uri + "/", "elsewhere").uri == uri
 
 
+def test_the_newest_state_is_another_parent_than_the_best_checkpoint(store):
+    best = Path(checkpoint(store, "r", "s", 0.5))
+    digests = {resolve_source(str(best), str(store)).digest}
+    for name in (layout.LAST, layout.SPARE):
+        publish(
+            open_store(str(store)),
+            f"r/s/{name}",
+            best.parents[2].parent / "made-r-s-1-0.5",
+            kind="checkpoint",
+            digest="rs",
+            metrics={},
+            info={},
+        )
+        digests.add(resolve_source(f"r/s/{name}", str(store)).digest)
+    assert "rs" in digests and len(digests) == 2, "the same bytes are the same parent"
+    (best.parents[2].parent / "made-r-s-1-0.5" / layout.WEIGHTS).write_bytes(b"later")
+    publish(
+        open_store(str(store)),
+        f"r/s/{layout.LAST}",
+        best.parents[2].parent / "made-r-s-1-0.5",
+        kind="checkpoint",
+        digest="rs",
+        metrics={},
+        info={},
+    )
+    assert resolve_source(f"r/s/{layout.LAST}", str(store)).digest not in digests
+
+
 def test_a_path_that_is_not_there_lists_what_lies_beside_it(store):
     uri = Path(checkpoint(store, "a", "s", 0.5))
     with pytest.raises(CheckpointError, match=r"is empty or missing; .* holds s-epoch=01-val_loss=0\.5000\.ckpt"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,14 @@ def _at(uri: str, what: str) -> Source:
         return Source(best_checkpoint(uri), manifest.digest, f"best checkpoint of {uri}")
     if manifest.kind != "checkpoint":
         raise CheckpointError(f"{what} is a {manifest.kind}, not a checkpoint")
-    return Source(uri, manifest.digest, f"checkpoint {uri}")
+    digest = manifest.digest
+    if uri.rpartition("/")[2] in (
+        layout.LAST,
+        layout.SPARE,
+    ):  # its digest is the stage's, and stands for the best checkpoint
+        content = "".join(f"{name} {entry.sha256}\n" for name, entry in sorted(manifest.files.items()))
+        digest = hashlib.sha256(f"{digest}\n{content}".encode()).hexdigest()
+    return Source(uri, digest, f"checkpoint {uri}")
 
 
 def _of_name(name: str, store_uri: str, what: str, of_family: str) -> Source:

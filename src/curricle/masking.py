@@ -1,7 +1,7 @@
 """What is secret, and how a text is shown without it: one rule for messages, logs, records and settings.
 
 Secret are passwords and tokens within a URL, credentials behind ``Bearer`` and ``Basic``, and the values of environment variables whose
-names say so (`environment.secrets`), wherever they stand. A short value is left alone: it is a word of ordinary text as well.
+names say so (`environment.is_secret`), wherever they stand. A short value is left alone: it is a word of ordinary text as well.
 """
 
 from __future__ import annotations

@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from curricle.config.schema import LoraConfig
 from curricle.errors import CheckpointError, ConfigError
-from curricle.families.encoders import add_adapters, encoder_folder, load_model, load_tokenizer, read_weights
+from curricle.families.encoders import add_adapters, encoder_folder, load_model, load_tokenizer
 from curricle.families.naics.config import NaicsModel
 from curricle.families.naics.encoder import Encoder
 from curricle.families.naics.task import read_checkpoint
 from curricle.families.ner.model import build_model, head_of
 from curricle.families.ner.predict import load_tagger
+from curricle.training.checkpoint import read_weights
 
 TAGS = ("O", "B-SKILL", "I-SKILL")
 WEIGHTS = "model.safetensors"

@@ -598,27 +598,18 @@ def stores() -> Iterator[Case]:
                 ("stage.json",),
                 {"store/good/one/stage.json": content},
             )
-    yield Case(
-        "JSON files of a store",
-        "stage.json: continued from nothing",
-        ("worker", "store/good/one"),
-        ("stage.json",),
-        {"store/good/one/stage.json": change("start", to="continued")},
-    )
-    yield Case(
-        "JSON files of a store",
-        "stage.json: an unknown family",
-        ("worker", "store/good/one"),
-        ("stage.json",),
-        {"store/good/one/stage.json": change("family", to="x")},
-    )
-    yield Case(
-        "JSON files of a store",
-        "stage.json: data with a control character",
-        ("worker", "store/good/one"),
-        ("stage.json",),
-        {"store/good/one/stage.json": change("data_uri", to="../a\nb")},
-    )
+    for what, edit in {
+        "continued from nothing": change("start", to="continued"),
+        "an unknown family": change("family", to="x"),
+        "data with a control character": change("data_uri", to="../a\nb"),
+    }.items():
+        yield Case(
+            "JSON files of a store",
+            f"stage.json: {what}",
+            ("worker", "store/good/one"),
+            ("stage.json",),
+            {"store/good/one/stage.json": edit},
+        )
     manifest = "store/good/one/manifest.json"
     for name, content in {
         "a huge metric": change("metrics", "val_loss", to=10**400), "a metric that is a text": change("metrics", "val_loss", to="low"), "a metric that is true": change("metrics", "val_loss", to=True),

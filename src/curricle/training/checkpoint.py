@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -94,14 +94,34 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
         path = folder / layout.WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"the checkpoint {folder} holds no {layout.WEIGHTS}")
+    return read_weights(path)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or a tensor is not finite.
+    """
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {error}") from None
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(f"{path}: the tensor {name} holds NaN or infinity; nothing goes on from it")
+    check_finite(path, weights)
     return weights
+
+
+def check_finite(source: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse tensors that hold NaN or infinity.
+
+    Raises:
+        CheckpointError: names the first.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{source}: the tensor {name} holds NaN or infinity; its training diverged, or it is damaged"
+            )
 
 
 def _finite(value: Any) -> Any:

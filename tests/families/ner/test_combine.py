@@ -333,44 +333,47 @@ def test_two_processes_read_what_one_reads(tmp_path, monkeypatch):
         combine_datasets(old, new)
 
 
+def combination(tmp_path: Path, setup: str) -> list[str]:
+    """A command that combines two datasets by two readers, and says in a line what is wrong with them; `setup` changes the module ``c`` before."""
+    folders = [folder(tmp_path / name, train=rows(name, 9)) for name in ("old", "new")]
+    program = (
+        f"import os, sys, time, curricle.families.ner.combine as c\nc._LARGE = 0\n{setup}\n"
+        "try:\n    c.combine_datasets(*sys.argv[1:3])\nexcept c.DataError as error:\n    print(error)"
+    )
+    return [sys.executable, "-c", program, *map(str, folders)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_reader_that_is_killed_ends_the_combination_with_one_sentence(tmp_path, number):
     """It hung: the pool waited for ever for what the killed one had begun."""
-    old, new = folder(tmp_path / "old", train=rows("o", 9)), folder(tmp_path / "new", train=rows("n", 9))
-    program = (
-        "import os, sys, curricle.families.ner.combine as c\nread = c._File.__init__\nc._LARGE = 0\n"
-        f"c._File.__init__ = lambda self, *place: os.kill(os.getpid(), {int(number)}) or read(self, *place)\n"
-        "try:\n    c.combine_datasets(*sys.argv[1:3])\nexcept c.DataError as error:\n    print(error)"
+    command = combination(
+        tmp_path,
+        "read = c._File.__init__\n"
+        f"c._File.__init__ = lambda self, *place: os.kill(os.getpid(), {int(number)}) or read(self, *place)",
     )
-    done = subprocess.run([sys.executable, "-c", program, old, new], capture_output=True, text=True, timeout=60)
-    assert "was killed" in done.stdout and str(new / "train.json") in done.stdout, done.stderr
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "was killed" in done.stdout and str(tmp_path / "new/train.json") in done.stdout, done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one process reads")
 def test_a_reader_that_is_killed_in_the_middle_of_its_answer_does_not_keep_the_command_waiting(tmp_path):
     """It hung: the rest of the answer was waited for, and so it was when the command itself was asked to stop."""
-    old, new = folder(tmp_path / "old", train=rows("o", 9)), folder(tmp_path / "new", train=rows("n", 9))
-    program = (
-        "import os, struct, sys, curricle.families.ner.combine as c\nfrom multiprocessing.connection import Connection\n"
-        "c._LARGE, parent, send = 0, os.getpid(), Connection._send_bytes\n"
+    command = combination(
+        tmp_path,
+        "import struct\nfrom multiprocessing.connection import Connection\n"
+        "parent, send = os.getpid(), Connection._send_bytes\n"
         "def half(self, data):\n    if os.getpid() == parent:\n        return send(self, data)\n"
         "    os.write(self.fileno(), struct.pack('!i', len(data)) + bytes(data[:10]))\n    os.kill(os.getpid(), 9)\n"
-        "Connection._send_bytes = half\n"
-        "try:\n    c.combine_datasets(*sys.argv[1:3])\nexcept c.DataError as error:\n    print(error)"
+        "Connection._send_bytes = half",
     )
-    done = subprocess.run([sys.executable, "-c", program, old, new], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert "was killed" in done.stdout, done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one process reads")
 def test_no_reader_outlives_a_combination_that_is_killed(tmp_path):
-    old, new = folder(tmp_path / "old", train=rows("o", 9)), folder(tmp_path / "new", train=rows("n", 9))
-    program = (
-        "import os, sys, time, curricle.families.ner.combine as c\nc._LARGE = 0\n"
-        "c._File.__init__ = lambda self, *place: os.write(1, b'%d\\n' % os.getpid()) and time.sleep(60)\n"
-        "c.combine_datasets(*sys.argv[1:3])"
-    )
-    command = subprocess.Popen([sys.executable, "-c", program, old, new], stdout=subprocess.PIPE, text=True)
+    setup = "c._File.__init__ = lambda self, *place: os.write(1, b'%d\\n' % os.getpid()) and time.sleep(60)"
+    command = subprocess.Popen(combination(tmp_path, setup), stdout=subprocess.PIPE, text=True)
     readers = [int(command.stdout.readline()) for _ in range(2)]
     command.kill()
     command.communicate(timeout=10)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from curricle.errors import CheckpointError, DataError
-from curricle.families.encoders import length_bucketed, read_weights
+from curricle.families.encoders import length_bucketed
 from curricle.families.naics import geometry, losses, metrics
 from curricle.families.naics.config import NaicsConfig
 from curricle.families.naics.encoder import Encoder, cached_features
@@ -24,6 +24,7 @@ from curricle.families.naics.model import NaicsHead
 from curricle.families.naics.prepare import NaicsTable, load
 from curricle.families.naics.triplets import sample
 from curricle.store import layout
+from curricle.training.checkpoint import read_weights
 from curricle.training.compiled import compiled
 from curricle.training.distributed import gather
 from curricle.training.precision import resolve_precision

@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 TESTS := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 CUDA  := ^(cuda|nvidia)-|^triton=
 
-.PHONY: install demo test test-slow test-faults test-cluster lint lock pipelines audit sbom check-images clean
+.PHONY: install demo docs mlflow test test-slow test-faults test-cluster lint lock pipelines audit sbom check-images clean
 
 install: $(READY)  ## the environment, pinned by requirements.lock
 
@@ -29,11 +29,25 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(READY)
 
-# The main job end to end: a three-stage chain, its metrics, a search. NAICS_DATA=<folder with the four Census workbooks> trains on those.
+# The main job end to end: a three-stage chain, its metrics, a search, its report. NAICS_DATA=<folder with the four Census workbooks> trains on those.
 demo: $(READY)
 	$(BIN)/curricle train-curriculum --chain chain_demo paths.store_uri=checkpoints/demo $(if $(NAICS_DATA),'data.source=$(NAICS_DATA)')
 	$(BIN)/curricle show --store checkpoints/demo
 	$(BIN)/curricle search --store checkpoints/demo "we brew craft beer"
+	@page=$$($(BIN)/curricle report --store checkpoints/demo sequential_01-02-03) && echo "report: open $$page in a browser"
+
+# Warnings are errors: a dead link, a page that no list names, a docstring that cannot be read.
+docs: $(READY)  ## the documentation site: build/site/index.html, to be opened from there
+	@rm -rf build/site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet --builder html --doctree-dir build/site-trees docs build/site
+	@echo "site: open build/site/index.html in a browser"
+
+# Full MLflow brings a web server and pandas (621 MB), so it stays out of the environment: uv keeps it in a folder of its own, of the version that the lock pins, which
+# wrote the database.
+MLFLOW_URI ?= sqlite:///mlflow.db
+MLFLOW_PORT ?= 5000
+mlflow: $(READY)  ## MLflow's pages over mlflow.db (MLFLOW_URI=, MLFLOW_PORT=): runs with their reports, registered models
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/uv tool run --python $(BIN)/python --from mlflow==$$(sed -n 's/^mlflow-skinny==//p' requirements.lock) mlflow ui --workers 1 --backend-store-uri $(MLFLOW_URI) --port $(MLFLOW_PORT)
 
 test: $(READY)  ## on every core; what needs MinIO or ../shared skips with one line where it is not there
 	$(TESTS) -m "not slow and not cluster and not gpu and not faults" $(PYTEST_ARGS)

@@ -16,11 +16,18 @@ def write_text(artifact: Any, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def write_page(artifact: Any, html: str) -> None:
+    """The same for a page, under a name that ends in ``.html``: who downloads it opens it."""
+    if not artifact.uri.endswith(".html"):
+        artifact.uri += ".html"
+    write_text(artifact, html)
+
+
 def log_metrics(artifact: Any, metrics: Mapping[str, float]) -> None:
-    """Log each number. KFP keeps metadata as JSON, which knows no NaN and no infinity: such a value is printed, not logged."""
-    for name, value in sorted(metrics.items()):
+    """Log each number, in the order given. KFP keeps metadata as JSON, which knows no NaN and no infinity: such a value is printed, not logged."""
+    for name, value in metrics.items():
         if math.isfinite(value):
-            artifact.log_metric(name, float(value))
+            artifact.log_metric(name, round(float(value), 4) + 0.0)  # no negative zero
         else:
             print(f"metric {name} is {value}: not shown in the run view")
 
@@ -28,19 +35,21 @@ def log_metrics(artifact: Any, metrics: Mapping[str, float]) -> None:
 def publish_stage(outcome: Any, model: Any, metrics: Any, report: Any) -> str:
     """Fill a stage's three artifacts from its `StageOutcome`; the URI of the stage's result, which the next stage starts from.
 
-    The model artifact is the manifest (kilobytes) with the lineage as metadata; the weights stay where training wrote them.
+    The model artifact is the manifest of its best checkpoint (kilobytes) with the lineage as metadata; the weights stay where training wrote them.
     """
     write_text(model, outcome.manifest or "{}")
-    model.metadata.update({**outcome.lineage, "checkpoint_uri": outcome.uri})
+    model.metadata.update({"stage_uri": outcome.uri, **outcome.lineage})
     log_metrics(metrics, outcome.metrics)
-    write_text(report, outcome.html)
+    write_page(report, outcome.html)
     return outcome.uri
 
 
-def publish_evaluation(evaluation: Any, metrics: Any, report: Any) -> str:
-    """Fill an evaluation's two artifacts; its metrics as JSON text, which the gate reads."""
-    log_metrics(metrics, evaluation.metrics)
-    write_text(report, evaluation.html)
+def publish_evaluation(evaluation: Any, model: Any, metrics: Any, report: Any) -> str:
+    """Fill an evaluation's three artifacts; its metrics as JSON text, which the gate reads."""
+    write_text(model, evaluation.manifest or "{}")
+    model.metadata.update(evaluation.lineage)
+    log_metrics(metrics, evaluation.few)
+    write_page(report, evaluation.html)
     return json.dumps(evaluation.metrics, sort_keys=True)
 
 

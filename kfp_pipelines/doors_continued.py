@@ -7,18 +7,20 @@ newest published model of the store takes its place.
 from __future__ import annotations
 
 import json
-import shlex
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from curricle import environment
-from curricle.config.experiment import Composed, Experiment, compose_backbone, load_experiment, words_of
-from curricle.errors import CheckpointError, ConfigError
-from curricle.launch import check_launcher
+from curricle.config.experiment import Composed, Experiment, backbones_of, compose_backbone, load_experiment, words_of
+from curricle.config.load import leaves
+from curricle.errors import CheckpointError, ConfigError, CurricleError, Finding, StoreError
 from curricle.planning import Source, StageInput, plan_chain
 from curricle.registry import family
 from curricle.steps.chain import holdings
-from curricle.steps.evaluate import measure_change, page
+from curricle.steps.evaluate import measure_change
 from curricle.steps.experiment import tracking_names
+from curricle.steps.findings import find, write_verdict
 from curricle.steps.gate import Scores, Verdict, judge_scores
 from curricle.steps.prepare import data_digest, prepare_data
 from curricle.steps.publish import newest_published, publish_checkpoint
@@ -26,8 +28,11 @@ from curricle.steps.source import resolve_source
 from curricle.steps.start import Place, start_at
 from curricle.store import open_store
 from curricle.store.manifest import read_manifest
-from kfp_pipelines import doors
-from kfp_pipelines.tables import markdown_table
+from kfp_pipelines import doors, pages, reports
+from kfp_pipelines.parameters import over, split_overrides
+
+OF_EXPERIMENT = "experiment"
+"""Value of the parameter `strategy` that takes the experiment's; an empty one does the same."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Setting:
     old_dataset_path: str
     """Folder or store URI; empty takes the experiment's."""
     strategy: str
-    """combined, new_only or append; empty takes the experiment's."""
+    """combined, new_only or append; `OF_EXPERIMENT` or empty takes the experiment's."""
     overrides: str
     store_uri: str
 
@@ -51,22 +56,49 @@ class Setting:
         """The experiment and its effective configuration for the backbone."""
         path = doors.config_file(f"experiment/{self.experiment}.yaml")
         experiment = load_experiment(path)
-        backbones = experiment.stages.training.backbones
-        backbone = self.backbone or backbones[0]
-        if backbone not in backbones:
-            raise ConfigError(f"{path}: backbone {backbone!r} is not one of {', '.join(backbones)}")
+        backbone = backbones_of(experiment, path, self.backbone)[0]
         words = words_of(family(experiment.family))
         data = {
             words.new_data: self.new_dataset_path,
             words.old_data: self.old_dataset_path,
-            (words.old_only_measured or ("", ""))[0]: self.strategy,
+            (words.old_only_measured or ("", ""))[0]: "" if self.strategy == OF_EXPERIMENT else self.strategy,
         }
         without = [value for key, value in data.items() if value and not key]
         if without:
             raise ConfigError(f"{path}: a training of {experiment.family} has no setting for {', '.join(without)}")
         given = [f"{key}={json.dumps(value)}" for key, value in data.items() if value]
-        overrides = [*given, *shlex.split(self.overrides), f"paths.store_uri={self.store_uri}"]
+        overrides = over(given, split_overrides(self.overrides), [f"paths.store_uri={self.store_uri}"])
         return experiment, compose_backbone(experiment, path, backbone, overrides)
+
+    def composed_with_data(self) -> tuple[Experiment, Composed]:
+        """As `composed`, for who reads the data. The old data that an experiment's file names is an example on a person's machine: where it is not
+        here and the parameter is empty, a strategy that only measures it measures nothing of it.
+
+        Raises:
+            ConfigError: the strategy reads old data, and there is none.
+        """
+        experiment, composed = self.composed()
+        words, config = words_of(family(experiment.family)), leaves(composed.loaded.config)
+        old = str(config.get(words.old_data) or "")
+        asked = self.old_dataset_path or any(
+            o.startswith(f"{words.old_data}=") for o in split_overrides(self.overrides)
+        )
+        if asked or not old or "://" in old or Path(old).is_dir():
+            return experiment, composed
+        key, only_measured = words.old_only_measured or ("", "")
+        if config.get(key) != only_measured:
+            raise ConfigError(
+                f"the parameter old_dataset_path is empty, and strategy {config.get(key)} reads old data; the experiment's own, {old}, is not "
+                f"here. Name a folder or a store URI (old_dataset_path=minio://bucket/prefix), or take strategy={only_measured}"
+            )
+        return replace(self, overrides=f"{self.overrides} {words.old_data}=''").composed()
+
+    def data(self) -> dict[str, str]:
+        """Where the new and the old data are read, by the name of the pipeline's parameter; an empty text for none."""
+        experiment, composed = self.composed_with_data()
+        words, config = words_of(family(experiment.family)), leaves(composed.loaded.config)
+        named = {"new_dataset_path": words.new_data, "old_dataset_path": words.old_data}
+        return {name: str(config.get(key) or "") for name, key in named.items() if key}
 
 
 @dataclass(frozen=True)
@@ -74,21 +106,77 @@ class Combined:
     """What the combination emits."""
 
     uri: str
-    table: str
+    text: str
     """What was read, kept and dropped, as Markdown."""
+
+
+@dataclass(frozen=True)
+class MeasuredChange(doors.EvaluationResult):
+    """What measuring both domains emits."""
+
+    scores: str
+    """`Scores` as JSON, which the gate reads."""
+
+
+def preflight(
+    setting: Setting, checkpoint: str, allow_scratch: bool, launcher: str, show: Callable[[str], None]
+) -> None:
+    """Try everything that training will ask for: what the parameters name, then as `doors.preflight`.
+
+    Raises:
+        ConfigError: something is missing; names all of it.
+    """
+    doors.tell_findings(
+        [*check_request(setting, checkpoint, allow_scratch), *doors.try_all(setting.store_uri, launcher)], show
+    )
+
+
+def check_request(setting: Setting, checkpoint: str, allow_scratch: bool) -> list[Finding]:
+    """Whether experiment, data and start checkpoint are there, each by the name of its parameter."""
+    try:
+        experiment, composed = setting.composed()
+    except CurricleError as error:
+        advice = "Correct the parameter that is named: experiment, backbone, strategy or overrides."
+        return [Finding("experiment", False, str(error), advice)]
+    findings = [Finding("experiment", True, f"{experiment.experiment_name}, backbone {composed.backbone}")]
+    try:
+        findings += [_there(name, place) for name, place in setting.data().items()]
+    except ConfigError as error:
+        findings.append(Finding("old_dataset_path", False, str(error), "Name the old data, or take another strategy."))
+    try:
+        findings.append(Finding("checkpoint", True, _told(resolve_checkpoint(setting, checkpoint, allow_scratch))))
+    except CurricleError as error:
+        findings.append(Finding("checkpoint", False, str(error), "Name one, or say allow_scratch=true."))
+    return findings
+
+
+def _told(source: Source) -> str:
+    return f"{source.reason} ({source.uri})" if source.uri else source.reason
+
+
+def _there(name: str, place: str) -> Finding:
+    """Whether there is anything at a place of data; what is read over the network from elsewhere is seen when it is read."""
+    advice = f"Correct the parameter {name}: a folder of the image or a store URI with train.json."
+    if not place:
+        return Finding(name, True, "none: what is forgotten of old data is not measured")
+    if "://" not in place:
+        there = Path(place).is_dir()
+        return Finding(name, there, place if there else f"{place} is no folder here", "" if there else advice)
+    if not place.startswith(("minio://", "s3://", "file://")):
+        return Finding(name, True, f"{place}, tried when it is read")
+    try:
+        there = next(iter(open_store(place).list("")), None) is not None
+    except StoreError as error:
+        return Finding(name, False, str(error), advice)
+    return Finding(name, there, place if there else f"{place} holds nothing", "" if there else advice)
 
 
 def combine_data(setting: Setting) -> Combined:
     """Combine old and new data into a dataset of the store, unless it is there."""
-    uri = prepare_data(setting.composed()[1].loaded.config)
+    uri = prepare_data(setting.composed_with_data()[1].loaded.config)
     manifest = read_manifest(open_store(uri), "")
     assert manifest is not None
-    facts = {name: value for name, value in manifest.info.items() if name != "family"}
-    rows = [
-        [name, str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)]
-        for name, value in facts.items()
-    ]
-    return Combined(uri, markdown_table(["combination", ""], rows))
+    return Combined(uri, pages.combination(manifest.info))
 
 
 def resolve_checkpoint(setting: Setting, checkpoint: str, allow_scratch: bool) -> Source:
@@ -131,8 +219,8 @@ def plan_training(
     setting: Setting, *, data_uri: str, start_uri: str, resume: bool, run_id: str, launcher: str
 ) -> doors.PlannedRun:
     """Plan the one stage and store the plan."""
-    check_launcher(launcher)
-    experiment, composed = setting.composed()
+    doors.require_launcher(launcher)
+    experiment, composed = setting.composed_with_data()
     name, store_uri = experiment.experiment_name, setting.store_uri
     tracking = tracking_names(experiment, composed.backbone, f"{composed.backbone}_continued_{run_id}")
     stage = StageInput(name, composed.loaded, data_uri, data_digest(data_uri), tracking)
@@ -149,20 +237,31 @@ def plan_training(
     return doors.keep_plan(plan)
 
 
-def measure_models(start_uri: str, uri: str, data_uri: str) -> tuple[Scores, str]:
-    """Both domains before and after, and their page."""
+def measure_models(
+    start_uri: str, uri: str, data_uri: str, min_gain: float, max_drop: float, store_uri: str, run_id: str
+) -> MeasuredChange:
+    """Both domains before and after, with what the gate will say of them; the run's report is then of that."""
     scores = measure_change(start_uri, uri, data_uri)
-    shown = {
-        f"{domain} {when}": value
-        for when, part in (("before", scores.before), ("after", scores.after))
-        for domain, value in part.items()
-    }
-    changes = {
-        f"{domain} change": scores.after[domain] - scores.before[domain]
-        for domain in scores.before.keys() & scores.after.keys()
-    }
-    facts = {"before": start_uri or "scratch", "after": uri, "data": data_uri}
-    return scores, page("Scores before and after", facts, shown | changes)
+    model = doors.describe_model(uri)
+    measure = model.entry.headlines[0].rpartition("/")[2]
+    verdict = judge_scores(scores, min_gain, max_drop)
+    told = {"decision": verdict.decision, "reason": verdict.reason, "before": scores.before, "after": scores.after}
+    html = reports.of_run(store_uri, run_id, model.lineage["checkpoint_uri"], find(uri), told)
+    few = {}
+    for domain in (name for name in ("old", "new") if name in scores.after):
+        few[f"{domain}/{measure}"] = scores.after[domain]
+        if domain in scores.before:
+            few[f"{domain}/{measure}_before"] = scores.before[domain]
+            few[f"{domain}/{measure}_change"] = scores.after[domain] - scores.before[domain]
+    return MeasuredChange(scores.metrics, few, html, model.manifest, model.lineage, scores_json(scores))
+
+
+def gate_model(scores: str, min_gain: float, max_drop: float, store_uri: str, run_id: str) -> Verdict:
+    """As `judge`; the verdict is kept at the run's place."""
+    verdict = judge(scores, min_gain, max_drop)
+    told = json.loads(scores)
+    write_verdict(store_uri, run_id, verdict, {"before": told["before"], "after": told["after"]})
+    return verdict
 
 
 def scores_json(scores: Scores) -> str:
@@ -171,8 +270,13 @@ def scores_json(scores: Scores) -> str:
 
 
 def judge(scores: str, min_gain: float, max_drop: float) -> Verdict:
-    """Promote or hold, and why."""
-    return judge_scores(Scores(**json.loads(scores)), min_gain, max_drop)
+    """Promote or hold, and why; of a held model, what would promote it all the same."""
+    verdict = judge_scores(Scores(**json.loads(scores)), min_gain, max_drop)
+    if verdict.promotes:
+        return verdict
+    bounds = " ".join(f"{name}={value:g}" for name, value in verdict.bounds.items())
+    all_the_same = f"the same run with {bounds} promotes it (trains nothing again), or `curricle promote`"
+    return replace(verdict, reason=f"{verdict.reason}; {all_the_same}")
 
 
 def publish_model(setting: Setting, uri: str, run_id: str, scores: str) -> str:

@@ -1,15 +1,19 @@
-"""How a component fails: one readable message and Curricle's exit code instead of a traceback, and a record of it in the store. Imports no kfp."""
+"""How a component fails: one readable line and Curricle's exit code, never a traceback, and a record of it in the store. Imports no kfp."""
 
 from __future__ import annotations
 
+import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from curricle import environment
+from curricle.config.load import COMMAND_LINE
 from curricle.errors import CurricleError, StoreError
 from curricle.launch.kubernetes.settings import plain_environment
-from curricle.store import join_uri, open_store
+from curricle.masking import masked
+from curricle.store import join_uri, layout, open_store, split_uri
 from curricle.store.failure import Failure
 
 MARK = "curricle: error: "
@@ -17,22 +21,43 @@ MARK = "curricle: error: "
 
 
 @contextmanager
-def readable(task: str = "", store_uri: str = "", run_id: str = "") -> Iterator[None]:
-    """Give the component the workers' plain environment (the store's endpoint), and turn a `CurricleError` of the body into its message on
-    standard error and its exit code. Anything else is a bug and keeps its traceback.
+def readable(task: str = "", store_uri: str = "", run_id: str = "", *, plan_uri: str = "") -> Iterator[None]:
+    """Give the component the workers' plain environment (the store's endpoint), and turn an error of the body into one line on standard error and an
+    exit code: a `CurricleError` into its own, anything else, which is a mistake of ours, into 1 and the place where it happened.
 
-    With a `task` the message is kept at the run's place in the store too, where `curricle submit` finds it: Kubeflow keeps none. A
-    training component needs no such record, as the stage has its own.
+    With a `task` the message is kept at the run's place in the store too, where `curricle submit` finds it: Kubeflow keeps none. Its place is
+    that of `run_id` in `store_uri`, or of the plan that the component was given.
     """
     try:
         for name, value in plain_environment(environment.everything()).items():
-            environment.set_default(name, value)
+            if value is None:
+                environment.drop(name)
+            else:
+                environment.set_default(name, value)
         yield
-    except CurricleError as error:
+    except Exception as error:
+        message, code = _line(error), error.exit_code if isinstance(error, CurricleError) else 1
         sys.stdout.flush()
-        print(f"{MARK}{error}", file=sys.stderr, flush=True)
+        print(f"{MARK}{message}", file=sys.stderr, flush=True)
         if task:
-            failure = Failure(str(error), error.exit_code, run_id=run_id, task=task)
-            with suppress(StoreError):  # the store may be what has failed
-                failure.write(open_store(join_uri(store_uri, run_id)))
-        sys.exit(error.exit_code)
+            place = split_uri(plan_uri)[0] if plan_uri else join_uri(store_uri, layout.run_folder(run_id))
+            failure = Failure(message, code, run_id=run_id, task=task)
+            with suppress(StoreError, OSError):  # the store may be what has failed
+                failure.write(open_store(place))
+        sys.exit(code)
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in one line. What a person types on a command line is a parameter here."""
+    if isinstance(error, CurricleError):
+        text = str(error).replace(f"{COMMAND_LINE}: ", "parameter overrides: ")
+    else:
+        ours = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if "curricle" in frame.filename or "kfp_pipelines" in frame.filename
+        ]
+        where = f" at {ours[-1].filename.rpartition('/')[2]}:{ours[-1].lineno}" if ours else ""
+        said = masked(str(error)) or "without a word"
+        text = f"{said} ({type(error).__name__}{where}; this is a mistake in Curricle, or in what it stands on)"
+    return re.sub(r"\s*\n\s*(?:- )?", "; ", text.strip()).replace(":; ", ": ")

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from curricle import environment
 from curricle.errors import PipelineError, StoreError
 from curricle.steps.relay import RunReader
-from kfp_pipelines.parameters import compiled, parse, read_parameters
+from kfp_pipelines.parameters import compiled, parse, read_documents, read_parameters
 
 LOCAL = {"launcher": "local", "store_uri": "checkpoints"}
 """What a local run takes for parameters that are not given, where the pipeline's own defaults name a cluster."""
@@ -59,10 +61,19 @@ def run_local(package: Path, texts: list[str], root: Path) -> LocalRun:
             runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root.resolve()), raise_on_error=True
         )
         try:
-            components.load_component_from_file(str(package))(**parameters)
+            components.load_component_from_text(_tried_once(package))(**parameters)
         except RuntimeError as error:
             raise PipelineError(f"{package.name}: {_reason(reader, error)}") from None
     return LocalRun(parameters, root)
+
+
+def _tried_once(package: Path) -> str:
+    """The pipeline without retries: those are for lost nodes, and here a second try would fail as the first did."""
+    documents = read_documents(package)
+    for component in documents[0].get("components", {}).values():
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            task.pop("retryPolicy", None)
+    return yaml.safe_dump_all(documents, sort_keys=False)
 
 
 def _reader(parameters: dict[str, Any]) -> RunReader | None:

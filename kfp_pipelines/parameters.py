@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import json
+import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from curricle.errors import PipelineError
-from curricle.masking import holds_secret, masked
+from curricle.errors import ConfigError, PipelineError
+from curricle.masking import holds_secret, masked, variable_within
+from curricle.store.local import what_else
+from curricle.store.strict import read_json
 
 KINDS = {
     "STRING": "text",
@@ -50,6 +53,17 @@ class Parameter:
     default: Any
     required: bool
     description: str
+    choices: tuple[Any, ...] = ()
+    """The values that it may have; empty where any of its kind will do."""
+
+
+def read_documents(package: Path) -> list[Any]:
+    """The documents of a compiled pipeline: its specification, and what a platform adds.
+
+    Raises:
+        yaml.YAMLError, ValueError, RecursionError: no YAML, or no text.
+    """
+    return list(yaml.safe_load_all(package.read_text(encoding="utf-8")))
 
 
 def read_parameters(package: Path) -> dict[str, Parameter]:
@@ -58,13 +72,15 @@ def read_parameters(package: Path) -> dict[str, Parameter]:
     Raises:
         PipelineError: the file is missing, or no compiled pipeline.
     """
+    if strange := what_else(package):
+        raise PipelineError(f"{package} is {strange}; name the file of a compiled pipeline")
     if not package.is_file():
         there = ", ".join(sorted(p.name for p in package.parent.glob("*.yaml"))) if package.parent.is_dir() else ""
         raise PipelineError(
             f"no compiled pipeline {package}; {package.parent} holds {there or 'no YAML'}. Compile with `curricle pipeline compile`"
         )
     try:
-        spec: Any = next(iter(yaml.safe_load_all(package.read_text(encoding="utf-8"))), None)
+        spec = read_documents(package)[0]
         inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
         spec["pipelineInfo"]
         return {
@@ -74,10 +90,11 @@ def read_parameters(package: Path) -> dict[str, Parameter]:
                 item.get("defaultValue"),
                 not item.get("isOptional", False),
                 item.get("description", ""),
+                tuple(item.get("literals", ())),
             )
             for name, item in inputs.items()
         }
-    except (yaml.YAMLError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise PipelineError(
             f"{package} is no compiled pipeline (it has no pipelineInfo and root, or an input without a type); compile with "
             "`curricle pipeline compile`"
@@ -88,27 +105,35 @@ def parse(texts: list[str], known: dict[str, Parameter]) -> dict[str, Any]:
     """``name=value`` texts as typed values.
 
     Raises:
-        PipelineError: unknown names (with the nearest), wrong types, missing ones: all of them.
+        PipelineError: unknown names (with the nearest), one twice, wrong types, missing ones: all of them.
     """
-    problems, values = [], {}
+    problems, values, seen = [], {}, dict[str, str]()
     for text in texts:
         name, sep, value = text.partition("=")
         if not sep:
             problems.append(f"{text!r} is not of the form name=value")
+        elif name in seen:
+            problems.append(f"{name} is given twice ({masked(seen[name])!r} and {masked(text)!r}); leave one out")
         elif name not in known:
             near = difflib.get_close_matches(name, known, 1)
             problems.append(
                 f"no parameter {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
             )
-        elif holds_secret(value):
+        elif holds_secret(value) or variable_within(value):
             problems.append(
                 f"{name} holds a password or token ({masked(value)}), and Kubeflow shows and keeps parameters; it belongs into a secret of the cluster"
             )
         else:
+            seen[name] = text
             try:
                 values[name] = _value(known[name].kind, value)
             except (ValueError, RecursionError):
                 problems.append(f"{name} must be {KINDS[known[name].kind]}, not {value!r}")
+                continue
+            if (choices := known[name].choices) and values[name] not in choices:
+                near = difflib.get_close_matches(value, map(str, choices), 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                problems.append(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}{hint}")
     problems += [
         f"{p.name} has no default and was not given ({p.description})"
         for p in known.values()
@@ -129,8 +154,32 @@ def _value(kind: str, text: str) -> Any:
     if kind == "NUMBER_INTEGER":
         return int(text)
     if kind == "NUMBER_DOUBLE":
-        return float(text)
-    value = json.loads(text)
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    value = read_json(text)
     if not isinstance(value, list if kind == "LIST" else dict):
         raise ValueError
     return value
+
+
+def over(*layers: list[str]) -> list[str]:
+    """Overrides of several parameters as one list: what a later one sets too is left out of those before it."""
+    made: list[str] = []
+    for layer in layers:
+        keys = {item.partition("=")[0] for item in layer}
+        made = [item for item in made if item.partition("=")[0] not in keys] + layer
+    return made
+
+
+def split_overrides(text: str) -> list[str]:
+    """The overrides in one text, separated by spaces; quotes hold one with spaces together.
+
+    Raises:
+        ConfigError: a quote is not closed.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"parameter overrides {text!r}: {str(error).lower()}; a quote needs its other half") from None

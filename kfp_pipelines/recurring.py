@@ -4,7 +4,7 @@ A definition (`config/recurring-runs/*.yaml`)::
 
     name: nightly-curriculum
     pipeline: chain_default.yaml        # compiled; beside this file, in the working folder, or among the shipped ones
-    schedule: {cron: "0 0 2 * * *"}     # six fields, seconds first; or {interval_seconds: 3600}
+    schedule: {cron: "0 0 2 * * *"}     # six fields, seconds first, the controller's time zone; or {interval_seconds: 3600}
     parameters: {stages: all}
     experiment: curricle
     max_concurrency: 1
@@ -23,16 +23,22 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from curricle.config.load import build, read_yaml, to_tree
 from curricle.config.schema import Range, Text, require
 from curricle.errors import ConfigError, CurricleError, PipelineError
 from kfp_pipelines.compile import with_images
+from kfp_pipelines.cron import check_cron
 from kfp_pipelines.parameters import COMPILED, KINDS, read_parameters
-from kfp_pipelines.server import answers, content_digest, ensure_experiment, ensure_version, recurring_runs
+from kfp_pipelines.server import Server, content_digest
+from kfp_pipelines.submit import check_early, with_defaults
 
-_MARK = re.compile(r"curricle-recurring (?P<name>\S+) (?P<digest>[0-9a-f]{16})\b")
+_MARK = re.compile(
+    r"curricle-recurring (?P<name>\S+) (?P<digest>[0-9a-f]{16})\b(?: with (?P<control>\S+) and (?P<trainer>[^\s\]]+))?"
+)
+ZONE = "by the clock of the cluster's scheduled-workflow controller: UTC unless its CRON_SCHEDULE_TIMEZONE names another zone"
 _PYTHON: dict[str, type | tuple[type, ...]] = {
     "STRING": str,
     "BOOLEAN": bool,
@@ -48,15 +54,18 @@ class Schedule:
     """When it runs."""
 
     cron: str = ""
-    """Five or six fields; six begin with the seconds."""
+    """Six fields: second, minute, hour, day of the month, month, day of the week. By the clock of the cluster's controller."""
     interval_seconds: Annotated[int, Range("[0, 1000000000]")] = 0
     """Or every so many seconds."""
 
     def __post_init__(self) -> None:
-        require(bool(self.cron) != bool(self.interval_seconds), "schedule needs either cron or interval_seconds")
+        require(not (self.cron and self.interval_seconds), "schedule has both cron and interval_seconds; leave one out")
         require(
-            not self.cron or len(self.cron.split()) in (5, 6), f"cron must have five or six fields, not {self.cron!r}"
+            bool(self.cron or self.interval_seconds),
+            'schedule needs cron (such as "0 0 2 * * *", every night at two) or interval_seconds of at least 1',
         )
+        if self.cron:
+            check_cron(self.cron)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +105,15 @@ class Wanted:
     file: Path
     definition: Definition
     package: Path
+    """With the images that it was compiled with."""
+    parameters: dict[str, Any]
+    """All of the pipeline's, as defined or with their defaults."""
     digest: str
-    """Of the definition (without `enabled`) and the pipeline's bytes: 16 hex digits."""
+    """Of the definition (without `enabled`) and the pipeline's bytes, before other images are put in: 16 hex digits."""
+
+
+Images = tuple[str, str]
+"""Of the components, and of the training jobs."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +125,8 @@ class Change:
     why: str
 
 
-def load_definitions(
-    folder: Path, images: tuple[str, str] | None = None, scratch: Path | None = None
-) -> tuple[list[Wanted], list[str]]:
+def load_definitions(folder: Path) -> tuple[list[Wanted], list[str]]:
     """Every good definition of a folder, and one message for every bad file.
-
-    Args:
-        images: of the components and of the training jobs; pipelines with the default ones are copied into `scratch` with these.
 
     Raises:
         ConfigError: the folder is not there.
@@ -128,7 +139,7 @@ def load_definitions(
     bad: list[str] = []
     for file in sorted(p for p in folder.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file()):
         try:
-            wanted = _load(file, images, scratch)
+            wanted = _load(file)
             if wanted.definition.name in good:
                 raise ConfigError(
                     f"{file}: name {wanted.definition.name!r} stands in {good[wanted.definition.name].file} too"
@@ -139,16 +150,12 @@ def load_definitions(
     return list(good.values()), bad
 
 
-def _load(file: Path, images: tuple[str, str] | None, scratch: Path | None) -> Wanted:
+def _load(file: Path) -> Wanted:
     definition = build(Definition, read_yaml(file)).config
     places = [file.parent / definition.pipeline, Path(definition.pipeline), COMPILED / definition.pipeline]
     package = next((p for p in places if p.is_file()), None)
     if package is None:
         raise ConfigError(f"pipeline {definition.pipeline} is at none of {', '.join(map(str, places))}")
-    if images and scratch:
-        copy = scratch / package.name
-        copy.write_text(with_images(package.read_text(encoding="utf-8"), *images), encoding="utf-8")
-        package = copy
     known = read_parameters(package)
     problems = [
         f"no parameter {name!r}; there are {', '.join(known)}" for name in definition.parameters if name not in known
@@ -166,13 +173,21 @@ def _load(file: Path, images: tuple[str, str] | None, scratch: Path | None) -> W
     ]
     if problems:
         raise ConfigError(problems)
+    check_early(definition.parameters)
     tree = {k: v for k, v in to_tree(definition).items() if k not in ("enabled", "pipeline")}
     text = json.dumps(tree | {"package": content_digest(package)}, sort_keys=True)
-    return Wanted(file, definition, package, hashlib.sha256(text.encode()).hexdigest()[:16])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Wanted(file, definition, package, with_defaults(definition.parameters, known), digest)
 
 
 def reconcile(
-    client: Any, wanted: list[Wanted], *, prune: bool, act: bool, say: Callable[[Change], None]
+    server: Server,
+    wanted: list[Wanted],
+    *,
+    prune: bool,
+    act: bool,
+    say: Callable[[Change], None],
+    images: Images | None = None,
 ) -> tuple[list[Change], list[str]]:
     """Make the server's recurring runs what the definitions say: the changes that were (or, without `act`, would be) made, and one message
     for every definition that the server refuses. Calling again goes on from wherever it stopped.
@@ -180,14 +195,16 @@ def reconcile(
     Args:
         prune: delete ours that no definition names any more.
         act: False changes nothing.
+        images: that the runs take. None keeps those that a recurring run has, and gives a new one the compiled pipeline's own.
 
     Raises:
         PipelineError: the server does not even list them.
     """
-    ours: dict[str, list[tuple[str, Any]]] = {}
-    for run in recurring_runs(client):
+    ours: dict[str, list[_There]] = {}
+    for run in server.recurring_runs():
         if mark := _MARK.search(run.description or ""):
-            ours.setdefault(mark["name"], []).append((mark["digest"], run))
+            kept = (mark["control"], mark["trainer"]) if mark["control"] else None
+            ours.setdefault(mark["name"], []).append(_There(mark["digest"], kept, run))
     changes: list[Change] = []
     refused: list[str] = []
 
@@ -198,70 +215,86 @@ def reconcile(
 
     for item in wanted:
         try:
-            _settle(client, item, ours.pop(item.definition.name, []), change)
+            _settle(server, item, ours.pop(item.definition.name, []), images, change)
         except PipelineError as error:
             refused.append(f"{item.file.name}: {error}")
     for name, there in sorted(ours.items()):
-        for _, run in there:
+        for one in there:
             if prune and change("delete", name, "no definition names it; its runs go on"):
-                _delete(client, run)
+                server.delete_recurring(one.run)
     return changes, refused
 
 
-def _settle(client: Any, item: Wanted, there: list[tuple[str, Any]], change: Callable[[str, str, str], bool]) -> None:
-    """Make one definition's recurring runs what it says. `there` are those on the server, by digest; `change` says whether to act."""
+@dataclass(frozen=True)
+class _There:
+    """A recurring run of ours on the server."""
+
+    digest: str
+    images: Images | None
+    run: Any
+
+
+def _settle(
+    server: Server, item: Wanted, there: list[_There], images: Images | None, change: Callable[[str, str, str], bool]
+) -> None:
+    """Make one definition's recurring runs what it says. `there` are those on the server; `change` says whether to act."""
     definition = item.definition
-    current = [run for digest, run in there if digest == item.digest]
-    stale = [run for digest, run in there if digest != item.digest] + current[1:]
-    run = current[0] if current else None
-    if run is None and change("create", definition.name, "changed" if stale else "new"):
-        run = _create(client, item)
+    images = images or next((one.images for one in there if one.images), None)
+    current = [one for one in there if one.digest == item.digest and one.images == images]
+    stale = [one for one in there if one not in current] + current[1:]
+    run = current[0].run if current else None
+    why = "new"
+    if stale:
+        why = "other images" if stale[0].digest == item.digest else "changed"
+    when = f"cron {definition.schedule.cron}, {ZONE}" if definition.schedule.cron else ""
+    if run is None and change("create", definition.name, f"{why}{f' ({when})' if when else ''}"):
+        run = _create(server, item, images)
     for old in stale:
-        if change("delete", definition.name, f"{old.recurring_run_id} is of a former definition; its runs go on"):
-            _delete(client, old)
+        if change("delete", definition.name, f"{old.run.recurring_run_id} is of a former definition; its runs go on"):
+            server.delete_recurring(old.run)
     if run is None:
         return
     enabled = str(run.status or run.mode).upper().startswith("ENABLE")
     if definition.enabled and not enabled and (not current or change("enable", definition.name, "was disabled")):
-        with answers(f"enable {definition.name}"):
-            client.enable_recurring_run(run.recurring_run_id)
+        server.enable(run, True)
     if not definition.enabled and enabled and change("disable", definition.name, "enabled: false"):
-        with answers(f"disable {definition.name}"):
-            client.disable_recurring_run(run.recurring_run_id)
+        server.enable(run, False)
 
 
-def _create(client: Any, item: Wanted) -> Any:
+def _create(server: Server, item: Wanted, images: Images | None) -> Any:
     definition = item.definition
-    version = ensure_version(client, item.package)
-    experiment_id = ensure_experiment(client, definition.experiment)
-    schedule = (
-        {"cron_expression": definition.schedule.cron}
-        if definition.schedule.cron
-        else {"interval_second": definition.schedule.interval_seconds}
+    with TemporaryDirectory(prefix="curricle-pipelines-") as scratch:
+        package = item.package
+        if images:
+            package = Path(scratch, item.package.name)
+            package.write_text(with_images(item.package.read_text(encoding="utf-8"), *images), encoding="utf-8")
+        version = server.ensure_version(package)
+    cron, seconds = definition.schedule.cron, definition.schedule.interval_seconds
+    return server.make_recurring(
+        server.ensure_experiment(definition.experiment),
+        definition.name,
+        version,
+        description=_description(item, images),
+        no_catchup=not definition.catch_up,
+        params=item.parameters,
+        max_concurrency=definition.max_concurrency,
+        **({"cron_expression": cron} if cron else {"interval_second": seconds}),
+        **({"service_account": definition.service_account} if definition.service_account else {}),
     )
-    with answers(f"create recurring run {definition.name}"):
-        return client.create_recurring_run(
-            experiment_id,
-            definition.name,
-            description=f"curricle-recurring {definition.name} {item.digest}",
-            no_catchup=not definition.catch_up,
-            params=definition.parameters,
-            pipeline_id=version.pipeline_id,
-            version_id=version.version_id,
-            enabled=False,
-            max_concurrency=definition.max_concurrency,
-            **schedule,
-            **({"service_account": definition.service_account} if definition.service_account else {}),
-        )
 
 
-def _delete(client: Any, run: Any) -> None:
-    """Disabled first, then deleted without its children: what it started goes on."""
-    with answers(f"delete recurring run {run.display_name}"):
-        client.disable_recurring_run(run.recurring_run_id)
-        client._recurring_run_api.recurring_run_service_delete_recurring_run(
-            run.recurring_run_id, propagation_policy="ORPHAN"
-        )
+def _description(item: Wanted, images: Images | None) -> str:
+    """A sentence for people, and the mark by which it is ours."""
+    definition = item.definition
+    cron, seconds = definition.schedule.cron, definition.schedule.interval_seconds
+    when = f"at `{cron}` (second, minute, hour, day, month, weekday; {ZONE})" if cron else f"every {seconds} seconds"
+    mark = f"curricle-recurring {definition.name} {item.digest}" + (
+        f" with {images[0]} and {images[1]}" if images else ""
+    )
+    return (
+        f"Runs {item.package.stem} {when}. Made from {item.file.name} by `curricle recurring apply`: change that file, not this "
+        f"recurring run, which is replaced. [{mark}]"
+    )
 
 
 def check(bad: list[str]) -> None:

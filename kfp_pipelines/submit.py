@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from curricle.errors import PipelineError, StoreError
+from curricle.config.load import read_overrides
+from curricle.errors import ConfigError, PipelineError, StoreError
+from curricle.steps.gate import parse_rule
+from curricle.steps.register import check as check_registry
 from curricle.steps.relay import RunReader
-from kfp_pipelines.parameters import compiled, parse, read_parameters
-from kfp_pipelines.server import answers, connect, ensure_experiment, ensure_version
+from curricle.store import layout
+from kfp_pipelines.gateway import Access, Refused
+from kfp_pipelines.nodes import failed, is_task, root_of
+from kfp_pipelines.parameters import Parameter, compiled, parse, read_documents, read_parameters, split_overrides
+from kfp_pipelines.server import Server
+from kfp_pipelines.shape import titles
 
 ENDED = {"SUCCEEDED": 0, "SKIPPED": 0, "FAILED": 1, "CANCELED": 3}
 """Final states of a run, and the exit code they mean."""
-_INNER = re.compile(r"root|executor(\(\d+\))?|.*-driver|condition(-branches)?-\d+|exit-handler-\d+(\.onExit)?")
-"""Nodes of Kubeflow's own that stand for no task of the pipeline."""
+GOING = {"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"}
+"""States of a run that goes on."""
+LONGEST_NAME = 120
+"""Characters of a run's name."""
+AWAY = 300.0
+"""Seconds that a server may be away while it is watched."""
+REFUSALS = 3
+"""Looks in a row that may be refused for their token before the watch ends: a token file is renewed by somebody else."""
 Answer = Literal["terminate", "detach"]
 
 
@@ -36,7 +47,7 @@ class Submitted:
     state: str = "PENDING"
     cancelled: bool = False
     reasons: list[str] = field(default_factory=list)
-    """Why it failed: the stages' failure records, else the names of the failed tasks."""
+    """Why it failed: the stages' failure records, else where in the pipeline; or why it could not be watched any more."""
 
     @property
     def exit_code(self) -> int:
@@ -51,10 +62,8 @@ class Submitted:
 def submit(
     package: Path,
     texts: list[str],
+    access: Access,
     *,
-    endpoint: str = "",
-    token: str = "",
-    namespace: str = "",
     experiment: str = "curricle",
     run_name: str = "",
     service_account: str = "",
@@ -69,7 +78,8 @@ def submit(
 
     Args:
         package: compiled pipeline; its parameters are checked before anything is sent.
-        texts: ``name=value`` parameters.
+        texts: ``name=value`` parameters; the others are sent with their defaults, so that the run's page shows all.
+        access: the server.
         wait: False returns once the run is accepted.
         timeout: seconds to watch; 0 for ever. The run goes on after it.
         say: gets one line for each change.
@@ -77,57 +87,84 @@ def submit(
         started: gets the run once it is accepted.
 
     Raises:
-        PipelineError: wrong parameters, or the server refuses.
+        PipelineError: wrong parameters, or the server refuses. Once the run is accepted nothing is raised: what cannot be watched any more
+            has state `exit_code` 4.
     """
     package = compiled(package)
     known = read_parameters(package)
-    values = parse(texts, known)
-    client = connect(endpoint, token, namespace)
-    version = ensure_version(client, package)
+    given = parse(texts, known)
+    check_early(given)
+    values = with_defaults(given, known)
+    names = titles(read_documents(package)[0])
+    server = Server(access, say)
+    version = server.ensure_version(package)
     say(f"{'uploaded' if version.uploaded else 'found'} {version.name}")
-    name = run_name or f"{package.stem} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
-    experiment_id = ensure_experiment(client, experiment)
-    with answers(f"run {package.name}"):
-        made = client.run_pipeline(
-            experiment_id,
-            name,
-            pipeline_id=version.pipeline_id,
-            version_id=version.version_id,
-            params=values,
-            **({"service_account": service_account} if service_account else {}),
-        )
-    run = Submitted(
-        made.run_id,
-        name,
-        f"{client._get_url_prefix()}/#/runs/details/{made.run_id}",
-        version.name,
-        values,
-        str(made.state or "PENDING"),
-    )
+    name = run_name or name_of(package.stem, given)
+    made = server.start(server.ensure_experiment(experiment), name, version, values, service_account)
+    state = str(made.state or "PENDING")
+    run = Submitted(made.run_id, name, server.run_url(made.run_id), version.name, values, state)
     started(run)
     say(f"run {run.run_id}: {run.url}")
     if not wait:
         return run
-    given = {name: known[name].default for name in ("store_uri", "run_id") if name in known} | values
-    logs = _Logs(given.get("store_uri", ""), given.get("run_id") or run.run_id, poll, say)
+    logs = _Logs(str(values.get("store_uri", "")), str(values.get("run_id") or run.run_id), poll, say)
     try:
-        _watch(client, run, timeout, poll, say)
+        _watch(server, run, timeout, poll, say, names)
     except KeyboardInterrupt:
         if interrupted() == "detach":
             say(f"detached; the run goes on: {run.url}")
             return run
-        with answers("terminate the run"):
-            client.terminate_run(run.run_id)
+        server.terminate(run.run_id)
         run.cancelled = True
         say("terminated; its exit handler cleans up")
-        _watch(client, run, timeout, poll, say)
+        _watch(server, run, timeout, poll, say, names)
     finally:
         reasons = logs.end()
     if run.exit_code == 1:
         run.reasons = reasons or run.reasons
         for reason in run.reasons:
             say(reason)
+        say(f"the run: {run.url}")
     return run
+
+
+def with_defaults(given: dict[str, Any], known: dict[str, Parameter]) -> dict[str, Any]:
+    """Every parameter of the pipeline: as given, else its default."""
+    return {name: parameter.default for name, parameter in known.items() if not parameter.required} | given
+
+
+def check_early(given: dict[str, Any]) -> None:
+    """Refuse what no task could read, before anything is sent: texts that hold a language of their own.
+
+    Raises:
+        PipelineError: names the parameter.
+    """
+    try:
+        parse_rule(str(given.get("gate_rule", "")))
+    except ConfigError as error:
+        raise PipelineError(f"gate_rule: {error}") from None
+    try:
+        read_overrides(split_overrides(str(given.get("overrides", ""))))
+        layout.check_run_id(str(given.get("run_id") or "r"))
+    except ConfigError as error:
+        raise PipelineError(str(error)) from None
+    try:
+        if registry := str(given.get("registry", "")):
+            check_registry(registry, str(given.get("model_name", "model")))
+    except ConfigError as error:
+        raise PipelineError(f"registry, model_name: {error}") from None
+    for name in ("min_gain", "max_drop"):
+        if not -1 <= given.get(name, 0) <= 1:
+            raise PipelineError(f"{name} is a difference of two scores in [0, 1], not {given[name]}")
+
+
+def name_of(pipeline: str, given: dict[str, Any]) -> str:
+    """What a run is called where nobody says: the pipeline, and what was not left at its default. The time stands beside it anyway."""
+    told = " ".join(
+        f"{name}={json.dumps(value) if not isinstance(value, str) else value}" for name, value in given.items()
+    )
+    name = " ".join(f"{pipeline} {told}".split())
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 4]} ..."
 
 
 class _Logs:
@@ -168,42 +205,52 @@ class _Logs:
             self._ready.set()
 
 
-def _watch(client: Any, run: Submitted, timeout: float, poll: float, say: Callable[[str], None]) -> None:
-    """Follow a run until it ends; a server that does not answer is asked again for five minutes."""
+def _watch(
+    server: Server, run: Submitted, timeout: float, poll: float, say: Callable[[str], None], names: Mapping[str, str]
+) -> None:
+    """Follow a run until it ends, or until it cannot be watched any more: then its state stays that of the last look. `names` are what the
+    pages call the tasks."""
     seen: dict[str, str] = {}
-    began = answered = time.monotonic()
+    began, refusals = time.monotonic(), 0
+    known = began
     while True:
+        left = timeout - (time.monotonic() - began) if timeout else AWAY
         try:
-            with answers(f"look at run {run.run_id}"):
-                answer = client.get_run(run.run_id)
-            answered = time.monotonic()
-        except PipelineError as error:
-            if "answered 4" in str(error) or time.monotonic() - answered > 300:
-                raise
-            time.sleep(poll)
-            continue
-        tasks = (answer.run_details.task_details if answer.run_details else None) or []
-        for task in tasks:
-            title = str(task.display_name)
-            if _INNER.fullmatch(title) or title == run.name or task.state is None:
+            answer = server.get_run(run.run_id, patience=max(0.0, min(AWAY, left)))
+            refusals = 0
+        except Refused as error:  # the next look reads a token file again
+            refusals += 1
+            if refusals < REFUSALS:
+                time.sleep(poll)
                 continue
-            if seen.get(task.task_id) != task.state:
+            return _lost(run, error, say)
+        except PipelineError as error:
+            return _lost(run, error, say)
+        tasks = (answer.run_details.task_details if answer.run_details else None) or []
+        root = root_of(tasks)
+        for task in tasks:
+            if is_task(task, root) and task.state is not None and seen.get(task.task_id) != task.state:
                 seen[task.task_id] = task.state
-                say(f"{title}: {str(task.state).lower()}")
-        if answer.state != run.state:
-            run.state = str(answer.state)
+                say(f"{names.get(task.display_name, task.display_name)}: {str(task.state).lower()}")
+        state = str(answer.state or "no state")
+        if state != run.state:
+            run.state = state
             say(f"run: {run.state.lower()}")
+        known = time.monotonic() if state in GOING or state in ENDED else known
+        if time.monotonic() - known > AWAY:
+            return _lost(run, server.strange(f"look at run {run.run_id}", f"a run's state is never {state!r}"), say)
         run.cancelled |= run.state in ("CANCELING", "CANCELED")
         if run.state in ENDED:
-            run.reasons = sorted(
-                {
-                    f"task {t.display_name} failed" + (f": {t.error.message}" if t.error and t.error.message else "")
-                    for t in tasks
-                    if t.state == "FAILED" and t.display_name and not _INNER.fullmatch(str(t.display_name))
-                }
-            )
+            namespace = server.namespace or "kubeflow"
+            run.reasons = [one.sentence(namespace) for one in failed(tasks, names)] if run.state == "FAILED" else []
             return
         if timeout and time.monotonic() - began > timeout:
-            say(f"still {run.state.lower()} after {timeout:.0f} s; the run goes on")
+            say(f"still {run.state.lower()} after {timeout:.0f} s; the run goes on: {run.url}")
             return
         time.sleep(poll)
+
+
+def _lost(run: Submitted, error: PipelineError, say: Callable[[str], None]) -> None:
+    """Nothing is known of how the run ends: that is neither success nor failure."""
+    run.reasons = [f"not watched to its end: {error}"]
+    say(f"{run.reasons[0]}; the run itself may go on: {run.url}")

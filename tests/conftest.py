@@ -12,6 +12,10 @@ os.environ.setdefault(
     "CURRICLE_STORE_PATIENCE", "20"
 )  # a test that meets a dead server by mistake should not take minutes
 
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [os.environ.get("PYTHONPATH"), str(Path(__file__).parents[1])])
+)  # the processes that tests start import `tests`, and nothing from the working folder
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the kill harness goes on (`make test-faults`)."""
@@ -46,7 +50,7 @@ LONGEST = (
     "tests/cli/test_experiment.py",
     "tests/launch/test_agent.py",
     "tests/training/test_job.py",
-    "tests/families/naics/test_task.py",
+    "tests/families/codes/test_task.py",
     "tests/kfp_pipelines/test_submit.py",
     "tests/training/test_distributed.py",
     "tests/families/ner/test_job.py",

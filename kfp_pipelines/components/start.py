@@ -35,17 +35,17 @@ def prepare_data(
 
 @dsl.component(base_image=CONTROL_IMAGE, install_kfp_package=False)
 def preflight(
-    enabled: bool, store_uri: str, launcher: str, run_id: str, job_id: str, report: dsl.Output[dsl.Markdown]
+    enabled: bool, store_uri: str, launcher: str, run_id: str, job_id: str, preflight_report: dsl.Output[dsl.Markdown]
 ) -> str:
     """Try what training will ask for before a GPU is asked for: store, rights, operator, queue, image, with the workers' own credentials.
 
     Args:
         enabled: false skips it.
         store_uri: Store that keeps runs and checkpoints.
-        launcher: Where training runs, local or pytorchjob.
+        launcher: Where training runs: pytorchjob, trainjob, auto or local.
         run_id: Name of the run; empty takes job_id.
         job_id: Kubeflow's id of this run.
-        report: What was found, and what to do.
+        preflight_report: The verdict, what was found, and what to do.
 
     Returns:
         ready, or skipped.
@@ -56,9 +56,9 @@ def preflight(
 
     with readable("preflight", store_uri, run_id or job_id):
         if not enabled:
-            write_text(report, "skipped: the parameter preflight is false")
+            write_text(preflight_report, "skipped: the parameter preflight is false")
             return "skipped"
-        step(store_uri, launcher, lambda table: write_text(report, table))
+        step(store_uri, launcher, lambda text: write_text(preflight_report, text))
         return "ready"
 
 
@@ -101,7 +101,10 @@ def plan_chain(
     run_id: str,
     job_id: str,
     launcher: str,
-    table: dsl.Output[dsl.Markdown],
+    gate_rule: str,
+    registry: str,
+    model_name: str,
+    plan: dsl.Output[dsl.Markdown],
 ) -> NamedTuple(
     "PlannedChain",
     [("plan_uri", str), ("mode_1", str), ("mode_2", str), ("mode_3", str), ("mode_4", str)]
@@ -123,21 +126,25 @@ def plan_chain(
         resume: Whether complete stages are reused and interrupted ones resumed.
         run_id: Name of the run; empty takes job_id.
         job_id: Kubeflow's id of this run.
-        launcher: Where training runs, local or pytorchjob.
-        table: The plan, for reading.
+        launcher: Where training runs: pytorchjob, trainjob, auto or local.
+        gate_rule: Condition for promoting the result, read before anything trains.
+        registry: Where the model is registered, read before anything trains; empty for nowhere.
+        model_name: Name of the registered model.
+        plan: The plan, for reading.
 
     Returns:
         URI of the plan, and per stage scratch, continued, reuse or skip.
     """
     from kfp_pipelines.artifacts import modes_by_place, write_text
-    from kfp_pipelines.doors import plan_run
+    from kfp_pipelines.doors import check_registry, plan_run
     from kfp_pipelines.failures import readable
 
     with readable("plan", store_uri, run_id or job_id):
+        check_registry(registry, model_name)
         planned = plan_run(
             config=config, chain=chain, stages=stages, data_key=data_key, data_source=data_source, overrides=overrides,
             store_uri=store_uri, data_uri=data_uri, start_uri=start_uri, start_mode=start_mode, resume=resume,
-            run_id=run_id or job_id, launcher=launcher,
+            run_id=run_id or job_id, launcher=launcher, gate_rule=gate_rule,
         )  # fmt: skip
-        write_text(table, planned.table)
+        write_text(plan, planned.text)
         return (planned.plan_uri, *modes_by_place(planned.modes))

@@ -37,7 +37,7 @@ def plan(
     """What would be trained and why: start mode, place and digest of each stage. Trains and writes nothing.
 
     Args:
-        config: base configuration file.
+        config: base configuration file; config/config.yaml unless given.
         chain: a chain file's name or path; or give `stages`.
         stages: stages in training order.
         overrides: dotted settings, as a mapping (``{"training.learning_rate": 1e-4}``) or as on the command line.
@@ -74,7 +74,7 @@ def train_chain(
     """Train a chain of stages, each from the best checkpoint of the one before; what is complete is not trained again.
 
     Args:
-        launcher: where jobs run, ``local`` or ``pytorchjob``.
+        launcher: where jobs run, ``local``, ``pytorchjob``, ``trainjob`` or ``auto``.
         listen: gets the progress events of the run.
         asked: as of `plan`.
 

@@ -7,16 +7,21 @@ variables of their own (proxies, certificates, MLflow's credentials); those are 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 CHECKPOINT_PATH = "CHECKPOINT_PATH"
 """Checkpoint that a continued training starts from; goes before the configuration. A user sets it."""
 MLFLOW_TRACKING_URI = "MLFLOW_TRACKING_URI"
 """MLflow's server; goes before `tracking.mlflow_uri`. A user or the cluster's settings set it."""
+REGISTRY_TOKEN = "CURRICLE_REGISTRY_TOKEN"
+"""Bearer token for Kubeflow's Model Registry. A user sets it, or a secret in a pod."""
 CONFIG = "CURRICLE_CONFIG"
 """The base configuration file of a component; the control image says where its own is."""
 
@@ -44,11 +49,51 @@ AWS_SECRET_ACCESS_KEY = "AWS_SECRET_ACCESS_KEY"
 AWS_SESSION_TOKEN = "AWS_SESSION_TOKEN"
 """Belongs to temporary credentials."""
 AWS_REGION = "AWS_REGION"
-"""The bucket's region; without it the server is asked."""
+"""The bucket's region; without it the server tells."""
+AWS_DEFAULT_REGION = "AWS_DEFAULT_REGION"
+"""The same, where `AWS_REGION` is not set."""
+AWS_ROLE_ARN = "AWS_ROLE_ARN"
+"""The role that a pod's token is changed for. A cluster sets this and the next where an account has a role (IRSA)."""
+AWS_WEB_IDENTITY_TOKEN_FILE = "AWS_WEB_IDENTITY_TOKEN_FILE"
+"""The file with that token."""
+AWS_ROLE_SESSION_NAME = "AWS_ROLE_SESSION_NAME"
+"""What the server's log calls the session."""
+AWS_ENDPOINT_URL_STS = "AWS_ENDPOINT_URL_STS"
+"""Where the token is changed; unset, Amazon's service of the region, or a bucket's own server where that is not Amazon's."""
+AWS_PROFILE = "AWS_PROFILE"
+"""Section of Amazon's files of credentials; ``default`` where it is not set."""
+AWS_SHARED_CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
+"""The file of credentials; ``~/.aws/credentials`` where it is not set."""
+AWS_CONFIG_FILE = "AWS_CONFIG_FILE"
+"""The file of settings; ``~/.aws/config`` where it is not set."""
+AWS_CONTAINER_CREDENTIALS_FULL_URI = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+"""Where a container asks for credentials (EKS Pod Identity). A cluster sets it, or the next (ECS)."""
+AWS_CONTAINER_CREDENTIALS_RELATIVE_URI = "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"
+"""The same below ECS' own address."""
+AWS_EC2_METADATA_DISABLED = "AWS_EC2_METADATA_DISABLED"
+"""``true``: this machine's instance profile is not asked for."""
+AWS_EC2_METADATA_SERVICE_ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
+"""Where an instance profile is asked for; unset, http://169.254.169.254."""
 SSL_CERT_FILE = "SSL_CERT_FILE"
 """The authorities to trust, for a server with a certificate of its own."""
+AWS_CA_BUNDLE = "AWS_CA_BUNDLE"
+"""The same by Amazon's name, for a bucket, where `SSL_CERT_FILE` is not set."""
+CA_CERTIFICATES = "CURRICLE_CA_CERTIFICATES"
+"""Certificates (PEM) of authorities that are trusted beside the usual ones. Pods get it from the config map `curricle-ca`."""
+HF_ENDPOINT = "HF_ENDPOINT"
+"""Where ``hf://`` leads to; unset, https://huggingface.co."""
+HF_TOKEN = "HF_TOKEN"
+"""Token for it."""
+HTTPS_PROXY = "HTTPS_PROXY"
+"""The proxy that leads out, for ``https://`` servers. Small letters count too."""
+HTTP_PROXY = "HTTP_PROXY"
+"""The same for ``http://`` servers."""
+NO_PROXY = "NO_PROXY"
+"""Hosts that are asked without it: names, domains, addresses, networks (10.0.0.0/8), separated by commas."""
 STORE_PATIENCE = "CURRICLE_STORE_PATIENCE"
 """Seconds to wait for a bucket's server that is away. A user or the cluster's settings set it."""
+XDG_CACHE_HOME = "XDG_CACHE_HOME"
+"""The folder of caches; ``~/.cache`` where it is not set. Jobs on a cluster set it."""
 
 RANK = "RANK"
 """This process's number among all ranks of the job. torchrun or the node agent sets this and the next five."""
@@ -72,21 +117,28 @@ TORCH_ELASTIC_SHUTDOWN_TIMEOUT = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 """Seconds that the ranks get to save when they are stopped. The launcher sets it."""
 
 OMP_NUM_THREADS = "OMP_NUM_THREADS"
-"""Threads of one process's mathematics. Workers take 1 where nobody sets it; a pod gets its share of the CPUs."""
+"""Threads of one process's mathematics. Workers take 1 where nobody sets it, `curricle serve` all CPUs but one; a pod gets its share of the CPUs."""
 ONEDNN_PRIMITIVE_CACHE_CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 """Compiled kernels that torch keeps on a CPU. Workers set a default."""
 MLFLOW_DISABLE_TELEMETRY = "MLFLOW_DISABLE_TELEMETRY"
 """Keeps MLflow from calling home. Workers set a default."""
+KUBEFLOW_TRAINER_SERVER_URL = "KUBEFLOW_TRAINER_SERVER_URL"
+"""Where a TrainJob's progress is taken for the object's status. Kubeflow Trainer sets this and the next two, where it takes it."""
+KUBEFLOW_TRAINER_SERVER_CA_CERT = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
+"""Path of that server's authority."""
+KUBEFLOW_TRAINER_SERVER_TOKEN = "KUBEFLOW_TRAINER_SERVER_TOKEN"
+"""Path of the token for it."""
 TORCH_DISABLE_SHARE_RDZV_TCP_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Gives the ranks a rendezvous store of their own. The agent always sets it."""
 PYTHONSAFEPATH = "PYTHONSAFEPATH"
-"""Keeps the working folder out of Python's path. The local launcher sets it where a folder there would hide this package."""
+"""Keeps the working folder out of Python's path, whose files are the user's: a `logging.py` or a clone `curricle/` there would be imported for
+ours. The command sets it for every process that it starts, and the local launcher for its jobs."""
 PYTHONPATH = "PYTHONPATH"
 """Where Python looks for modules. A local run of a pipeline puts our own folder first, for the tasks that it starts."""
 
 
 _SECRET = re.compile(
-    r"(SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIALS?|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY)(_ID)?$", re.IGNORECASE
+    r"(SECRET|PASSWORD|PASSWD|TOKEN|CREDENTIALS?|COOKIES?|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY|_PAT)(_ID)?$", re.IGNORECASE
 )
 
 
@@ -113,6 +165,11 @@ def set_default(name: str, value: str) -> None:
     os.environ.setdefault(name, value)
 
 
+def drop(name: str) -> None:
+    """Take a variable from this process, whoever set it."""
+    os.environ.pop(name, None)
+
+
 def checkpoint_path() -> str:
     """The checkpoint that the environment asks for; empty for none."""
     return _read(CHECKPOINT_PATH).strip()
@@ -131,6 +188,36 @@ def config_file() -> str:
 def store_patience() -> str:
     """Seconds to wait for a store's server that is away, as somebody wrote them; `store.patience` judges them. Empty where nobody did."""
     return _read(STORE_PATIENCE).strip()
+
+
+def is_set(name: str) -> bool:
+    """Whether a variable holds something."""
+    return bool(_read(name))
+
+
+def value_of(name: str) -> str:
+    """What a variable holds; empty where it is not set."""
+    return _read(name)
+
+
+def proxy_for(url: str) -> str:
+    """The proxy that the environment names for a server, ``http://host:port``; empty for none. `NO_PROXY` may hold networks as well."""
+    import urllib.request
+
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies_environment()
+    proxy, host = proxies.get(parts.scheme) or proxies.get("all") or "", parts.hostname or ""
+    if not proxy or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2], proxies):
+        return ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return proxy if "://" in proxy else f"http://{proxy}"
+    for entry in proxies.get("no", "").split(","):
+        with suppress(ValueError):
+            if address in ipaddress.ip_network(entry.strip(), strict=False):
+                return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def rank_numbers() -> RankNumbers:
@@ -162,6 +249,13 @@ def error_file() -> Path | None:
     """The file to say in what this process died of; None where nobody would read it."""
     path = _read(TORCHELASTIC_ERROR_FILE)
     return Path(path) if path else None
+
+
+def status_server() -> tuple[str, str, str] | None:
+    """Address, path of the token and path of the authority of the server that takes a TrainJob's progress; None where there is none."""
+    names = (KUBEFLOW_TRAINER_SERVER_URL, KUBEFLOW_TRAINER_SERVER_TOKEN, KUBEFLOW_TRAINER_SERVER_CA_CERT)
+    url, token, authority = map(_read, names)
+    return (url, token, authority) if url and token and authority else None
 
 
 def shutdown_seconds(default: int) -> int:

@@ -27,6 +27,16 @@ _VARIABLE = re.compile(
 )
 
 
+_given: set[str] = set()
+"""Secrets that this process was given otherwise than by a variable."""
+
+
+def keep_secret(value: str) -> None:
+    """Show a text to nobody from now on: a token or cookie that an option or a file gave."""
+    if len(value) >= SHORTEST:
+        _given.add(value)
+
+
 def masked(text: str) -> str:
     """The text with every secret in it replaced by ``***``."""
     for value, shown in sorted(_known().items(), key=lambda known: -len(known[0])):
@@ -42,9 +52,22 @@ def holds_secret(text: str) -> bool:
     return bool(_STRICT_USER.search(text) or _QUERY.search(text))
 
 
+def variable_within(text: str) -> str:
+    """The environment variable whose secret stands in a text; empty for none. The id of an access key is a name, and no secret here."""
+    for name, value in environment.everything().items():
+        if (
+            environment.is_secret(name)
+            and not name.upper().endswith("_ID")
+            and len(value) >= SHORTEST
+            and value in text
+        ):
+            return name
+    return ""
+
+
 def _known() -> dict[str, str]:
     """The secrets that the environment holds, as they are and as a URL writes them, with the passwords in its URLs; what is shown instead."""
-    known: dict[str, str] = {}
+    known: dict[str, str] = dict.fromkeys(_given, MASK)
     for name, value in environment.everything().items():
         if environment.is_secret(name):
             shown = f"{MASK}{value[-4:]}" if name.upper().endswith("_ID") and len(value) >= 2 * SHORTEST else MASK

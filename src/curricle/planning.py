@@ -15,7 +15,9 @@ from typing import Any, Literal
 from curricle.config.load import Loaded, from_tree, leaves, to_tree
 from curricle.config.schema import NOT_IN_DIGEST, StageConfig
 from curricle.errors import ConfigError
+from curricle.registry import canonical, first_name
 from curricle.store import join_uri, layout, references
+from curricle.store.strict import read_json
 
 FORMAT = 2
 """Of a stored plan."""
@@ -83,7 +85,7 @@ class StagePlan:
     @property
     def family(self) -> str:
         """The stage's family."""
-        return self.config["family"]
+        return canonical(self.config["family"])
 
     @property
     def trains(self) -> bool:
@@ -149,7 +151,7 @@ class ChainPlan:
         where = join_uri(run_uri, layout.PLAN)
         again = "make the plan again with this version of curricle"
         try:
-            tree = json.loads(text)
+            tree = read_json(text)
             made_by = tree.pop("format", None)
             if type(made_by) is not int or made_by not in (1, FORMAT):
                 raise ValueError(f"its format is {made_by}, this version reads {FORMAT}")
@@ -165,12 +167,35 @@ class ChainPlan:
                     stage[name] = references.resolve(stage[name], run_uri)
                 if not stage["uri"] and stage["start"] != "skip":
                     raise ValueError("a stage has no place")
+                _check_settings(stage["config"])
                 stages.append(stage)
             return from_tree(cls, tree | {"store_uri": store_uri, "stages": stages})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{where} is damaged ({error}); {again}") from None
 
 
+def _check_settings(config: Any) -> None:
+    """Check that a stored stage's configuration has what is read from it without its family's schema.
+
+    Raises:
+        ValueError: a setting is missing or of another kind.
+    """
+    for key, kind in SETTINGS.items():
+        value = config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if type(value) is not kind:
+            raise ValueError(f"{key} of a stage is {str(value)[:80]!r}")
+
+
+SETTINGS = {
+    "family": str,
+    "paths.cache_dir": str,
+    "training.trainer.devices": int,
+    "training.trainer.max_epochs": int,
+    "training.trainer.num_nodes": int,
+}
+"""What is read from a stored stage's configuration without its family's schema, and its kind."""
 REFERENCES = ("uri", "parent_uri", "data_uri")
 """Fields of a stage's plan that name another place."""
 
@@ -182,10 +207,11 @@ def stage_digest(config: StageConfig, data_digest: str, parent_digest: str) -> s
     stage changes all stages after it.
     """
     kept = {
-        key: value
+        key: first_name(value) if key == "family" else value
         for key, value in leaves(config).items()
         if not any(key == prefix or key.startswith(f"{prefix}.") for prefix in NOT_IN_DIGEST)
         and not key.startswith("data.")
+        and not (key in config.ADDED and value == config.ADDED[key])
     }
     text = json.dumps(
         {"format": DIGEST_FORMAT, "config": kept, "data": data_digest, "parent": parent_digest}, sort_keys=True

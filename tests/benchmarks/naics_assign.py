@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from curricle.families.naics.coder import IndustryCoder
-from curricle.families.naics.prepare import load
-from curricle.families.naics.use import Scorer
-from curricle.steps.assign import assign_csv
+from curricle.families.codes.coder import Coder
+from curricle.families.codes.prepare import load
+from curricle.families.codes.scorer import Scorer
+from curricle.steps.assign import Opened, assign_table
+from curricle.steps.assigned import Order
 from tests.benchmarks.naics_models import CACHE, open_trained
 from tests.benchmarks.report import OUTPUT, write_report
 
@@ -43,7 +44,8 @@ def main() -> None:
     Scorer.load(model.folder, model.data_dir)
     cold = (time.perf_counter() - start, time.process_time() - cpu)
     start, cpu = time.perf_counter(), time.process_time()
-    coder = IndustryCoder(model.folder, lambda: model.data_dir)
+    coder = Coder(model.folder, lambda: model.data_dir)
+    opened = Opened(coder, "", "")
     coder.search(["warm"], 1)
     warm = (time.perf_counter() - start, time.process_time() - cpu)
     rows, right = [], 0
@@ -56,7 +58,7 @@ def main() -> None:
         coder.search([t.text for t in chosen[:64]], 1)
         for run in range(options.repeats):
             start, cpu = time.perf_counter(), time.process_time()
-            count = assign_csv(source, "text", output, lambda: coder)
+            count = assign_table(source, output, Order(column="text", prefix="found_"), lambda: opened).rows
             wall, used = time.perf_counter() - start, time.process_time() - cpu
             rows.append(
                 {
@@ -69,7 +71,7 @@ def main() -> None:
                 }
             )
         with output.open(encoding="utf-8", newline="") as lines:
-            right = sum(row["code"] == row["naics_code"] for row in csv.DictReader(lines))
+            right = sum(row["code"] == row["found_code"] for row in csv.DictReader(lines))
     waits = []
     for t in chosen[:50]:
         start = time.perf_counter()
@@ -87,7 +89,7 @@ def main() -> None:
     rows.append({"what": "loading, caches as they were", "seconds": cold[0], "CPU-s": cold[1]})
     rows.append({"what": "loading, caches there", "seconds": warm[0], "CPU-s": warm[1]})
     notes = [
-        "one thread; `assign_csv` as the command runs it: reads a CSV, scores, writes a CSV; model, features and n-gram index are loaded before",
+        "one thread; `assign_table` as the command runs it: reads a CSV, scores, writes a CSV; model, features and n-gram index are loaded before",
         f"real index entries of the test split, drawn with seed 0; {right / len(chosen):.4f} of them got the right code (the work that was timed was the real work)",
         f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB; feature cache in {CACHE / 'work'}",
         f"model {model.uri}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curricle.config.chain import load_stage
-from curricle.families.naics.config import NaicsConfig
+from curricle.families.codes.config import CodesConfig
 from curricle.steps.evaluate import data_of
 from curricle.steps.prepare import prepare_data
 from curricle.steps.source import resolve_source
@@ -39,7 +39,7 @@ def open_trained(uri: str, data: str) -> Trained:
     return Trained(source.uri, folder, manifest, fetch(data or data_of(manifest, source.uri), CACHE)[0])
 
 
-def stage_config(stage: str, *overrides: str, source: Path) -> NaicsConfig:
+def stage_config(stage: str, *overrides: str, source: Path) -> CodesConfig:
     """The shipped configuration of a stage, on the workbooks in `source`."""
     loaded = load_stage(
         ROOT / "config" / "config.yaml",
@@ -47,10 +47,10 @@ def stage_config(stage: str, *overrides: str, source: Path) -> NaicsConfig:
         [f"data.source={source}", "paths.store_uri=.curricle/benchmarks", *overrides],
         None,
     )
-    assert isinstance(loaded.config, NaicsConfig)
+    assert isinstance(loaded.config, CodesConfig)
     return loaded.config
 
 
-def prepared(config: NaicsConfig) -> Path:
+def prepared(config: CodesConfig) -> Path:
     """The prepared data of a configuration, made if it is not there yet."""
     return fetch(prepare_data(config), CACHE)[0]

@@ -1,7 +1,9 @@
-"""NAICS quality: our trained models and the baselines on the same prepared data and the same test texts, by the family's own metrics.
+"""Quality of codes: our trained models and the baselines on the same prepared data and the same test texts, by the family's own metrics.
 
     python -m tests.benchmarks.naics_quality --model URI [--model URI ...] [--data URI]
-    python -m tests.benchmarks.naics_quality --seeds 0,1,2          # trains the chain first, once a seed
+    python -m tests.benchmarks.naics_quality --seeds 0,1,2          # trains the chain first, once a seed, on NAICS
+    python -m tests.benchmarks.naics_quality --classification noc/structure.csv --labelled noc/titles.csv [--chain chain_smoke]   # ... on any classification
+    python -m tests.benchmarks.naics_quality --data FOLDER          # the baselines alone, on prepared data
 
 Everything that a baseline chooses, it chooses on the validation texts. The test texts are scored once a row of the table.
 """
@@ -21,21 +23,23 @@ import numpy as np
 import torch
 
 from curricle.config.load import from_tree, read_yaml
-from curricle.families.naics import metrics
-from curricle.families.naics.config import NaicsConfig, NaicsModel
-from curricle.families.naics.encoder import Encoder, cached_features
-from curricle.families.naics.evaluate import evaluate
-from curricle.families.naics.prepare import NaicsTable, load
-from curricle.families.naics.texts import check_no_leak
-from curricle.families.naics.use import leaf_texts
+from curricle.families.codes import metrics
+from curricle.families.codes.config import CodesConfig, CodesModel
+from curricle.families.codes.encoder import Encoder, cached_features
+from curricle.families.codes.evaluate import evaluate
+from curricle.families.codes.opinions import leaf_texts
+from curricle.families.codes.prepare import CodeTable, load
 from curricle.store import open_store
 from curricle.store.manifest import read_manifest
 from curricle.training.precision import resolve_precision
 from tests.benchmarks.naics_models import CACHE, CENSUS, Trained, open_trained
 from tests.benchmarks.report import OUTPUT, ROOT, write_report
 
-RETRIEVAL = ("top1", "mrr", "hit@5", "hit@10", "top1@2", "top1@4", "precision@70")
+RETRIEVAL = ("top1", "mrr", "hit@5", "hit@10", "precision@70")
+"""Beside `top1@<level>` of each level."""
 STRUCTURE = ("pearson", "spearman_within", "ndcg@10", "parent@1_nu", "edge_map", "distortion")
+CONFIDENCE = ("ece", "automatic@5", "error@5")
+ROBUST = ("upper_top1", "typos_top1", "abbreviated_top1", "sentence_top1", "foreign_auroc")
 PROBE_STRENGTHS = (10.0, 100.0)
 PROBE_ITERATIONS = 100
 RESOURCES = ("training CPU-s", "training peak GB")
@@ -44,7 +48,7 @@ RESOURCES = ("training CPU-s", "training peak GB")
 class Baselines:
     """Scores of the test texts without any training of ours: frozen MiniLM, TF-IDF, a linear probe."""
 
-    def __init__(self, table: NaicsTable):
+    def __init__(self, table: CodeTable):
         self.table = table
         self.codes = [table.codes[i] for i in table.leaves]
         known, self.owners = leaf_texts(table)
@@ -52,7 +56,7 @@ class Baselines:
         self.first_of = np.unique(self.owners, return_index=True)
         self.test, self.test_target = self._texts("test")
         self.validation, self.validation_target = self._texts("validation")
-        self.encoder = Encoder(NaicsModel(), torch.device("cpu"))
+        self.encoder = Encoder(CodesModel(), torch.device("cpu"))
         self.precision = resolve_precision("auto", torch.device("cpu"))
 
     def _texts(self, split: str) -> tuple[list[str], np.ndarray]:
@@ -66,14 +70,13 @@ class Baselines:
             return cached_features(self.encoder, texts, 128, 4096, CACHE / "work" / self.precision.name)
 
     def retrieval(self, scores: np.ndarray) -> dict[str, float]:
-        found = metrics.retrieval(scores, self.test_target, self.codes)
-        return {name: found[name] for name in RETRIEVAL}
+        return _shown(metrics.retrieval(scores, self.test_target, self.table.tree))
 
     def structure(self, vectors: np.ndarray) -> dict[str, float]:
-        """Of cosine distances between all 2,125 codes."""
+        """Of cosine distances between all codes."""
         distances = np.maximum(1 - vectors.astype(np.float64) @ vectors.T.astype(np.float64), 0)
         found = metrics.structure(distances, self.table.tree)
-        return {name: found[name] for name in STRUCTURE}
+        return {name: found[name] for name in STRUCTURE if name in found}
 
     def nearest(self, similarity: np.ndarray) -> np.ndarray:
         """[n, texts] → [n, leaves]: similarity of the nearest known text of each code."""
@@ -102,6 +105,13 @@ class Baselines:
         made.append({"model": "TF-IDF words (1,2): one document a code", "n": 1} | self.retrieval(self._documents()))
         made.append(
             {"model": "TF-IDF characters (2-5): 1-NN over training texts", "n": 1} | self.retrieval(self._ngrams())
+        )
+        start = time.process_time()
+        scores = self._linear()
+        made.append(
+            {"model": "linear SVM on words (1,2) and characters (2-5)", "n": 1}
+            | self.retrieval(scores)
+            | {RESOURCES[0]: time.process_time() - start}
         )
         memory = self.features(self.memory)
         made.append(
@@ -138,6 +148,22 @@ class Baselines:
             ]
         )
 
+    def _linear(self) -> np.ndarray:
+        """One-against-rest linear SVM over TF-IDF of word and character n-grams: the strongest plain way."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.pipeline import make_union
+        from sklearn.svm import LinearSVC
+
+        grams = make_union(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32),
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, dtype=np.float32),
+        )
+        model = LinearSVC().fit(grams.fit_transform(self.memory), self.owners)
+        found = model.decision_function(grams.transform(self.test))
+        scores = np.full((len(self.test), len(self.codes)), -np.inf)
+        scores[:, model.classes_] = found if found.ndim == 2 else np.stack([-found, found], 1)
+        return scores
+
     def _probe(self, memory: np.ndarray, test: np.ndarray) -> np.ndarray:
         """Multinomial logistic regression over the codes that have a text; its strength is chosen by MRR on validation."""
         import warnings
@@ -160,7 +186,7 @@ class Baselines:
                 scores[:, probe.classes_] = probe.decision_function(features)
                 return scores
 
-            found = metrics.retrieval(score(validation), self.validation_target, self.codes)["mrr"]
+            found = metrics.retrieval(score(validation), self.validation_target, self.table.tree)["mrr"]
             print(f"linear probe: C {strength:g}: validation MRR {found:.4f}", file=sys.stderr, flush=True)
             if found > best:
                 best, chosen = found, score(test)
@@ -169,21 +195,32 @@ class Baselines:
 
 def measured(model: Trained) -> dict[str, float]:
     """The figures of `curricle evaluate` that the table shows."""
+    start = time.process_time()
     found = evaluate(model.folder, model.data_dir)
     print(f"{model.uri}: top-1 {found['test/top1']:.4f}", file=sys.stderr, flush=True)
-    return {name: found[f"test/{name}"] for name in RETRIEVAL} | {
-        name: found[f"structure/{name}"] for name in STRUCTURE
-    }
+    test = {name.removeprefix("test/"): value for name, value in found.items() if name.startswith("test/")}
+    return (
+        _shown(test)
+        | {name: test[name] for name in CONFIDENCE}
+        | {name: found[f"robust/{name}"] for name in ROBUST}
+        | {name: found[f"structure/{name}"] for name in STRUCTURE if f"structure/{name}" in found}
+        | {"scorer and evaluation CPU-s": time.process_time() - start}
+    )
 
 
-def train(chain: str, seed: int, source: Path, overrides: list[str]) -> tuple[str, dict[str, float]]:
+def _shown(found: dict[str, float]) -> dict[str, float]:
+    """Of the retrieval metrics those of the table."""
+    return {name: found[name] for name in (*RETRIEVAL, *(n for n in found if n.startswith("top1@")))}
+
+
+def train(chain: str, seed: int, name: str, overrides: list[str]) -> tuple[str, dict[str, float]]:
     """Train a chain by the real command in its own folder; the URI of its last stage, and what the training cost."""
-    place = (CACHE / "benchmarks" / f"{chain}-seed{seed}").resolve()
+    place = (CACHE / "benchmarks" / f"{name}{chain}-seed{seed}").resolve()
     place.mkdir(parents=True, exist_ok=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, "-c", "from curricle.cli import main; main()", "train-curriculum", "--chain", chain, "--config", str(ROOT / "config" / "config.yaml"),
-         f"seed={seed}", f"data.source={source}", f"paths.store_uri={place / 'checkpoints'}", *overrides],
+         f"seed={seed}", f"paths.store_uri={place / 'checkpoints'}", *overrides],
         cwd=place, env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}, check=True)  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     store = str(place / "checkpoints")
@@ -212,7 +249,7 @@ def mean_and_spread(name: str, found: list[dict[str, float]]) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.naics_quality",
-        description="Test metrics of trained NAICS models and of the baselines.",
+        description="Test metrics of trained models and of the baselines, on NAICS or any classification.",
     )
     parser.add_argument(
         "--model",
@@ -234,16 +271,34 @@ def main() -> None:
         "--source", type=Path, default=CENSUS, help="folder with the four Census workbooks, for training"
     )
     parser.add_argument(
+        "--classification", type=Path, help="table of codes, for training on another classification than NAICS"
+    )
+    parser.add_argument(
+        "--labelled",
+        type=Path,
+        action="append",
+        default=[],
+        help="table of labelled texts, with --classification; repeatable",
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override for training; repeatable"
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of the report (default {OUTPUT})")
     options = parser.parse_args()
     costs: list[dict[str, float]] = []
     uris = options.model
+    data, name = [f"data.source={options.source.resolve()}"], ""
+    if options.classification:
+        files = ", ".join(f"'{path.resolve()}'" for path in options.labelled)
+        data = [f"data.classification={options.classification.resolve()}", f"data.labelled=[{files}]"]
+        name = f"{options.classification.parent.name}-"
+    if not uris and options.data:
+        table = load(Path(options.data))
+        table.check_no_leak()
+        write_report(f"{name}codes_baselines", Baselines(table).rows(), options.output, seeds=[], notes=[f"prepared data {options.data}"])  # fmt: skip
+        return
     if not uris:
-        trained = [
-            train(options.chain, int(seed), options.source.resolve(), options.set) for seed in options.seeds.split(",")
-        ]
+        trained = [train(options.chain, int(seed), name, [*data, *options.set]) for seed in options.seeds.split(",")]
         uris, costs = [uri for uri, _ in trained], [cost for _, cost in trained]
     models = [open_trained(uri, options.data) for uri in uris]
     digests = {m.manifest.lineage["data_digest"] for m in models}
@@ -251,22 +306,22 @@ def main() -> None:
         parser.error(
             f"the models were trained on different data ({', '.join(sorted(digests))}); a test text of one may be a training text of another"
         )
-    seeds = [from_tree(NaicsConfig, read_yaml(m.folder / "config.yaml").tree).seed for m in models]
+    seeds = [from_tree(CodesConfig, read_yaml(m.folder / "config.yaml").tree).seed for m in models]
     table = load(models[0].data_dir)
-    check_no_leak(table.texts)
+    table.check_no_leak()
     found = [measured(m) | (costs[i] if costs else {}) for i, m in enumerate(models)]
     rows = [{"model": f"curricle, seed {seed}", "n": 1} | values for seed, values in zip(seeds, found, strict=True)]
     rows = mean_and_spread("curricle", found) + (rows if len(rows) > 1 else []) + Baselines(table).rows()
     notes = [
-        f"{len([t for t in table.split('test') if t.kind == 'entry'])} test entries among {len(table.leaves)} six-digit codes; n is the number of trainings; "
-        "top1@2, top1@4: right first 2 and 4 digits; precision@70: top-1 on the most certain 70 %",
-        "structure (pearson to distortion): all pairs of the 2,125 codes, cosine distance for MiniLM, geodesic distance of the code table for curricle",
-        f"data digest {sorted(digests)[0]}; no test text is, nearly or permuted, a training text (checked before measuring)",
-        "known texts of 1-NN, TF-IDF and probe: training entries, cross-reference phrases, titles, descriptions that belong to one six-digit code",
+        f"{len([t for t in table.split('test') if t.kind == 'entry'])} test entries among {len(table.leaves)} codes; n is the number of trainings; "
+        "top1@k: right on level k; precision@70: top-1 on the most certain 70 %",
+        "structure (pearson to distortion): all pairs of all codes, cosine distance for MiniLM, geodesic distance of the code table for curricle",
+        f"data digest {sorted(digests)[0]}; no test text is, by likeness (NAICS) or word set, a training text (checked before measuring)",
+        "known texts of 1-NN, TF-IDF and probe: training entries, cross-reference phrases, titles, descriptions that belong to one code",
         f"linear probe: logistic regression, at most {PROBE_ITERATIONS} L-BFGS iterations a strength, C of {', '.join(f'{c:g}' for c in PROBE_STRENGTHS)} chosen on validation",
         *(f"seed {seed}: {m.uri}" for seed, m in zip(seeds, models, strict=True)),
     ]
-    write_report("naics_quality", rows, options.output, seeds=seeds, notes=notes)
+    write_report(f"{name}naics_quality", rows, options.output, seeds=seeds, notes=notes)
 
 
 if __name__ == "__main__":

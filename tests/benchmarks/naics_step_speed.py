@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from curricle.families.naics.prepare import load
-from curricle.families.naics.task import build
-from curricle.families.naics.triplets import sample
+from curricle.families.codes.prepare import load
+from curricle.families.codes.task import build
+from curricle.families.codes.triplets import sample
 from curricle.training.distributed import Ranks
 from curricle.training.precision import resolve_precision
 from curricle.training.task import StageContext
@@ -132,7 +132,7 @@ def ours(
 def counted(task: Any, batch: Any) -> dict[str, int]:
     """Rows and triplets of the step that was just taken."""
     if hasattr(batch, "items"):
-        sizes = np.bincount(task.tree.level, minlength=7)[2:]
+        sizes = np.bincount(task.tree.depth)[1:]
         ancestors = task.tree.ancestors[task.target[batch.items]] >= 0
         return {"rows": len(batch.items), "triplets": int((ancestors * (sizes - 1)).sum())}
     held = np.concatenate([batch.anchors, batch.positives, batch.negatives.ravel()])

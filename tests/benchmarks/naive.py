@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from curricle.families.codes.config import CodesModel
+from curricle.families.codes.geometry import distance, exp0
+from curricle.families.codes.losses import balance
+from curricle.families.codes.model import Mixture
+from curricle.families.codes.prepare import CHANNELS, CodeTable
 from curricle.families.encoders import encoder_folder
-from curricle.families.naics.config import NaicsModel
-from curricle.families.naics.geometry import distance, exp0
-from curricle.families.naics.losses import balance
-from curricle.families.naics.model import Mixture
-from curricle.families.naics.prepare import CHANNELS, NaicsTable
 
 LENGTHS = {"title": 24, "description": 512, "examples": 512, "exclusions": 512}
 EMPTY = "[EMPTY]"
@@ -50,11 +50,11 @@ class NaiveModel(nn.Module):
                     backbone, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.1, target_modules="all-linear")
                 )
         width = backbone.config.hidden_size
-        self.mixture = Mixture(4 * width, NaicsModel(experts=4, top_k=2), 768)
+        self.mixture = Mixture(4 * width, CodesModel(experts=4, top_k=2), 768)
         self.project = nn.Linear(width, width)
         self.tokens: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def read(self, table: NaicsTable) -> None:
+    def read(self, table: CodeTable) -> None:
         """Tokenise every channel of every code to its fixed length, as the reference caches them."""
         for name in CHANNELS:
             texts = [text or EMPTY for text in table.channels[name]]

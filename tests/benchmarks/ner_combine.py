@@ -1,6 +1,6 @@
-"""Combining two NER datasets of 500 MB each, validated, shuffled, split and written: ours against Hugging Face `datasets`, in one run.
+"""Combining two NER datasets, of 500 MB each if not said otherwise, validated, shuffled, split and written: ours against Hugging Face `datasets`, in one run.
 
-    CURRICLE_SHARED=../shared python -m tests.benchmarks.ner_combine [--rounds 3] [--datasets]
+    CURRICLE_SHARED=../shared python -m tests.benchmarks.ner_combine [--rounds 3] [--datasets] [--megabytes 500]
 
 `--datasets` needs `pip install datasets`, which is in no environment of ours. Each way runs in a process of its own; the records are
 about 4 KB, cut together from SkillSpan's sentences, and are deleted afterwards. Private memory is what the processes of a way wrote
@@ -23,13 +23,12 @@ from pathlib import Path
 from tests.benchmarks.report import OUTPUT, write_report
 
 DATA = Path(os.environ.get("CURRICLE_SHARED", "../shared")) / "data/ner/skillspan"
-BYTES = 500_000_000
 RECORD = 3_400
 """Characters of a record's text; with its annotations about 4 KB."""
 
 
-def generate(source: Path, target: Path, seed: int) -> int:
-    """Write `BYTES` of records into train.json, a JSON array as the seed writes it; how many."""
+def generate(source: Path, target: Path, seed: int, size: int) -> int:
+    """Write `size` bytes of records into train.json, a JSON array as the seed writes it; how many."""
     sentences = [
         (r["text"] + " ", r["annotations"]) for r in json.loads((source / "train.json").read_text(encoding="utf-8"))
     ]
@@ -38,7 +37,7 @@ def generate(source: Path, target: Path, seed: int) -> int:
     written = count = 0
     with (target / "train.json").open("w", encoding="utf-8") as out:
         out.write("[")
-        while written < BYTES:
+        while written < size:
             parts, spans, at = [], [], 0
             while at < RECORD:
                 text, found = draw.choice(sentences)
@@ -135,9 +134,11 @@ def measured(name: str, code: str, folders: list[Path], out: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.ner_combine", description="Combine 2 x 500 MB of NER records."
+        prog="python -m tests.benchmarks.ner_combine",
+        description="Combine two NER datasets, against Hugging Face datasets.",
     )
     parser.add_argument("--rounds", type=int, default=3, help="runs of ours; all are reported (default 3)")
+    parser.add_argument("--megabytes", type=int, default=500, help="size of each of the two datasets (default 500)")
     parser.add_argument("--datasets", action="store_true", help="also Hugging Face datasets, once")
     parser.add_argument(
         "--work", type=Path, default=None, help="folder on the disk to measure (default the system's temporary one)"
@@ -147,7 +148,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         folders = [Path(work) / name for name in ("old", "new")]
         counts = [
-            generate(DATA / domain, folder, seed)
+            generate(DATA / domain, folder, seed, options.megabytes * 1_000_000)
             for seed, (domain, folder) in enumerate(zip(("house", "tech"), folders, strict=True))
         ]
         rows = [measured("curricle", OURS, folders, Path(work) / "out") for _ in range(options.rounds)]
@@ -157,7 +158,7 @@ def main() -> None:
             )
     rows.sort(key=lambda row: row["seconds"])
     notes = [
-        f"{sum(counts)} records in two JSON arrays of {BYTES / 1e6:.0f} MB; both ways shuffle, split 10 % off and write JSON Lines; only ours checks "
+        f"{sum(counts)} records in two JSON arrays of {options.megabytes} MB; both ways shuffle, split 10 % off and write JSON Lines; only ours checks "
         "every record and removes duplicates",
         "files are in the page cache; seconds without the start of Python and imports",
     ]

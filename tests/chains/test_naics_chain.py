@@ -75,7 +75,7 @@ def test_two_stages_stand_side_by_side_with_what_sets_them_apart(place, trained)
     assert found["models"][1]["stages"] == ["01_stage", "02_stage"] and found["notes"] == []
     second = json.loads((trained / "02_stage/manifest.json").read_text())
     assert found["metrics"]["val/mrr"][1] == second["metrics"]["val/mrr"] != found["metrics"]["val/mrr"][0]
-    assert "change" in curricle(place, "compare", "01_stage", "02_stage").stdout
+    assert "B - A" in curricle(place, "compare", "01_stage", "02_stage").stdout
 
 
 def test_the_global_batch_figures_reach_tensorboard_with_true_values(place, trained):
@@ -163,7 +163,7 @@ def test_the_result_is_found_searched_assigned_and_exported(place, trained):
     (place / "in.csv").write_text('id,text\n1,apple orchards\n2,"breweries, small"\n')
     curricle(place, "assign", "in.csv", "--column", "text", "-o", "out.csv", "--model", "02_stage")
     rows = (place / "out.csv").read_text().splitlines()
-    assert rows[0] == "id,text,naics_code,naics_title,naics_confidence" and len(rows) == 3
+    assert rows[0] == "id,text,code,title,confidence,review,alternatives,model_version" and len(rows) == 3
     assert rows[1].startswith("1,apple orchards,111331,")
     import numpy as np
 

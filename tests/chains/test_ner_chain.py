@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STAGES = ("wnut", "skillspan", "science")
 SOURCES = {"wnut17": "wnut17", "skillspan": "skillspan/tech", "science": "crossner/science"}
-SIZES = {"train": 120, "validation": 30, "test": 30}
+SIZES = {"train": 64, "validation": 20, "test": 20}
 FAST = [
     "training.trainer.max_epochs=1",
     "training.trainer.precision=32-true",

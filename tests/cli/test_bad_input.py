@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from curricle import cli
+from curricle.cli.options import Number
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +80,7 @@ def test_an_unreachable_store_says_so_with_the_code_of_what_may_pass(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no column 'text'"),
+        ("", "in.csv: is empty"),
         ("a,b\n1,2\n", "its columns: a, b"),
     ],
 )
@@ -95,7 +99,30 @@ def test_an_output_below_a_file_is_one_message_that_names_it(tmp_path):
     (tmp_path / "in.csv").write_text("text\nx\n")
     combine = ["combine", "--new", str(tmp_path), "--strategy", "new_only"]
     done = curricle(*combine, "-o", str(tmp_path / "in.csv/out"))
-    assert done.returncode == 2 and done.stderr == f"error: {tmp_path / 'in.csv'}: File exists\n"
+    below = tmp_path / "in.csv"
+    assert done.returncode == 2 and done.stderr == f"error: {below / 'out'} cannot be written: {below} is no folder\n"
     done = curricle(*combine, "-o", str(tmp_path))
     assert done.returncode == 2 and f"{tmp_path} is the input {tmp_path}; nothing was written" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv", "train.json"]
+
+
+def options(command, name=""):
+    """Every option of a command and its verbs, by name."""
+    for verb, inner in getattr(command, "commands", {}).items():
+        yield from options(inner, f"{name} {verb}")
+    yield from ((f"{name} {option.opts[0]}", option.type) for option in command.params)
+
+
+def test_every_option_that_is_a_number_has_bounds_and_refuses_nan():
+    verbs = {verb: cli.cli.get_command(None, verb) for verb in cli.VERBS}
+    numbers = {
+        name: kind
+        for verb in verbs
+        for name, kind in options(verbs[verb], verb)
+        if kind.name.startswith(("float", "int"))
+    }
+    assert {"submit --timeout", "combine --replay", "ner predict --threshold", "search --top"} <= numbers.keys()
+    assert [name for name, kind in numbers.items() if not isinstance(kind, Number | click.IntRange)] == []
+    for text in ("nan", "inf", "-inf", "1e999"):
+        with pytest.raises(click.BadParameter, match="no finite number"):
+            Number(min=-1).convert(text, None, None)

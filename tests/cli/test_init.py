@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 from curricle.cli import cli
 from curricle.config.defaults import SHIPPED
-from curricle.errors import ConfigError, OutputError
+from curricle.config.experiment import compose_backbone, load_experiment
+from curricle.errors import OutputError
 
 
 def init(folder):
@@ -51,7 +52,8 @@ def test_what_is_there_is_refused_and_left_alone(name, tmp_path):
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     error = init(tmp_path / "file/below").exception
-    assert isinstance(error, ConfigError) and f"cannot write {tmp_path / 'file/below/config'}" in str(error)
+    said = f"{tmp_path / 'file/below/config'} cannot be written: {tmp_path / 'file'} is no folder"
+    assert isinstance(error, OutputError) and str(error) == said
 
 
 def test_a_copy_that_was_not_finished_is_not_there_and_the_same_command_works(tmp_path, monkeypatch):
@@ -60,6 +62,38 @@ def test_a_copy_that_was_not_finished_is_not_there_and_the_same_command_works(tm
         Path, "write_bytes", lambda self, data: write(self, data) if self.name != "config.yaml" else 1 / 0
     )
     assert isinstance(init(tmp_path / "new").exception, ZeroDivisionError)
-    assert list((tmp_path / "new").iterdir()) == []
+    assert not (tmp_path / "new").exists()
     monkeypatch.undo()
     assert init(tmp_path / "new").exception is None and (tmp_path / "new/config/config.yaml").is_file()
+
+
+def test_example_data_lie_where_the_shipped_experiments_look_for_them(tmp_path, monkeypatch):
+    done = init(tmp_path / "new")
+    assert done.exception is None and "synthetic" in done.output
+    monkeypatch.chdir(tmp_path / "new")
+    for name, keys in (("baseline", ["new"]), ("continued", ["old", "new"])):
+        path = Path(f"config/experiment/resume_ner_{name}.yaml")
+        data = compose_backbone(load_experiment(path), path, "minilm", []).loaded.config.data
+        for key in keys:
+            folder = Path(getattr(data, f"{key}_dataset_path"))
+            assert {p.stem for p in folder.glob("*.json")} == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize("mine", ["dataset_new/train.json", "dataset_tiny/seed0/train.json"])
+def test_beside_data_of_the_users_own_no_example_is_written(mine, tmp_path):
+    (tmp_path / mine).parent.mkdir(parents=True)
+    (tmp_path / mine).write_text("mine")
+    done = init(tmp_path)
+    assert done.exception is None and "no example data were written" in done.output
+    files = [p for p in tmp_path.rglob("*") if p.is_file() and not p.is_relative_to(tmp_path / "config")]
+    assert files == [tmp_path / mine] and (tmp_path / mine).read_text() == "mine"
+    again = CliRunner().invoke(cli, ["init", str(tmp_path), "--data-only"], standalone_mode=False).exception
+    assert isinstance(again, OutputError) and "is there already" in str(again)
+
+
+def test_data_only_stands_beside_a_configuration_that_is_there(tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/mine.yaml").write_text("mine")
+    done = CliRunner().invoke(cli, ["init", str(tmp_path), "--data-only"], standalone_mode=False)
+    assert done.exception is None and (tmp_path / "dataset_new/unlabelled.txt").is_file()
+    assert [p.name for p in (tmp_path / "config").iterdir()] == ["mine.yaml"]

@@ -1,10 +1,95 @@
-"""What a person sees while a chain runs."""
+"""What a person sees while a chain runs, and of the runs there are."""
 
-from curricle.cli.look import Progress
-from curricle.training.events import Warned
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from curricle.cli import look
+from curricle.cli.look import Progress, run_table, runs_table
+from curricle.training.events import Epoch, Log, StageDone, StageStarted, Step, Warned, Working, duration
+
+BEGUN = StageStarted(0, 1, "01_stage", "scratch", "first stage", "store/r/01_stage", epochs=2, family="ner")
 
 
 def test_a_warning_is_shown_as_it_stands(capsys):
     with Progress() as shown:
         shown(Warned("MLflow is left out from here on: [Errno 111] refused"))
     assert "warning: MLflow is left out from here on: [Errno 111] refused" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only the test moves."""
+    now = [1000.0]
+    monkeypatch.setattr(look.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_without_a_terminal_a_line_tells_now_and_then_how_far_it_is(capsys, clock):
+    shown = Progress()
+    shown(BEGUN)
+    for step in range(1, 41):
+        clock[0] += 1
+        shown(Step(epoch=1, step=step, steps=50, loss=0.5, examples=32))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "step" in line]
+    assert len(lines) == 1, "40 seconds have room for one line"
+    assert "epoch 1/2  step 30/50  loss 0.5000  32 records/s  70 s left" in lines[0]
+
+
+def test_what_goes_on_before_the_first_step_is_told_too(capsys, clock):
+    shown = Progress()
+    shown(BEGUN)
+    clock[0] += 31
+    shown(Working("texts encoded", 1200, 6000))
+    assert "1,200 of 6,000 texts encoded" in capsys.readouterr().out
+
+
+def test_the_log_file_keeps_what_happened_with_its_time_and_is_appended_to(tmp_path, clock):
+    log = tmp_path / "outputs" / "r" / "curricle.log"
+    for _ in range(2):
+        with Progress(log) as shown:
+            shown(BEGUN)
+            shown(Epoch(1, metrics={"val_loss": 0.5, "val/f1": 0.25}, best=True))
+            shown(Log("a [bold]line[/] of a rank"))
+            clock[0] += 90
+            shown(StageDone(0, "01_stage", "scratch", "store/r/01_stage", {}))
+    lines = log.read_text().splitlines()
+    assert len(lines) == 8 and [line[20:] for line in lines[:4]] == [line[20:] for line in lines[4:]]
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    assert lines[2].endswith("a [bold]line[/] of a rank") and "complete in 2 min" in lines[3]
+    assert shown.took == {"01_stage": 90.0}
+
+
+def test_a_log_file_that_cannot_be_written_is_said_once_and_done_without(tmp_path, capsys):
+    (tmp_path / "outputs").write_text("a file")
+    with Progress(tmp_path / "outputs" / "r" / "curricle.log") as shown:
+        shown(BEGUN)
+        shown(Warned("one"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("no log file is kept") == 1 and "warning: one" in said
+
+
+ROW = {
+    "run": "r", "stage": "01_stage", "state": "complete", "earlier": False, "start": "scratch", "family": "ner", "epochs": 3,
+    "created": "2026-01-01T00:00:00Z", "detail": "val/f1 0.5000, val_loss 0.1000", "promoted": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 160])
+def test_tables_fit_the_terminal_and_take_names_as_they_are(width):
+    console = Console(width=width, record=True, file=io.StringIO())
+    failed = ROW | {"stage": "[red]x[/]", "state": "failed", "detail": "oom_killed: [bold]memory[/] " + "word " * 40}
+    console.print(run_table([ROW, failed | {"promoted": False}]))
+    run = {"run": "sequential_" + "x" * 60, "state": "running", "complete": 1, "planned": 3, "best": "val/f1 0.5000"}
+    console.print(runs_table([run | {"changed": ROW["created"], "bytes": 123_456_789, "promoted": False}]))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    flat = "".join(text.split())
+    assert "[red]x[/]failed:oom_killed:[bold]memory[/]" in flat and "promoted" in flat and "123.5MB" in flat
+
+
+def test_durations_are_short():
+    said = [duration(seconds) for seconds in (0.4, 89, 90, 3599, 9000, 86400 * 3)]
+    assert said == ["0 s", "89 s", "2 min", "60 min", "2.5 h", "3.0 days"]

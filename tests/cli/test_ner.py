@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from curricle.store import open_store
+from curricle.store.manifest import publish
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -87,6 +90,19 @@ def test_a_wrong_line_of_a_file_is_named_before_anything_is_tagged(tmp_path, con
     with (tmp_path / "in.txt").open("rb") as stdin:
         done = curricle("ner", "predict", "--model", str(tmp_path), stdin=stdin)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr and not done.stdout
+
+
+def test_of_a_stage_or_a_run_the_best_checkpoint_is_the_model(tmp_path):
+    """It holds no weights here, and is named for that; the run's plan is no plan, and is named for that."""
+    best = "tickets-epoch=01-val_loss=0.1000.ckpt"
+    store, held = open_store(str(tmp_path)), {"digest": "d1", "info": {"family": "ner", "best": best}}
+    publish(store, f"run/tickets/{best}", None, kind="checkpoint", digest="d1")
+    publish(store, "run/tickets", None, kind="stage", **held)
+    done = curricle("ner", "predict", "--model", str(tmp_path / "run/tickets"), stdin=subprocess.DEVNULL)
+    assert done.returncode == 2 and f"run/tickets/{best} holds no config.json" in done.stderr
+    store.write("run/plan.json", b"{}")
+    done = curricle("ner", "predict", "--model", str(tmp_path / "run"), stdin=subprocess.DEVNULL)
+    assert done.returncode == 2 and "run/plan.json" in done.stderr
 
 
 def test_convert_says_what_it_read_and_what_was_lost_and_refuses_what_is_wrong(tmp_path):

@@ -41,9 +41,9 @@ def make_launcher(kubeconfig, options):
     """Launchers on the cluster, with some options changed; what their jobs leave is deleted at the end."""
     made = []
 
-    def make(*, waits=None, **changes):
+    def make(kind=PYTORCHJOB, *, waits=None, **changes):
         launcher = on_cluster(
-            PYTORCHJOB,
+            kind,
             ClusterOptions(**(vars(options) | changes)),
             kubeconfig=kubeconfig,
             waits=waits or Waits(poll=0.5, notice=5),
@@ -52,8 +52,8 @@ def make_launcher(kubeconfig, options):
         return launcher
 
     yield make
-    if made:
-        made[0].delete_by_run(RUN)
+    for launcher in {launcher.name: launcher for launcher in made}.values():
+        launcher.delete_by_run(RUN)
 
 
 RUN = f"test-{uuid.uuid4().hex[:8]}"
@@ -147,18 +147,27 @@ class Components:
     def finish(self, name, limit=600):
         """Wait for a component's end."""
         until = time.monotonic() + limit
-        while (phase := self.core.read_namespaced_pod(name, NAMESPACE).status.phase) not in ("Succeeded", "Failed"):
-            assert time.monotonic() < until, self.core.read_namespaced_pod(name, NAMESPACE).status
+        while (status := self.core.read_namespaced_pod(name, NAMESPACE).status).phase not in ("Succeeded", "Failed"):
+            waiting = [one.state.waiting.reason for one in status.container_statuses or () if one.state.waiting]
+            assert time.monotonic() < until and "CreateContainerConfigError" not in waiting, status
             time.sleep(1)
-        log = self.core.read_namespaced_pod_log(name, NAMESPACE)
+        phase, log = status.phase, self.core.read_namespaced_pod_log(name, NAMESPACE)
         found = [line.removeprefix("OUTPUT ") for line in log.splitlines() if line.startswith("OUTPUT {")]
         return (json.loads(found[-1]).get("parameterValues", {}) if found else {}), log, phase == "Succeeded"
 
     def entry(self, executor, parameters):
         """The executor's input, which Kubeflow's driver writes."""
-        outputs = self.spec["components"][executor.replace("exec-", "comp-", 1)].get("outputDefinitions", {})
+        declared = self.spec["components"][executor.replace("exec-", "comp-", 1)]
+        inputs, outputs = declared.get("inputDefinitions", {}), declared.get("outputDefinitions", {})
+        assert set(inputs.get("parameters", {})) <= set(parameters), (
+            f"{executor} has parameters that the test does not give"
+        )
         return {
-            "inputs": {"parameterValues": parameters},
+            "inputs": {
+                "parameterValues": parameters,
+                "artifacts": {name: {"artifacts": [{"name": name, "type": kind["artifactType"], "uri": f"/tmp/in/{name}", "metadata": {}}]}
+                              for name, kind in inputs.get("artifacts", {}).items()},
+            },
             "outputs": {
                 "parameters": {name: {"outputFile": f"/tmp/out/{name}"} for name in outputs.get("parameters", {})},
                 "artifacts": {name: {"artifacts": [{"name": name, "type": kind["artifactType"], "uri": f"/tmp/out/{name}", "metadata": {}}]}
@@ -173,12 +182,24 @@ class Components:
         entries = {}
         for secret in config.get("secretAsEnv", []):
             entries |= {
-                k["envVar"]: {"secretKeyRef": {"name": secret["secretName"], "key": k["secretKey"]}}
+                k["envVar"]: {
+                    "secretKeyRef": {
+                        "name": secret["secretName"],
+                        "key": k["secretKey"],
+                        "optional": secret.get("optional", False),
+                    }
+                }
                 for k in secret["keyToEnv"]
             }
         for values in config.get("configMapAsEnv", []):
             entries |= {
-                k["envVar"]: {"configMapKeyRef": {"name": values["configMapName"], "key": k["configMapKey"]}}
+                k["envVar"]: {
+                    "configMapKeyRef": {
+                        "name": values["configMapName"],
+                        "key": k["configMapKey"],
+                        "optional": values.get("optional", False),
+                    }
+                }
                 for k in values["keyToEnv"]
             }
         plain = self.spec["deploymentSpec"]["executors"][executor]["container"].get("env", [])

@@ -20,8 +20,10 @@ from curricle.store.manifest import read_manifest
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")]
 
 NAMESPACE = "kubeflow"
-TINY = "model.dim=8 model.max_tokens=16 training.trainer.max_epochs=2 training.trainer.num_nodes=2 tracking.mlflow=false tracking.tensorboard=false"
-
+TINY = (
+    "model.dim=8 model.max_tokens=16 data_loader.batch_size=128 training.trainer.max_epochs=2 training.trainer.num_nodes=2 "
+    "training.trainer.save_every_n_steps=2 tracking.mlflow=false tracking.tensorboard=false"
+)
 
 TASK = {
     "env": [{"name": "SET_ON_THE_TASK", "value": "yes"}], "resources": {"limits": {"memory": "1900Mi"}},
@@ -55,7 +57,7 @@ def prepare(component, run_id, store, overrides=TINY):
 
 def plan(component, run_id, store, data, overrides=TINY):
     out, log, good = component.run("exec-plan-chain", config="config.yaml", chain="chain_smoke", stages="all", data_key="data.source", data_source="demo", overrides=overrides, store_uri=store, data_uri=data, start_uri="",
-                               start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob")  # fmt: skip
+                               start_mode="auto", resume=True, run_id=run_id, job_id="none", launcher="pytorchjob", gate_rule="", registry="", model_name="m")  # fmt: skip
     assert good, log
     return out
 
@@ -65,9 +67,9 @@ def train(component, executor, planned, index, parent, **options):
         executor,
         plan_uri=planned["plan_uri"],
         index=index,
+        mode=planned[f"mode_{index + 1}"],
         parent_uri=parent,
-        launcher="pytorchjob",
-        **{"task_config": {}} | options,
+        **{"task_config": {}, "launcher": "pytorchjob"} | options,
     )
 
 
@@ -103,7 +105,7 @@ def test_preflight_runs_with_the_launchers_account_and_tries_the_store_from_a_wo
         job_id="none",
     )
     assert good and out["Output"] == "ready", log
-    assert "| ok | store, worker: delete |" in log and "ran as curricle-worker" in log
+    assert "ok      store, worker: delete" in log and "ran as curricle-worker" in log
 
 
 def test_what_a_component_fails_of_is_read_from_the_store(component):
@@ -127,7 +129,7 @@ def test_two_pods_train_a_stage_with_its_artifacts_in_the_store(chain, make_laun
     jobs = make_launcher().api.list_jobs(f"{RUN}={chain['run_id']}")
     replicas = jobs[0]["spec"]["pytorchReplicaSpecs"]
     assert len(jobs) == 2 and replicas["Master"]["replicas"] == replicas["Worker"]["replicas"] == 1
-    assert '"event": "epoch"' in chain["log"]
+    assert "epoch 1/2 done: " in chain["log"]
 
 
 def test_what_is_set_on_the_task_arrives_at_every_pod_of_the_job(chain, make_launcher):
@@ -156,57 +158,55 @@ def test_whoever_submitted_the_chain_reads_its_log_lines_from_the_store(chain):
 def test_a_second_run_reuses_both_stages(chain, component):
     again = plan(component, chain["run_id"] + "-again", chain["store"], chain["data"])
     assert (again["mode_1"], again["mode_2"]) == ("reuse", "reuse")
-    out, log, good = component.run("exec-reuse-stage", plan_uri=again["plan_uri"], index=1, parent_uri="")
+    out, log, good = component.run("exec-reuse-stage", plan_uri=again["plan_uri"], index=1, mode="reuse", parent_uri="")
     assert good and out["Output"] == chain["uri"], log
 
 
 def test_the_result_is_evaluated_in_its_component(chain, component):
-    out, log, good = component.run("exec-evaluate-model", uri=chain["uri"])
+    out, log, good = component.run(
+        "exec-evaluate-model", uri=chain["uri"], store_uri=chain["store"], run_id="", job_id="none"
+    )
     assert good and json.loads(out["Output"])["test/top1"] >= 0, log
 
 
-def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, component):
-    digests = []
-    for kill in (False, True):
-        run_id, store = f"kill-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
-        more = f"{TINY} training.trainer.save_every_n_steps=2 data_loader.batch_size=128"
-        data = prepare(component, run_id, store, more)
-        out = plan(component, run_id, store, data, more)
-        first, log, good = train(component, "exec-train-stage", out, 0, "")
-        assert good, log
-        pod = train(component, "exec-train-stage-4", out, 1, first["Output"], wait=False)
-        if kill:
-            until = time.monotonic() + 200
-            while True:
-                assert time.monotonic() < until
-                with contextlib.suppress(ApiException):
-                    if '"event": "step"' in core.read_namespaced_pod_log(
-                        pod, NAMESPACE
-                    ) or '"event": "epoch"' in core.read_namespaced_pod_log(pod, NAMESPACE):
-                        break
-                time.sleep(0.5)
-            workers = core.list_namespaced_pod(
-                NAMESPACE,
-                label_selector=f"{RUN}={run_id},curricle.dev/stage=02_stage,training.kubeflow.org/replica-type=worker",
-            ).items
-            core.delete_namespaced_pod(workers[0].metadata.name, NAMESPACE, grace_period_seconds=0)
-        second, log, good = component.finish(pod)
-        assert good, log
-        if kill:
-            assert "starting again from the last checkpoint" in log, log
-        best = best_checkpoint(second["Output"])
-        manifest = read_manifest(open_store(best), "")
-        digests.append(manifest.files["model.safetensors"].sha256)
-    assert digests[0] == digests[1]
+def test_a_worker_pod_killed_by_hand_ends_in_the_very_same_weights(core, component, chain):
+    run_id, store = f"kill-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
+    data = prepare(component, run_id, store)
+    out = plan(component, run_id, store, data)
+    first, log, good = train(component, "exec-train-stage", out, 0, "")
+    assert good, log
+    pod = train(component, "exec-train-stage-4", out, 1, first["Output"], wait=False)
+    wait_for(core, pod, "epoch 1/")
+    workers = core.list_namespaced_pod(
+        NAMESPACE,
+        label_selector=f"{RUN}={run_id},curricle.dev/stage=02_stage,training.kubeflow.org/replica-type=worker",
+    ).items
+    core.delete_namespaced_pod(workers[0].metadata.name, NAMESPACE, grace_period_seconds=0)
+    second, log, good = component.finish(pod)
+    assert good and "starting again from the last checkpoint" in log, log
+    killed, whole = (
+        read_manifest(open_store(best_checkpoint(uri)), "").files["model.safetensors"].sha256
+        for uri in (second["Output"], chain["uri"])
+    )
+    assert killed == whole
+
+
+def wait_for(core, pod, text):
+    """Until a component's log holds a text."""
+    until = time.monotonic() + 200
+    while True:
+        assert time.monotonic() < until
+        with contextlib.suppress(ApiException):
+            if text in core.read_namespaced_pod_log(pod, NAMESPACE):
+                return
+        time.sleep(0.5)
 
 
 def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_when_none_does(
-    core, component, make_launcher
+    core, component, chain, make_launcher
 ):
-    run_id, store = f"silent-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
-    long = f"{TINY} training.trainer.max_epochs=500"
-    data = prepare(component, run_id, store, long)
-    planned = plan(component, run_id, store, data, long)
+    run_id, store = f"silent-{uuid.uuid4().hex[:6]}", chain["store"]
+    planned = plan(component, run_id, store, chain["data"], TINY.replace("max_epochs=2", "max_epochs=500"))
     first, log, good = train(component, "exec-train-stage", planned, 0, "")
     assert good, log
     api = make_launcher().api
@@ -221,13 +221,8 @@ def test_a_job_goes_on_under_a_launcher_that_starts_again_and_stops_by_itself_wh
             wait=False,
             settings={"heartbeat_seconds": 100},
         )
-        until = time.monotonic() + 120
-        while True:
-            assert time.monotonic() < until
-            with contextlib.suppress(ApiException):
-                if '"event": "step"' in core.read_namespaced_pod_log(pod, NAMESPACE):
-                    return pod
-            time.sleep(0.5)
+        wait_for(core, pod, " step ")
+        return pod
 
     def kill(pod):  # by SIGKILL: it has no moment to delete the job
         core.delete_namespaced_pod(pod, NAMESPACE, grace_period_seconds=0)

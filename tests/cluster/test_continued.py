@@ -55,12 +55,13 @@ class Pipeline:
         data = self.step("exec-combine-data", **which, **data_is)[0]["Output"]
         start, said = self.step("exec-resolve-checkpoint", **which, checkpoint="", allow_scratch=allow_scratch)
         planned = self.step("exec-plan-continued", **which, **data_is, data_uri=data, start_uri=start["Output"], resume=True,
-                            launcher="pytorchjob")[0]  # fmt: skip
+                            launcher="pytorchjob", registry="", model_name="m")[0]  # fmt: skip
         executor = {"scratch": "exec-train-stage", "continued": "exec-train-stage-2"}[planned["mode_1"]]
         trained = self.step(
             executor,
             plan_uri=planned["plan_uri"],
             index=0,
+            mode=planned["mode_1"],
             parent_uri=start["Output"],
             launcher="pytorchjob",
             task_config={},
@@ -91,12 +92,19 @@ def test_a_model_is_trained_published_and_continued_and_both_domains_are_measure
 
     second = pipeline.train(f"{run_id}-2", new=new, old=old, strategy="combined", allow_scratch=False)
     assert second["mode"] == "continued" and second["start"] == place and "the newest published model" in second["said"]
+    place_of = {"store_uri": store, "run_id": f"{run_id}-2", "job_id": "none"}
+    bounds = {"min_gain": 0.1, "max_drop": 0.5}
     scores = pipeline.step(
-        "exec-measure-models", start_uri=second["start"], uri=second["uri"], data_uri=second["data"]
+        "exec-measure-models",
+        start_uri=second["start"],
+        uri=second["uri"],
+        data_uri=second["data"],
+        **bounds,
+        **place_of,
     )[0]["Output"]
     found = json.loads(scores)
     assert found["before"]["old"] > 0.9 > found["before"]["new"] and found["after"]["new"] > 0.9, found
-    verdict, log = pipeline.step("exec-judge-forgetting", scores_json=scores, min_gain=0.1, max_drop=0.5)
+    verdict, log = pipeline.step("exec-judge-forgetting", scores_json=scores, **bounds, **place_of)
     assert verdict["decision"] == "promote", log
     uri = pipeline.publish(f"{run_id}-2", second["uri"], verdict["decision"], scores)
     published = read_manifest(open_store(uri), "")

@@ -20,13 +20,13 @@ print("LOOK", json.dumps({"user": os.getuid(), "writable": writable, "torch": im
 """
 
 
-def run(core, image, user, *command):
+def run(core, image, user, *command, mounts=(), **spec):
     """What a pod of that image prints, and how it ended."""
     name = f"image-{uuid.uuid4().hex[:8]}"
     body = {
         "metadata": {"name": name},
-        "spec": {"restartPolicy": "Never", "automountServiceAccountToken": False, "securityContext": {"runAsNonRoot": user != 0, "runAsUser": user}, "containers": [{
-            "name": "main", "image": f"curricle/{image}:dev", "imagePullPolicy": "IfNotPresent", "command": ["python", "-c", *command],
+        "spec": {**spec, "restartPolicy": "Never", "automountServiceAccountToken": False, "securityContext": {"runAsNonRoot": user != 0, "runAsUser": user}, "containers": [{
+            "name": "main", "image": f"curricle/{image}:dev", "imagePullPolicy": "IfNotPresent", "command": ["python", "-c", *command], "volumeMounts": list(mounts),
             "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}}]},
     }  # fmt: skip
     core.create_namespaced_pod("kubeflow", body)
@@ -66,3 +66,12 @@ def test_the_bill_of_materials_holds_what_is_installed(core, image, torch):
     parts = {part["purl"].partition("@")[0] for part in json.loads(log)["components"]}
     assert {"pkg:pypi/curricle", "pkg:pypi/minio", "pkg:deb/debian/libc6"} <= parts
     assert ("pkg:pypi/torch" in parts) == torch
+
+
+def test_the_trainer_image_needs_no_hub_and_no_index(core):
+    """No name server, and every way out refused: it prepares its demo data, loads the encoder that it holds and encodes a text."""
+    offline = (Path(__file__).parents[2] / "images/offline.py").read_text(encoding="utf-8")
+    nobody = {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["127.0.0.1"]}}
+    tmp = {"volumes": [{"name": "tmp", "emptyDir": {}}]}
+    phase, log = run(core, "trainer", 10001, offline, mounts=[{"name": "tmp", "mountPath": "/tmp"}], **nobody, **tmp)
+    assert phase == "Succeeded" and "OFFLINE " in log, log

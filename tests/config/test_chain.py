@@ -1,5 +1,6 @@
 """The shipped chains, the YAML that the user's guide prints, and the messages of bad chains."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,30 @@ def test_a_bad_chain_says_what_is_wrong(tmp_path, text, message):
 def test_a_stage_cannot_be_listed_twice_on_the_command_line():
     with pytest.raises(ConfigError, match="more than once"):
         adhoc_chain(["a", "b", "a"])
+
+
+def test_the_former_name_of_a_family_means_the_same_configuration_and_digest(tmp_path):
+    from curricle.planning import stage_digest
+
+    (tmp_path / "text_curriculum").mkdir()
+    (tmp_path / "text_curriculum" / "a.yaml").write_text("objective: geometry\n")
+    made = {}
+    for name in ("naics", "codes"):
+        (tmp_path / "config.yaml").write_text(f"family: {name}\nmodel: {{dim: 8}}\n")
+        made[name] = load_stage(tmp_path / "config.yaml", "a", []).config
+    assert made["naics"] == made["codes"] and made["codes"].family == "codes"
+    assert stage_digest(made["codes"], "d", "") == stage_digest(replace(made["codes"], family="naics"), "d", "")
+
+
+def test_files_that_a_configuration_names_are_relative_to_it_and_those_of_the_command_line_are_not(tmp_path):
+    (tmp_path / "text_curriculum").mkdir()
+    (tmp_path / "text_curriculum" / "a.yaml").write_text("objective: geometry\n")
+    (tmp_path / "config.yaml").write_text("data: {classification: codes.csv, labelled: [a/*.csv, 's3://b/c']}\n")
+    data = load_stage(tmp_path / "config.yaml", "a", []).config.data
+    assert data.classification == str(tmp_path / "codes.csv") and data.files == (str(tmp_path / "a/*.csv"), "s3://b/c")
+    data = load_stage(tmp_path / "config.yaml", "a", ["data.labelled=mine.csv"]).config.data
+    assert data.files == ("mine.csv",)
+    with pytest.raises(ConfigError, match="both name a classification"):
+        load_stage(tmp_path / "config.yaml", "a", ["data.source=/census"])
+    with pytest.raises(ConfigError, match="go together"):
+        load_stage(tmp_path / "config.yaml", "a", ["data.labelled=[]"])

@@ -129,6 +129,16 @@ def test_an_override_without_key_or_value_is_an_error(item):
         read_overrides([item])
 
 
+@pytest.mark.parametrize("pair", [
+    ("inner.rate=1", "inner.rate=2"), ("inner={rate: 1}", "inner.rate=2"), ("inner=null", "inner.rate=1"), ("rate=1", "inner.rate=1"),
+])  # fmt: skip
+def test_two_overrides_of_one_setting_are_an_error_that_names_both(pair):
+    with pytest.raises(ConfigError) as error:
+        read_overrides(list(pair), {"rate": "inner.rate"})
+    assert all(repr(item) in str(error.value) for item in pair)
+    assert read_overrides(["inner={rate: 1}", "inner.names=[a]", "inn=1"]).tree["inner"] == {"rate": 1, "names": ["a"]}
+
+
 def test_a_required_value_that_is_nowhere_given_is_named():
     with pytest.raises(ConfigError, match="name: is required"):
         build(Outer, Layer({}))
@@ -159,6 +169,7 @@ def test_a_list_of_a_fixed_length_has_a_type_for_each_item():
         ("named: {x: c}", r"named: must be a mapping \(key: value\), each value a list of 2 \(\[text, text\]\)"),
         ("named: [c, d]", "named: must be a mapping"),
         ("one: 1\none: 2", r"here:2: key 'one' stands twice \(first at here:1\)"),
+        ("named: {}\none: [{a: 1}, {b: 1,\nb: 2}]", r"here:3: key 'b' stands twice \(first at here:2\)"),
     ],
 )
 def test_what_is_no_such_list_is_told_what_one_is(text, words):
@@ -209,3 +220,18 @@ def test_yaml_that_is_more_than_data_is_one_error(case, tmp_path, monkeypatch):
 def test_aliases_that_stand_for_little_are_read():
     layer = parse_yaml("a: &a {x: 1}\nb: *a\nc:\n  <<: *a\n  y: 2\n", "here.yaml")
     assert layer.tree == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
+
+
+def test_an_override_with_a_key_twice_is_an_error():
+    with pytest.raises(ConfigError, match="key 'a' stands twice"):
+        read_overrides(["named={a: 1, a: 2}"])
+
+
+def test_a_secret_of_the_environment_is_refused_wherever_it_was_typed(monkeypatch):
+    """Not in a stored configuration: what was trained elsewhere stays readable."""
+    monkeypatch.setenv("MY_API_TOKEN", "hunter2hunter2")
+    for text in ("name: run of hunter2hunter2", "pair: [{x: a-hunter2hunter2}]", "pair: {hunter2hunter2: x}"):
+        with pytest.raises(ConfigError, match="secret of the environment variable MY_API_TOKEN") as error:
+            build(Pairs, parse_yaml(text, "here"))
+        assert "hunter2" not in str(error.value).replace("named", ""), error.value
+    assert from_tree(Pairs, {"named": {"x": ["a", "hunter2hunter2"]}}).named

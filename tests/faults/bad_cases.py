@@ -24,6 +24,7 @@ def codes(*arguments: str) -> tuple[str, ...]:
 
 
 EXPERIMENT = ("plan", "-e", "exp/experiment/e.yaml")
+PIPELINE = str(Path(__file__).parents[2] / "kfp_pipelines/compiled/chain_smoke.yaml")
 COMBINE = ("combine", "--new", "people", "--strategy", "new_only", "-o", "out")
 ASSIGN = ("assign", "in.csv", "--column", "text", "-o", "out.csv", "--store", "naics")
 EVALUATE = ("evaluate", "--store", "store")
@@ -37,6 +38,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 YAML: dict[str, str | bytes] = {
     "unknown tag": "a: !mine 1\n",
+    "a key twice in a list": "a: [{x: 1,\n  x: 2}]\n",
     "tag of Python: call": "a: !!python/object/apply:os.system ['touch ran']\n",
     "tag of Python: name": "a: !!python/name:os.system\n",
     "tag that does not fit: int": "a: !!int abc\n",
@@ -83,6 +85,7 @@ PLACES: dict[str, Content] = {
 }
 JSON: dict[str, str | bytes] = {
     "empty": "",
+    "a key twice": '{"a": 1,\n"b": {"c": 1, "c": 2}}',
     "cut off": '{"a": [1',
     "a list": "[]",
     "null": "null",
@@ -287,7 +290,7 @@ CODED = {
     "model.max_tokens": ("0",),
     "curriculum.dropout": ("2",),
     "curriculum.word_dropout": ("1",),
-    "curriculum.anchor_level": ("[7]",),
+    "curriculum.anchor_level": ("[-1]",),
     "curriculum.relation_margin": ("[.nan]",),
     "curriculum.n_negatives": ("0", "99999"),
 }
@@ -312,9 +315,34 @@ def settings() -> Iterator[Case]:
     }
     for option, values in combine.items():
         for value in values:
-            key = option.strip("-").replace("-", "_") if value.strip("-") in ("0", "1", "2", "nan", "inf") else option
             argv = ("combine", "--old", "people", "--new", "places", "-o", "out", option, value)
-            yield Case("a setting out of its range", f"combine {option} {value}", argv, (key,))
+            yield Case("a setting out of its range", f"combine {option} {value}", argv, (option,))
+    for value in ("nan", "inf", "-inf", "-1", "x", "1e999"):
+        argv = ("submit", "x.yaml", "--timeout", value)
+        yield Case("a setting out of its range", f"submit --timeout {value}", argv, ("--timeout",))
+        argv = ("ner", "predict", "--model", "tagger", "--threshold", value)
+        yield Case("a setting out of its range", f"ner predict --threshold {value}", argv, ("--threshold",))
+
+
+def twice() -> Iterator[Case]:
+    """One setting twice in one command, in one or two spellings, whole or in part."""
+    for pair in (
+        ("training.learning_rate=1e-3", "training.learning_rate=1e-4"), ("seed=1", "seed=1"), ("data.labels=[NAME]", "data.labels=[CITY]"),
+        ("training={learning_rate: 1e-3}", "training.learning_rate=1e-4"), ("model.lora=null", "model.lora.r=4"), ("model.lora.r=4", "model.lora={r: 8}"),
+    ):  # fmt: skip
+        for verb in (plan(*pair), ("prepare", *plan(*pair)[1:]), (*EXPERIMENT, *pair)):
+            yield Case("a setting twice", f"{verb[0]}{' -e' if '-e' in verb else ''} {' '.join(pair)}", verb, pair)
+    for pair in (
+        ("training.epochs=1", "training.epochs=2"), ("training.epochs=1", "training.trainer.max_epochs=2"), ("training.batch_size=2", "data_loader.batch_size=4"),
+        ("seed=1", "training.random_seed=2"), ("training.dropout=0.1", "model={dropout: 0.2}"), ("continued_training.base_experiment=a", "continued_training.base_experiment=b"),
+    ):  # fmt: skip
+        for verb in (EXPERIMENT, ("train", *EXPERIMENT[1:])):
+            yield Case("a setting twice", f"{verb[0]} -e {' '.join(pair)}", (*verb, *pair), pair)
+    for pair in (("run_id=a", "run_id=b"), ("store_uri=s3://a/b", "store_uri=s3://a/c")):
+        argv = ("submit", PIPELINE, *pair, "--endpoint", "http://127.0.0.1:9")
+        yield Case("a setting twice", f"submit {' '.join(pair)}", argv, pair)
+    argv = ("submit", PIPELINE, "overrides=seed=1 seed=2", "--endpoint", "http://127.0.0.1:9")
+    yield Case("a setting twice", "submit overrides", argv, ("seed=1", "seed=2"))
 
 
 def names() -> Iterator[Case]:
@@ -326,7 +354,13 @@ def names() -> Iterator[Case]:
         "a percent": "a%2fb", "a question": "a?b", "delete": "a\x7fb", "many bytes": "\u4e00" * 100,
     }  # fmt: skip
     for name, value in bad.items():
-        yield Case("run ids and names", f"run id: {name}", plan(f"--run-id={value}"), ("run id",))
+        if name not in ("very long", "many bytes"):  # a run id may be: its folder's name is cut
+            yield Case(
+                "run ids and names",
+                f"run id: {name}",
+                plan(f"--run-id={value}"),
+                ("run-id" if not value.strip() else "run id",),
+            )
         if value not in ("data", "imported", "published", "promoted", "."):
             yield Case("run ids and names", f"experiment name: {name}", EXPERIMENT, ("experiment_name",), {
                 "exp/experiment/e.yaml": lambda path, value=value: path.write_text(
@@ -409,6 +443,7 @@ RECORDS: dict[str, str | bytes] = {
     "a label empty": RECORD.format(text='"anna"', spans='[[0, 4, ""]]'),
     "a label null": RECORD.format(text='"anna"', spans="[[0, 4, null]]"),
     "a label with a control character": RECORD.format(text='"anna"', spans='[[0, 4, "A\\u0000"]]'),
+    "a text twice": '[{"text": "anna", "annotations": [], "text": "berlin"}]',
     "latin-1": '[{"text": "caf\xe9", "annotations": []}]'.encode("latin-1"),
     "utf-16": '[{"text": "anna", "annotations": []}]'.encode("utf-16"),
     "zero bytes": b"\0" * 100,
@@ -472,21 +507,182 @@ def records() -> Iterator[Case]:
         )
 
 
+LAYOUTS: dict[str, tuple[str, str | bytes]] = {
+    "Label Studio, annotations a number": ("in.json", '[{"data": {"text": "a"}, "annotations": 7}]'),
+    "Label Studio, a span behind the text": (
+        "in.json",
+        '[{"data": {"text": "a"}, "annotations": [{"result": [{"value": {"start": 0, "end": 9, "labels": ["X"]}}]}]}]',
+    ),
+    "Label Studio, no text": ("in.json", '[{"data": 7, "annotations": []}]'),
+    "Prodigy, a span without an end": ("in.jsonl", '{"text": "a", "spans": [{"start": 0}]}'),
+    "Prodigy, spans a text": ("in.jsonl", '{"text": "a", "spans": "x"}'),
+    "doccano, a label of one part": ("in.jsonl", '{"text": "a", "label": [[0]]}'),
+    "doccano, entities of numbers": ("in.jsonl", '{"text": "a", "entities": [1], "relations": []}'),
+    "spaCy, entities a number": ("in.json", '[["a", {"entities": 7}]]'),
+    "spaCy, three parts": ("in.json", '[["a", {"entities": []}, 1]]'),
+    "Hugging Face, tags without names": ("in.jsonl", '{"tokens": ["a"], "ner_tags": [1]}'),
+    "Hugging Face, a tag too many": ("in.jsonl", '{"tokens": ["a"], "ner_tags": ["O", "O"]}'),
+    "Hugging Face, tokens of numbers": ("in.jsonl", '{"tokens": [1], "ner_tags": ["O"]}'),
+    "two kinds in one file": ("in.jsonl", '{"text": "a", "spans": []}\n{"tokens": ["a"], "ner_tags": ["O"]}'),
+    "BRAT, huge places": ("in/a.ann", "T1\tX 0 " + "9" * 5000 + "\ta\n"),
+    "BRAT, a place behind the text": ("in/a.ann", "T1\tX 0 99\ta\n"),
+    "BRAT, no text beside it": ("in/b.ann", "T1\tX 0 1\ta\n"),
+    "BRAT, latin-1": ("in/a.ann", b"T1\tX 0 1\t\xe9\n"),
+    "no Parquet": ("in.parquet", b"PAR1" + b"\0" * 50),
+    "no Arrow": ("in.arrow", b"ARROW1\0\0" + b"\xff" * 50),
+}
+"""What other tools' files may be, each in the file that is named."""
+
+
+def layouts() -> Iterator[Case]:
+    def convert(source: str) -> tuple[str, ...]:
+        return "convert", source, "--to", "conll", "-o", "new/out.conll"
+
+    for name, (file, content) in LAYOUTS.items():
+        source, text = file.partition("/")[0], {"in/a.txt": "a"} if "/" in file else {}
+        yield Case("layouts of annotation tools", name, convert(source), (source,), text | {file: content})
+    for name, content in RECORDS.items():
+        if name != "only a blank record":
+            yield Case("layouts of annotation tools", f"records: {name}", convert("in.json"), ("in.json",), {"in.json": content})  # fmt: skip
+    for name, place in PLACES.items():
+        yield Case("pipes, devices, places of an input", f"convert, a link: {name}", convert("in.json"), ("in.json",), {"in.json": place})  # fmt: skip
+    for name, place in {"a pipe": "fifo", "a device": "/dev/zero"}.items():
+        pipe = {"fifo": PLACES["a pipe"]} if name == "a pipe" else {}
+        readers = {
+            "convert": convert(place), "assign": ("assign", place, *ASSIGN[2:]), "base file": plan(config=place),
+            "experiment": ("plan", "-e", place), "pipeline": ("submit", place, "--endpoint", "http://127.0.0.1:9"),
+            "recurring": ("recurring", "apply", place, "--dry-run", "--endpoint", "http://127.0.0.1:9"), "cache": ("resolve-checkpoint", "--config", "exp/train.yaml", "--cache", place),
+            "combine": (*COMBINE[:2], place, *COMBINE[3:]), "compare --data": ("compare", "good/one", "--store", "store", "--data", place),
+            "ner evaluate": ("ner", "evaluate", "--model", "tagger", "--data", place), "a model": ("ner", "select", "--uncertain", "1", "--model", place),
+            "a store": ("show", "--store", place), "evaluate --data": (*EVALUATE, "--data", place), "prepare": ("prepare", *plan()[1:], f"data.new_dataset_path={place}"),
+        }  # fmt: skip
+        for what, argv in readers.items():
+            yield Case("pipes, devices, places of an input", f"{what}: {name}", argv, (place,), pipe)
+    for uncertain in ("0", "-1", "x", "1.5", ""):
+        yield Case("layouts of annotation tools", f"select {uncertain!r}", ("ner", "select", "--model", "tagger", "--uncertain", uncertain), ("--uncertain",))  # fmt: skip
+    for name, text in {
+        "a text twice": b'{"text": "a", "text": "b"}\n',
+        "latin-1": b"caf\xe9\n",
+        "no text": b"{}\n",
+    }.items():
+        for verb in (("predict",), ("select", "--uncertain", "2")):
+            yield Case("records on standard input", f"{verb[0]}, {name}", ("ner", *verb, "--model", "tagger"), ("input line 1",), stdin=text)  # fmt: skip
+    for name, data in {"nowhere": "nowhere", "a file": "thesis.txt", "no dataset": "conf"}.items():
+        yield Case("layouts of annotation tools", f"compare --data {name}", ("compare", "good/one", "--store", "store", "--data", data), (data,))  # fmt: skip
+    for what, argv in {
+        "experiment_name": plan("experiment_name=of hunter2hunter2"), "run id": plan("--run-id", "hunter2hunter2"), "label": plan("data.labels=[hunter2hunter2]"),
+        "a folder": plan("paths.cache_dir=/tmp/hunter2hunter2"), "stage": plan(stage="hunter2hunter2"),
+        "parameter": ("submit", "kfp_pipelines/compiled/chain_smoke.yaml", "run_id=hunter2hunter2", "--endpoint", "http://127.0.0.1:9"),
+    }.items():  # fmt: skip
+        says = ("***",) if what == "stage" else ("MY_API_TOKEN",) if what != "parameter" else ("password or token",)
+        yield Case("secrets of the environment", what, argv, says, env={"MY_API_TOKEN": "hunter2hunter2"})
+
+
 def tables() -> Iterator[Case]:
-    rows = {
-        "empty": "", "no such column": "a,b\n1,2\n", "a column of ours": "text,naics_code\na,1\n", "a cell too few": "id,text\n1\n", "a cell too many": "id,text\n1,a,b\n",
-        "latin-1": b"id,text\n1,caf\xe9\n", "zero bytes": b"id,text\n1,\0\n", "utf-16": "id,text\n1,a\n".encode("utf-16"), "an open quote": 'id,text\n1,"anna\n',
-        "a huge cell": "id,text\n1," + "x" * 200_000 + "\n", "a column twice": "text,text\na,b\n", "no rows": "id,text\n", "a carriage return": b"id,text\n1,a\rb\n2,c\n",
+    refused = {
+        "empty": "", "no such column": "a,b\n1,2\n", "a cell too few": "id,text\n1\n", "a cell too many": "id,text\n1,a,b\n", "zero bytes": b"id,text\n1,\0\n",
+        "an open quote": 'id,text\n1,"anna\n', "the text twice": "text,text\na,b\n", "the added names": "text,code,assigned_code\na,1,1\n",
     }  # fmt: skip
-    for name, text in rows.items():
-        yield Case("CSV of assign", name, ASSIGN, ("in.csv",), {"in.csv": text}, code=0 if name == "no rows" else 2, writes=name == "no rows") if name != "no rows" else Case(
-            "CSV of assign", name, ASSIGN, ("0 rows",), {"in.csv": text}, code=0, writes=True)  # fmt: skip
+    for name, text in refused.items():
+        yield Case("CSV of assign", name, ASSIGN, ("in.csv",), {"in.csv": text})
+    done = {
+        "latin-1": b"id,text\n1,caf\xe9\n", "utf-16": "id,text\n1,a\n".encode("utf-16"), "a huge cell": "id,text\n1," + "x" * 200_000 + "\n",
+        "a column of ours": "text,code\na,1\n", "a column twice": "id,text,id\n1,a,2\n", "no rows": "id,text\n",
+    }  # fmt: skip
+    for name, text in done.items():
+        rows = "0 rows" if name == "no rows" else "1 rows"
+        yield Case("CSV of assign", name, ASSIGN, (rows,), {"in.csv": text}, code=0, writes=True)
+    for name, text in {"a carriage return": b"id,text\n1,a\rb\n2,c\n", "a bad row": "id,text\n1,a\n1,a,b\n"}.items():
+        yield Case("CSV of assign", name, ASSIGN, ("in.csv, line 3 has",), {"in.csv": text}, code=3, writes=True)
+    for name, argv in {"two rules": ("--max-error", "0.1", "--review-below", "0.5"), "no encoding": ("--encoding", "nope"), "no kind": ("-o", "out.xls")}.items():  # fmt: skip
+        yield Case("CSV of assign", name, (*ASSIGN, *argv), ("",), {"in.csv": "id,text\n1,a\n"})
     for name, content in PLACES.items():
         if name != "a pipe":
             yield Case("file missing, unreadable, a folder", f"CSV {name}", ASSIGN, ("in.csv",), {"in.csv": content})
 
 
+def inputs() -> Iterator[Case]:
+    """What stands where a folder or a file is read; what cannot be read is blamed, not the output."""
+    kind = "pipes, devices, places of an input"
+    plain: dict[str, tuple[str, dict[str, Content]]] = {
+        "a device": ("/dev/null", {}), "a pipe": ("fifo", {"fifo": PLACES["a pipe"]}), "a file": ("thesis.txt", {}),
+    }  # fmt: skip
+    for name, (place, files) in plain.items():
+        for key in (
+            "model.encoder",
+            "checkpoint.source_path",
+            "data.new_dataset_path",
+            "data.old_dataset_path",
+            "forgetting.teacher",
+        ):
+            given = (f"{key}={place}", *(["forgetting.distill=0.5"] if key == "forgetting.teacher" else []))
+            for argv in (plan(*given), (*EXPERIMENT, *given)):
+                yield Case(kind, f"{key}, {argv[1]}: {name}", argv, (key, place), files)
+        for key in ("model.encoder", "data.source"):
+            yield Case(kind, f"codes {key}: {name}", codes(f"{key}={place}"), (place,), files)
+        yield Case(kind, f"--from-checkpoint: {name}", plan("--from-checkpoint", place), (place, name), files)
+        if name != "a file":
+            yield Case(
+                kind,
+                f"classification: {name}",
+                codes(f"data.classification={place}", "data.labelled=[in.csv]"),
+                (place, name),
+                files,
+            )
+            yield Case(
+                kind,
+                f"labelled: {name}",
+                codes("data.classification=in.csv", f"data.labelled=[{place}]"),
+                (place, name),
+                files,
+            )
+    mem: Content = lambda path: path.symlink_to("/proc/self/mem")  # noqa: E731  # opens, and cannot be read
+    unread: dict[str, dict[str, Content]] = {
+        "brat/a.txt": {"brat/a.ann": "", "brat/a.txt": mem}, "brat/a.ann": {"brat/a.txt": "a", "brat/a.ann": mem},
+        "u.parquet": {"u.parquet": mem}, "u.arrow": {"u.arrow": mem}, "hf/dataset_info.json": {"hf/x.arrow": mem, "hf/dataset_info.json": "{}"},
+    }  # fmt: skip
+    for name, files in unread.items():
+        for target in ("jsonl", "conll", "brat"):
+            source = name.partition("/")[0]
+            yield Case(
+                kind,
+                f"{name} cannot be read, to {target}",
+                ("convert", source, "--to", target, "-o", "new/out"),
+                (source,),
+                files,
+            )
+    for verb in (("combine", "--new", "people"), ("combine", "--new", "people", "--strategy", "append")):
+        yield Case(
+            "file missing, unreadable, a folder",
+            f"combine without --old{' append' if verb[3:] else ''}",
+            (*verb, "-o", "out"),
+            ("--old",),
+        )
+
+
 def outputs() -> Iterator[Case]:
+    owned: dict[str, bytes] = {
+        "mlflow.db": b"SQLite format 3\0" + bytes(84), ".other.db": b"SQLite format 3\0" + bytes(84), "events.out.tfevents.1.a.1.0": b"\x18" + bytes(30),
+        "table.csv": b"id,text\n1,mine\n", "thesis.txt": b"mine\n", "other.csv": b"naics_code,naics_title,naics_confidence,mine\n",
+    }  # fmt: skip
+    for name, content in owned.items():
+        argv = (*ASSIGN[: ASSIGN.index("-o")], "-o", name, *ASSIGN[ASSIGN.index("-o") + 2 :])
+        yield Case(
+            "places that cannot be written", f"assign over {name}", argv, (name, "did not write"), {name: content}
+        )
+    empty: dict[str, Content] = {"empty": lambda path: path.mkdir()}
+    for target in ("seed", "jsonl", "conll", "label-studio", "doccano", "prodigy", "hf", "spacy"):
+        argv = ("convert", "people/train.json", "--to", target, "-o", "empty")
+        yield Case(
+            "places that cannot be written", f"convert {target} to a folder", argv, ("empty is a folder",), empty
+        )
+        argv = (*argv[:-1], "thesis.txt/out")
+        yield Case(
+            "places that cannot be written", f"convert {target} below a file", argv, ("thesis.txt is no folder",)
+        )
+    for form in ("npz", "parquet"):
+        argv = ("export", "--format", form, "--store", "naics", "-o", "empty")
+        yield Case("places that cannot be written", f"export {form} to a folder", argv, ("empty is a folder",), empty)
     places = {
         "below a file": "thesis.txt/out",
         "a device": "/dev/full",
@@ -765,6 +961,8 @@ def models() -> Iterator[Case]:
         )
     for key, value in {"max_tokens": 0, "stride": 99}.items():
         yield Case("files of a model", f"windows.json: {key} {value}", ("ner", "predict", "--model", "tagger"), ("windows.json",), {"tagger/windows.json": json.dumps({"max_tokens": 16, "stride": 4} | {key: value})}, stdin=b"anna\n")  # fmt: skip
+    for name in ("cut off", "a list", "other keys", "huge integer"):
+        yield Case("files of a model", f"calibration.json {name}", ("ner", "predict", "--model", "tagger"), ("calibration.json",), {"tagger/calibration.json": JSON[name]}, stdin=b"anna\n")  # fmt: skip
     for name, content in PLACES.items():
         yield Case(
             "file missing, unreadable, a folder",
@@ -796,7 +994,7 @@ def models() -> Iterator[Case]:
         }.items():
             if (file, name) == ("texts.jsonl", "empty"):
                 continue
-            yield Case("prepared data", f"{file} {name}, the manifest agrees", ("evaluate", "--store", "naics"), (file,) if name not in ("empty", "other keys", "a list") else ("naics-",), {f"{data}/{file}": bytes_(damage)})  # fmt: skip
+            yield Case("prepared data", f"{file} {name}, the manifest agrees", ("evaluate", "--store", "naics"), (file,) if name not in ("empty", "other keys", "a list") else ("codes-",), {f"{data}/{file}": bytes_(damage)})  # fmt: skip
     for encoder in ("nowhere/x", "../x", "thesis.txt", "people", "a b", "[/red]", "https://example.invalid/x"):
         argv = ("train", "--config", "conf/config.yaml", "-c", "two", f"model.encoder={encoder}")
         if encoder in ("people", "thesis.txt"):
@@ -1067,9 +1265,12 @@ TABLE = (
     yaml_files,
     shapes,
     settings,
+    twice,
     names,
     records,
+    layouts,
     tables,
+    inputs,
     outputs,
     stores,
     models,

@@ -273,6 +273,7 @@ class Trial:
             or path.name.startswith(("save-", ".fetching-"))
             or ".writing-" in path.name
             or ".new-" in path.name
+            or ".assigning-" in path.name
         )
 
     def result(self) -> dict[str, object]:

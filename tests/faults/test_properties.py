@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,19 +23,29 @@ from curricle.config.experiment import compose_backbone, load_experiment
 from curricle.config.load import Layer, build, parse_yaml, read_overrides, read_yaml
 from curricle.config.search import Search
 from curricle.errors import CurricleError
-from curricle.families.naics.workbooks import CODES, _rows
+from curricle.families.codes.carrying import read_carried
+from curricle.families.codes.concordance import read_concordance
+from curricle.families.codes.prepare import read_facts
+from curricle.families.codes.tree import Tree
+from curricle.families.codes.workbooks import CODES, _rows
+from curricle.families.ner.annotated import read_annotated
+from curricle.families.ner.calibration import read_calibration
 from curricle.families.ner.combine import combine_datasets
+from curricle.families.ner.formats import iter_pieces
+from curricle.families.ner.kinds import KINDS
 from curricle.families.ner.predict import _windows, decoded, records_of
 from curricle.launch.kubernetes.options import ClusterSettings
 from curricle.launch.kubernetes.settings import from_task_config
 from curricle.planning import ChainPlan
 from curricle.registry import FAMILIES, family
-from curricle.steps.assign import assign_csv
+from curricle.steps.assign import Opened, assign_table
+from curricle.steps.assigned import Order
 from curricle.steps.final import read_cache
 from curricle.steps.gate import parse_rule
 from curricle.steps.promote import default_model
 from curricle.steps.show import describe_run
 from curricle.steps.start import Asked, locate
+from curricle.steps.train import job_of
 from curricle.store import layout, open_store
 from curricle.store.failure import Failure
 from curricle.store.manifest import Manifest, read_manifest
@@ -115,7 +126,7 @@ def bytes_like(good: bytes) -> st.SearchStrategy[bytes]:
     return st.one_of(damaged(good), st.binary(max_size=60), trees.map(written))
 
 
-def json_like(good: dict[str, Any]) -> st.SearchStrategy[bytes]:
+def json_like(good: Any) -> st.SearchStrategy[bytes]:
     return st.one_of(changed(good).map(written), bytes_like(written(good)))
 
 
@@ -152,10 +163,13 @@ def with_files(name: str, load: Callable[[Path], object]) -> Callable[[bytes, Pa
 
 
 class Coder:
-    columns = ("naics_code",)
+    def assign(self, texts, top):
+        return [[SimpleNamespace(code="11", title="eleven", confidence=0.5)] for _ in texts]
 
-    def assign(self, texts):
-        return [("11",) for _ in texts]
+
+def assign(folder: Path) -> object:
+    order = Order(column="text")
+    return assign_table(folder / "in.csv", folder / "out.csv", order, lambda: Opened(Coder(), "v", "d"))
 
 
 MANIFEST = {
@@ -170,7 +184,8 @@ PLAN = {
     "format": 2, "chain_name": "c", "run_id": "r", "resume": True, "gate": "test/f1 >= 0.5",
     "stages": [{
         "name": "one", "start": "scratch", "reason": "first", "digest": "d" * 64, "uri": "./one", "parent_uri": "", "parent_digest": "", "data_uri": "../data/x",
-        "data_digest": "e" * 64, "job_name": "j", "config": {"family": "ner"}, "origins": {"family": "default"}, "tracking": {},
+        "data_digest": "e" * 64, "job_name": "j", "origins": {"family": "default"}, "tracking": {},
+        "config": {"family": "ner", "paths": {"cache_dir": "c"}, "training": {"trainer": {"devices": 1, "max_epochs": 1, "num_nodes": 1}}},
     }],
 }  # fmt: skip
 RECORDS = [{"text": "anna knows", "annotations": [[0, 4, "NAME"]], "id": 1}, {"text": "caf\u00e9", "annotations": []}]
@@ -180,6 +195,11 @@ POINTER = {"family": "ner", "uri": "../r/one", "digest": "d" * 64, "time": "2026
 
 def spec_of(folder: Path) -> object:
     return StageSpec.read(f"{folder}/r/one").configuration(f"{folder}/r/one")
+
+
+def used(plan: ChainPlan) -> object:
+    """What the steps read of a stored plan."""
+    return [(job_of(plan, stage), stage.family) for stage in plan.stages]
 
 
 def everything_of(folder: Path) -> object:
@@ -214,8 +234,22 @@ def composed(folder: Path) -> object:
     return compose_backbone(load_experiment(file), file, "m", [])
 
 
+def pieces(folder: Path) -> object:
+    return list(iter_pieces(folder / "in.json"))
+
+
+def brat(data: bytes, folder: Path) -> object:
+    """Standoff annotations of a text."""
+    (folder / "a.txt").write_text("anna knows")
+    (folder / "a.ann").write_bytes(data)
+    return list(iter_pieces(folder))
+
+
 def combine(folder: Path) -> object:
     return combine_datasets(None, folder, "new_only")
+
+
+TREE = Tree.of(["1", "11", "12"], [None, "1", "1"])
 
 
 def loaders() -> dict[str, Loader]:
@@ -225,8 +259,8 @@ def loaders() -> dict[str, Loader]:
         s.__name__: s for s in (Search, Definition, ClusterSettings)
     }
     goods = {
-        "naics": {
-            "family": "naics",
+        "codes": {
+            "family": "codes",
             "curriculum": {"name": "x", "loss": {"leaf": 1}, "anchor_level": [2], "n_negatives": 3},
             "model": {"dim": 3},
         },
@@ -268,7 +302,7 @@ def loaders() -> dict[str, Loader]:
             for name in ("exp/experiment/e.yaml", "exp/train.yaml", "exp/model/m.yaml", "exp/data/d.yaml")
         },
         **{f"configuration {name}": Loader(st.one_of(changed(goods[name]), st.dictionaries(st.text(max_size=8), trees)), lambda tree, _, s=s: build(s, Layer(tree))) for name, s in schemas.items()},
-        "plan.json": Loader(json_like(PLAN), lambda data, folder: ChainPlan.from_stored(data, f"{folder}/r")),
+        "plan.json": Loader(json_like(PLAN), lambda data, folder: used(ChainPlan.from_stored(data, f"{folder}/r"))),
         "stage.json": Loader(json_like(STAGE), into("r/one/stage.json", spec_of)),
         "manifest.json": Loader(json_like(MANIFEST), lambda data, _: Manifest.from_json(data)),
         "manifest of a store": Loader(json_like(MANIFEST), into("r/one/manifest.json", lambda folder: read_manifest(open_store(f"{folder}/r/one"), ""))),
@@ -284,9 +318,16 @@ def loaders() -> dict[str, Loader]:
         "records, JSON": Loader(json_like(RECORDS), into("train.json", combine)),
         "records, lines": Loader(bytes_like(b"\n".join(map(written, RECORDS))), into("train.jsonl", combine)),
         "records, CoNLL": Loader(bytes_like(b"anna B-NAME\nknows O\n\nberlin U-CITY\n"), into("train.conll", combine)),
+        "records, BRAT": Loader(bytes_like(b"T1\tNAME 0 4\tanna\nT2\tCITY 5 7;8 10\tkn ws\n"), brat),
+        **{f"records, {kind.name}": Loader(json_like([kind.write(record) for record in RECORDS]), into("in.json", pieces)) for kind in KINDS if kind.write},
         "records on standard input": Loader(bytes_like(b"anna\n" + written(RECORDS[0]) + b"\n"), lambda data, _: list(records_of(decoded(data.splitlines(True))))),
         "windows.json": Loader(json_like({"max_tokens": 16, "stride": 4}), into("windows.json", lambda folder: _windows(folder / "windows.json", None))),
-        "CSV of assign": Loader(bytes_like(b'id,text\n1,"anna, knows"\n2,berlin\n'), into("in.csv", lambda folder: assign_csv(folder / "in.csv", "text", folder / "out.csv", Coder))),
+        "calibration.json": Loader(json_like({"spans": {"scale": 0.7, "offset": -0.2, "count": 9}, "outside": {"scale": 1.0, "offset": 0.0, "count": 99}}), into("calibration.json", read_calibration)),
+        "labels_of_source.json": Loader(json_like({"old": ["A"], "new": ["B"]}), into("labels_of_source.json", read_annotated)),
+        "CSV of assign": Loader(bytes_like(b'id,text\n1,"anna, knows"\n2,berlin\n'), into("in.csv", assign)),
+        "concordance": Loader(bytes_like(b"old,new,title\n11,11,Bread\n12,13,Beer\n"), into("c.csv", lambda folder: read_concordance(folder / "c.csv", TREE, None))),
+        "carried.json": Loader(json_like({"from": "d", "codes": 2, "points": [[0], []], "targets": {"11": ["11"]}}), into("carried.json", read_carried)),
+        "data.json": Loader(json_like({"apart_by": "words", "batches": 1}), into("data.json", read_facts)),
         "workbook": Loader(damaged(good_book()), into(CODES.file, workbook)),
         "gate": Loader(st.one_of(st.text(max_size=20), damaged(b"test/f1 >= 0.5 and a < 1").map(lambda d: d.decode("latin-1"))), lambda text, _: parse_rule(text)),
         "run id": Loader(st.text(max_size=130), lambda text, _: layout.check_run_id(text)),

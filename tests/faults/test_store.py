@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from curricle.errors import StoreUnavailable
-from curricle.store import minio
+from curricle.store import connections
 from curricle.store.manifest import fetch, publish, read_manifest, verify
 from curricle.store.minio import MinioStore
 from tests.faults import works
@@ -163,8 +163,8 @@ def lasting(place: Place, verb: str, fault: str, key: str, monkeypatch: pytest.M
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Place]]:
     """Opens a store of the server that the environment names, with a door of its own before it."""
     doors = []
-    monkeypatch.setattr(minio, "_IDLE", 1.0)
-    monkeypatch.setattr(minio, "_CONNECT", 1.0)
+    monkeypatch.setattr(connections, "_IDLE", 1.0)
+    monkeypatch.setattr(connections, "_CONNECT", 1.0)
 
     def open_at(uri: str) -> Place:
         address = urlsplit(os.environ["S3_ENDPOINT"])

@@ -171,14 +171,16 @@ def naics(verb: str, store: Path) -> Work:
 
     def prepare(folder: Path) -> None:
         (folder / "results").mkdir()
-        (folder / "rows.csv").write_text("text\n" + "".join(f"brews beer {i}\n" for i in range(40)))
+        (folder / "rows.csv").write_text("text\n" + "".join(f"brews beer {i % 40}\n" for i in range(9000)))
 
     argv, moments = {
         "assign": (
             ["assign", "rows.csv", "--column", "text", "-o", "results/out.csv"],
             {
                 "features are kept": Moment("os.rename", "features-"),
-                "writing": Moment("open", r"\.out\.csv.*part"),
+                "piece": Moment("os.rename", r"\.assigning-.*/\d+\.jsonl$", 3),
+                "going on": Moment("os.rename", r"\.assigning-[^/]*$"),
+                "writing": Moment("open", r"/\.out\.csv\.[^/]*part"),
                 "renaming": Moment("os.rename", "out.csv$"),
             },
         ),
@@ -207,6 +209,6 @@ def trained_naics(folder: Path, encoder: Path) -> Path:
     """Train a tiny chain of the NAICS family on a tiny encoder; its store."""
     argv = ["train-curriculum", "--config", "config/config.yaml", "--curricula", "one,two", "paths.store_uri=store"]
     argv += ["paths.outputs_dir=outputs", "paths.cache_dir=cache", f"model.encoder={encoder}", *COMMON]
-    work = Work("naics", 1, lambda place: MAKE["naics"](place) and None, lambda place: ["-c", MAIN, *argv], {}, ())
+    work = Work("naics", 1, lambda place: MAKE["codes"](place) and None, lambda place: ["-c", MAIN, *argv], {}, ())
     uninterrupted(work, folder)
     return folder / "store"

@@ -71,12 +71,12 @@ def test_the_way_of_a_model_through_three_datasets(place):
     )
 
     run(place, "new_dataset_path=old", "old_dataset_path=old", "strategy=new_only", "run_id=r1", "allow_scratch=true")
-    assert published(place) == ["distilbert_r1"] and manifest(place, "r1")["info"]["start"] == "scratch"
+    assert published(place) == ["minilm_r1"] and manifest(place, "r1")["info"]["start"] == "scratch"
 
     said = run(place, "new_dataset_path=new", "old_dataset_path=old", "strategy=combined", "run_id=r2", "max_drop=0.5")
-    assert "the newest published model" in said and published(place) == ["distilbert_r1", "distilbert_r2"]
-    assert manifest(place, "r2")["lineage"]["parent_uri"].endswith("published/resume_ner_continued/distilbert_r1")
-    model = json.loads((place / "checkpoints/published/resume_ner_continued/distilbert_r2/manifest.json").read_text())
+    assert "the newest published model" in said and published(place) == ["minilm_r1", "minilm_r2"]
+    assert manifest(place, "r2")["lineage"]["parent_uri"].endswith("published/resume_ner_continued/minilm_r1")
+    model = json.loads((place / "checkpoints/published/resume_ner_continued/minilm_r2/manifest.json").read_text())
     assert model["info"]["before"]["old"] > 0.9 and model["info"]["after"]["new"] > 0.9
 
     said = run(
@@ -86,14 +86,14 @@ def test_the_way_of_a_model_through_three_datasets(place):
         "strategy=combined",
         "run_id=r3",
         "max_drop=0.5",
-        "checkpoint=checkpoints/published/resume_ner_continued/distilbert_r1",
+        "checkpoint=checkpoints/published/resume_ner_continued/minilm_r1",
     )
     assert "reuse" in said and not (place / "checkpoints/r3/resume_ner_continued").exists()
 
     said = run(
         place, "new_dataset_path=newer", "old_dataset_path=old", "strategy=new_only", "run_id=r4", "min_gain=1.5"
     )
-    assert "hold: new" in said and "distilbert_r4" not in published(place)
+    assert "hold: new" in said and "minilm_r4" not in published(place)
 
 
 def test_the_shape_is_flat_and_combine_and_resolve_run_side_by_side():
@@ -102,6 +102,10 @@ def test_the_shape_is_flat_and_combine_and_resolve_run_side_by_side():
     assert not {"combine-data", "resolve-checkpoint"} & {
         t for n in ("combine-data", "resolve-checkpoint") for t in inner[n].get("dependentTasks", [])
     }
-    assert set(inner["plan-continued"]["dependentTasks"]) == {"combine-data", "preflight", "resolve-checkpoint"}
+    assert set(inner["plan-continued"]["dependentTasks"]) == {
+        "combine-data",
+        "preflight-continued",
+        "resolve-checkpoint",
+    }
     nested = [name for name, c in spec["components"].items() if "dag" in c]
-    assert len(nested) == 5, nested  # exit handler, branch group, its three branches
+    assert len(nested) == 3, nested  # exit handler, branch group, register

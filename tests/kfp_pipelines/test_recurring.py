@@ -11,7 +11,10 @@ from fake_kfp import FakeKfp
 
 from curricle.cli.submit import recurring
 from curricle.errors import CurricleError
+from kfp_pipelines.parameters import read_parameters
 
+SMOKE = Path(__file__).parents[2] / "kfp_pipelines" / "compiled" / "chain_smoke.yaml"
+DEFAULTS = {name: parameter.default for name, parameter in read_parameters(SMOKE).items()}
 TEXT = "name: nightly\npipeline: chain_smoke.yaml\nschedule: {cron: '0 0 2 * * *'}\nparameters: {launcher: local}\n"
 
 
@@ -40,7 +43,7 @@ def test_a_definition_becomes_an_enabled_recurring_run_and_stays_as_it_is(fake, 
     assert (
         run["status"] == "ENABLED"
         and fake.bodies[0]["mode"] == "DISABLE"
-        and run["runtime_config"]["parameters"] == {"launcher": "local"}
+        and run["runtime_config"]["parameters"] == DEFAULTS | {"launcher": "local"}
     )
     before = len(fake.bodies)
     code, text = apply(fake, folder)
@@ -87,7 +90,8 @@ def test_one_bad_file_is_named_and_the_others_are_done(fake, folder):
 
 
 def test_one_that_the_server_refuses_is_named_and_the_others_are_done(fake, folder):
-    (folder / "a-bad.yaml").write_text(TEXT.replace("nightly", "bad").replace("0 0 2 * * *", "99 99 * * *"))
+    fake.refused_crons.add("0 0 4 * * *")
+    (folder / "a-bad.yaml").write_text(TEXT.replace("nightly", "bad").replace("0 0 2 * * *", "0 0 4 * * *"))
     code, text = apply(fake, folder, "--prune")
     assert code == 2 and "a-bad.yaml" in text and "not a supported format" in text
     assert [run["display_name"] for run in fake.recurring.values()] == ["nightly"]
@@ -98,11 +102,33 @@ def test_a_dry_run_only_says(fake, folder):
     assert code == 0 and "would create nightly: new" in text and fake.recurring == {}
 
 
-def test_other_images_are_another_definition(fake, folder):
+IMAGES = ("--image", "registry.local/control:2", "--trainer-image", "registry.local/trainer:2")
+
+
+def test_other_images_are_another_definition_and_whoever_names_none_agrees(fake, folder):
     apply(fake, folder)
-    images = ("--image", "registry.local/control:2", "--trainer-image", "registry.local/trainer:2")
-    assert "create nightly: changed" in apply(fake, folder, *images)[1]
-    assert apply(fake, folder, *images, "--diff")[0] == 0
+    assert "create nightly: other images" in apply(fake, folder, *IMAGES)[1]
+    assert apply(fake, folder, *IMAGES, "--diff")[0] == 0
+    assert apply(fake, folder, "--diff")[0] == 0, "a person who names no images wants none of them changed"
+    assert apply(fake, folder, *[text.replace(":2", ":3") for text in IMAGES], "--diff")[0] == 2
+
+
+def test_a_changed_definition_without_images_keeps_those_that_ran(fake, folder):
+    apply(fake, folder, *IMAGES)
+    before = dict(fake.uploads)
+    (folder / "nightly.yaml").write_text(TEXT.replace("2 * * *", "3 * * *"))
+    assert apply(fake, folder)[0] == 0
+    (run,) = fake.recurring.values()
+    assert "registry.local/control:2" in run["description"] and fake.uploads == before, (
+        "the same content, so no new version"
+    )
+
+
+def test_a_recurring_run_says_in_words_what_it_is_and_when_it_fires(fake, folder):
+    _, text = apply(fake, folder)
+    (run,) = fake.recurring.values()
+    assert "CRON_SCHEDULE_TIMEZONE" in text and "CRON_SCHEDULE_TIMEZONE" in run["description"]
+    assert run["description"].startswith("Runs chain_smoke at `0 0 2 * * *`") and "nightly.yaml" in run["description"]
 
 
 def test_the_shipped_definitions_are_good():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,11 +16,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_kfp import FakeKfp  # noqa: E402
 
 from curricle.config.chain import load_stage  # noqa: E402
+from curricle.errors import PipelineError  # noqa: E402
 from curricle.planning import Holdings, StageInput, plan_chain  # noqa: E402
 from curricle.steps.relay import LogRelay  # noqa: E402
 from curricle.training.events import Epoch, Log  # noqa: E402
+from kfp_pipelines.describe import describe  # noqa: E402
+from kfp_pipelines.gateway import Access  # noqa: E402
+from kfp_pipelines.parameters import read_parameters  # noqa: E402
+from kfp_pipelines.submit import submit  # noqa: E402
 
 PACKAGE = ROOT / "kfp_pipelines" / "compiled" / "chain_smoke.yaml"
+DEFAULTS = {name: parameter.default for name, parameter in read_parameters(PACKAGE).items()}
 
 
 @pytest.fixture
@@ -55,7 +62,7 @@ def write(path: str, record: dict) -> None:
 
 def curricle(place: Path, *arguments: str) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "HOME": str(place)}
-    code = "import kfp_pipelines.submit as s; w = s._watch; s._watch = lambda c, r, t, p, say: w(c, r, t, 0.01, say); from curricle.cli import main; main()"
+    code = "import kfp_pipelines.submit as s; w = s._watch; s._watch = lambda c, r, t, p, say, names: w(c, r, t, 0.01, say, names); from curricle.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=place, env=env, capture_output=True, text=True, timeout=120
     )
@@ -69,7 +76,8 @@ def test_a_run_that_succeeds_exits_0_and_its_stages_are_told(serve, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "run: succeeded" in done.stdout and "hi: running" in done.stdout
     assert not [line for line in done.stdout.splitlines() if line.startswith(("root:", "executor", "hi-driver:"))]
-    assert fake.bodies[0]["runtime_config"]["parameters"] == {"launcher": "local", "resume": False}
+    sent = fake.bodies[0]["runtime_config"]["parameters"]
+    assert sent == DEFAULTS | {"launcher": "local", "resume": False}, "the run's page shows what was not given too"
 
 
 def test_the_same_content_is_uploaded_once(serve, tmp_path):
@@ -78,6 +86,27 @@ def test_the_same_content_is_uploaded_once(serve, tmp_path):
     again = curricle(tmp_path, "submit", str(PACKAGE), "--endpoint", fake.url, "--no-wait")
     assert "uploaded chain-smoke sha-" in first.stdout and "found chain-smoke sha-" in again.stdout
     assert fake.calls.count(("POST", "/pipelines/upload_version")) == 1
+
+
+def test_a_new_pipeline_has_one_version_of_one_content_and_a_description_for_its_page(serve, tmp_path):
+    fake = serve()
+    fake.pipeline, fake.versions = None, []
+    run = submit(
+        PACKAGE, ["stages=01_stage", "resume=false"], Access(endpoint=fake.url), wait=False, say=lambda line: None
+    )
+    assert len(fake.versions) == 1 and fake.pipeline["display_name"] == "chain-smoke"
+    text = fake.pipeline["description"]
+    assert "**Examples**" in text and text.startswith("Trains the stages `01_stage`")
+    bare = [word for word in re.sub(r"`[^`]*`", "", text).split() if "_" in word]
+    assert not bare, f"Markdown would read these as italics: {bare}"
+    assert run.name == "chain_smoke stages=01_stage resume=false" == fake.bodies[0]["display_name"]
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGE.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_pipeline_has_a_description_with_three_examples(package):
+    text = describe(package)
+    assert text.partition("**Examples**")[2].count("\n- ") == 3 and len(text) < 8000
+    assert all(f"- `{name}` (" in text for name in read_parameters(package))
 
 
 def test_compiled_pipelines_are_uploaded_by_content(serve, tmp_path):
@@ -114,6 +143,55 @@ def test_a_failed_run_exits_1_with_the_reason_that_the_store_holds(serve, tmp_pa
     assert result["reasons"] == ["stage 02_stage failed (oom_killed): the worker used more than 8Gi"]
 
 
+def test_without_a_store_the_failed_task_is_named_with_its_pod_and_where_its_message_is(serve, tmp_path):
+    fake = serve("watch a run that fails")
+    said = []
+    run = submit(PACKAGE, [f"store_uri={tmp_path}"], Access(endpoint=fake.url), poll=0.01, say=said.append)
+    (reason,) = run.reasons
+    assert run.exit_code == 1 and reason.startswith("task boom failed") and "pod fail-n49m7-...-42326811" in reason
+    assert "get workflow fail-n49m7 -o jsonpath='{.status.nodes.fail-n49m7-42326811.message}'" in reason
+    assert run.url in said[-1]
+
+
+def test_a_driver_that_fails_is_named_with_its_task_its_message_and_its_pod(serve, tmp_path):
+    fake = serve("watch a run that fails")
+    for frame in fake.frames:  # as when Kubeflow's own pod fails: the task itself never begins
+        for task in frame.get("run_details", {}).get("task_details", []):
+            if task.get("display_name") == "boom-driver":
+                task |= {
+                    "state": "FAILED",
+                    "error": {"code": 13, "message": "dial tcp: lookup ml-pipeline: no such host"},
+                }
+            elif task.get("display_name", "").startswith(("boom", "executor")):
+                task.pop("state", None)
+    run = submit(PACKAGE, [f"store_uri={tmp_path}"], Access(endpoint=fake.url), poll=0.01, say=lambda line: None)
+    assert run.reasons == [
+        "driver of task boom failed: dial tcp: lookup ml-pipeline: no such host; pod fail-n49m7-...-1903893128"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("package", "text", "said"),
+    [
+        ("chain_smoke", "gate_rule=better", "gate_rule: .*'better'"),
+        ("chain_smoke", "overrides=model.encoder='a b", "parameter overrides .*no closing quotation"),
+        ("chain_smoke", "overrides=training.learning_rate 1e-4", "'training.learning_rate' is not of the form"),
+        ("chain_smoke", "run_id=a/b", "run id 'a/b' holds"),
+        ("chain_smoke", "run_id=\N{ROCKET}", "run id .* holds"),
+        ("chain_smoke", "run_id=data", "a store's own folder"),
+        ("chain_smoke", "registry=mlfow", "registry 'mlfow' is neither mlflow nor the URL"),
+        ("continued_training", "max_drop=1.5", "max_drop is a difference"),
+        ("continued_training", "min_gain=nan", "min_gain"),
+    ],
+)
+def test_a_text_that_no_task_could_read_is_said_before_anything_is_sent(serve, package, text, said):
+    fake = serve()
+    given = [text, "new_dataset_path=x"] if package == "continued_training" else [text]
+    with pytest.raises(PipelineError, match=said):
+        submit(PACKAGE.with_stem(package), given, Access(endpoint=fake.url), say=lambda line: None)
+    assert fake.calls == []
+
+
 def test_log_lines_that_the_stages_write_into_the_store_are_streamed(serve, tmp_path):
     fake, store = serve(), f"{tmp_path}/store"
     planned(store, "nightly")
@@ -129,7 +207,7 @@ def test_log_lines_that_the_stages_write_into_the_store_are_streamed(serve, tmp_
     done = curricle(tmp_path, "submit", str(PACKAGE), "run_id=nightly", f"store_uri={store}", "--endpoint", fake.url)
     assert done.returncode == 0
     assert [line for line in done.stdout.splitlines() if line.startswith("01_stage")] == [
-        "01_stage: epoch 1: val_loss 0.2500",
+        "01_stage: epoch 1 done: val loss 0.250",
         "01_stage: [worker-0] hello",
     ]
 
@@ -173,14 +251,15 @@ def test_ctrl_c_terminates_or_detaches(serve, tmp_path, answer, code, monkeypatc
     fake = serve()
     watch, calls = module._watch, []
 
-    def interrupted_once(client, run, timeout, poll, say):
+    def interrupted_once(client, run, timeout, poll, say, names):
         calls.append(run)
         if len(calls) == 1:
             raise KeyboardInterrupt
-        watch(client, run, timeout, 0.01, say)
+        watch(client, run, timeout, 0.01, say, names)
 
     monkeypatch.setattr(module, "_watch", interrupted_once)
-    run = module.submit(PACKAGE, [], endpoint=fake.url, say=lambda text: None, interrupted=lambda: answer)
+    access = Access(endpoint=fake.url)
+    run = module.submit(PACKAGE, [], access, say=lambda text: None, interrupted=lambda: answer)
     assert run.exit_code == code and (("POST", f"/runs/{run.run_id}:terminate") in fake.calls) == (
         answer == "terminate"
     )

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from curricle.launch.agent import _first_failure, arguments
+from curricle.launch.agent import _first_failure, arguments, wait_for_first_node
 from curricle.launch.heartbeat import Heartbeat
 from tests.training.toy import make_config, make_stage
 
@@ -214,3 +214,25 @@ def test_an_agent_that_was_told_of_no_parent_outlives_the_process_that_started_i
     command = [sys.executable, *arguments((str(script), str(tmp_path / "ended")), nnodes=1, nproc_per_node=1)]
     subprocess.run([sys.executable, "-c", f"import subprocess; subprocess.Popen({command!r})"], check=True)
     assert gone(tmp_path) and (tmp_path / "ended").exists()
+
+
+def test_the_first_node_is_waited_for_until_its_name_is_known_and_it_listens():
+    """A pod's name is unknown in its first second, and its image may take minutes."""
+    known, asked = {"first": [set(), set(), {"10.0.0.7"}]}, []
+
+    def addresses(host):
+        found = known.get(host, [{"10.0.0.9"}])
+        return found.pop(0) if len(found) > 1 else found[0]
+
+    def listens(host, port):
+        asked.append((host, port))
+        return len(asked) == 3
+
+    assert wait_for_first_node("first:29500", pause=0.001, addresses=addresses, listens=listens)
+    assert asked == [("first", 29500)] * 3
+    assert not wait_for_first_node("none:1", limit=0.01, pause=0.001, addresses=lambda host: set(), listens=listens)
+
+
+def test_the_first_node_waits_for_its_own_name_alone():
+    own = wait_for_first_node("me.job:1", addresses=lambda host: {"10.0.0.9"}, listens=lambda host, port: pytest.fail())
+    assert own and wait_for_first_node("localhost:1", listens=lambda host, port: pytest.fail())

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import threading
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 from torchx.runner import Runner
@@ -177,12 +178,42 @@ def test_no_room_for_a_jobs_logs_is_one_error_that_names_the_place(tmp_path, ful
     assert error.value.exit_code == 2 and not list((tmp_path / "tmp").iterdir())
 
 
-def test_a_folder_that_is_called_as_the_package_does_not_hide_it(tmp_path, monkeypatch):
-    """As where a clone lies: its folder would be found first, and is no package."""
+HIDING = (
+    "curricle/__init__",
+    "logging",
+    "torch",
+    "yaml",
+    "random",
+    "json",
+    "typing",
+    "click",
+    "numpy",
+    "transformers",
+    "signal",
+)
+"""Modules of ours, of Python and of libraries, as files that a user may have."""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_no_process_imports_what_lies_in_the_working_folder(tmp_path, monkeypatch, ranks):
+    """Through the launcher, the node agent (with torchrun's for two ranks) and the ranks, as where a clone or a user's own script lies."""
+    for name in HIDING[ranks - 1 :]:  # with a clone, and without
+        (tmp_path / f"{name}.py").parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(f'{__file__} was imported')")
     monkeypatch.chdir(tmp_path)
-    job = Job("t", ("-c", "import curricle; print(curricle.plan)"), 1, 1)
-    assert "PYTHONSAFEPATH" not in LocalLauncher().render(job).roles[0].env
-    (tmp_path / "curricle").mkdir()
-    launcher, lines = LocalLauncher(), []
-    outcome = launcher.wait(launcher.submit(job), lines.append)
+    job = Job("t", ("-c", "import random, yaml, curricle, torch; print(curricle.plan)"), 1, ranks)
+    outcome, lines = run(job)
     assert outcome.state == "succeeded" and "function plan" in "".join(lines), lines
+
+
+def test_nor_does_the_command_or_what_it_starts(tmp_path):
+    (tmp_path / "logging.py").write_text("raise SystemExit('the wrong one')")
+    (tmp_path / "curricle").mkdir()
+    script = Path(sys.executable).with_name("curricle")
+    code = f"import runpy, sys; sys.path[0] = '{script.parent}'; sys.argv = ['curricle', 'plan', '--help']; "
+    code += "import atexit, subprocess; atexit.register(lambda: subprocess.run([sys.executable, '-c', 'import logging'], check=True)); "
+    made = subprocess.run(
+        [sys.executable, "-c", code + f"runpy.run_path('{script}', run_name='__main__')"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert made.returncode == 0 and "Usage" in made.stdout and not made.stderr

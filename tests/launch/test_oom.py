@@ -1,5 +1,10 @@
 """The system's count of processes that it killed for memory, as both versions of control groups write it."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from curricle.launch import oom
@@ -39,3 +44,35 @@ def test_what_happened_meanwhile_is_told(monkeypatch, before, now, words):
     monkeypatch.setattr(oom, "oom_kills", lambda: now)
     told = oom.told(before)
     assert words in told and bool(told) == bool(words)
+
+
+GROUPS = Path("/sys/fs/cgroup/memory")
+
+
+@pytest.fixture
+def small_group():
+    """A control group (version 1) of 200 MB, made here: it takes root, as in a container."""
+    group = GROUPS / f"curricle-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(200 << 20))
+    except OSError as error:
+        pytest.skip(f"no control group can be made in {GROUPS}: {error.strerror}")
+    yield group
+    group.rmdir()
+
+
+def test_a_rank_that_the_system_kills_for_memory_is_told_as_that(small_group):
+    """A genuine kill: the rank takes 2 GB in a group that has 200 MB."""
+    rank = "held = []\nwhile True: held.append(bytearray(50_000_000))"
+    agent = subprocess.run(
+        [sys.executable, "-m", "curricle.launch.agent", "--termination-log", "/nowhere", "--", "-c", rank],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: (small_group / "cgroup.procs").write_text(str(os.getpid())) and None,
+    )
+    assert agent.returncode == 137
+    assert (
+        "rank 0: killed by SIGKILL: probably out of memory; meanwhile the system killed 1 of this job" in agent.stderr
+    )

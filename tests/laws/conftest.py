@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +10,11 @@ import pytest
 
 from curricle.config.chain import load_stage
 from curricle.launch.job import Outcome
-from curricle.registry import FAMILIES, FamilyEntry, family
+from curricle.registry import FAMILIES, GROUP, FamilyEntry, family
 from curricle.steps.chain import ChainRequest, make_plan, run_chain
 from curricle.training import worker
+from tests.installed import installed
 
-ROOT = Path(__file__).parents[2]
 NAMES = [*FAMILIES, "line"]
 
 
@@ -48,17 +46,8 @@ class HereLauncher:
 @pytest.fixture(scope="session")
 def line_family(tmp_path_factory):
     """The line family as an installed distribution: on the path of this process and of those that it starts."""
-    place = tmp_path_factory.mktemp("site")
-    info = place / "line_family-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: line-family\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[curricle.families]\nline = tests.laws.line:ENTRY\n")
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(place), str(ROOT), before]))
-    sys.path.insert(0, str(place))
-    yield
-    sys.path.remove(str(place))
-    os.environ["PYTHONPATH"] = before
+    with installed(tmp_path_factory.mktemp("site"), GROUP, "line", "tests.laws.line:ENTRY"):
+        yield
 
 
 @dataclass(frozen=True)
@@ -83,7 +72,8 @@ class Sample:
 
     def request(self, *overrides: str, **given) -> ChainRequest:
         places = [f"paths.{name}={self.folder / folder}" for name, folder in PLACES.items()]
-        return ChainRequest(config=self.base, curricula=self.stages, overrides=(*places, *COMMON, *overrides), **given)
+        own = {item.partition("=")[0]: item for item in (*places, *COMMON, *overrides)}
+        return ChainRequest(config=self.base, curricula=self.stages, overrides=tuple(own.values()), **given)
 
     def stage(self, *overrides: str):
         """The first stage's configuration."""
@@ -94,7 +84,7 @@ PLACES = {"store_uri": "store", "outputs_dir": "outputs", "cache_dir": "cache"}
 COMMON = ("tracking.mlflow=false", "tracking.tensorboard=false", "training.trainer.accelerator=cpu")
 
 
-def _naics(folder: Path) -> tuple[str, ...]:
+def _codes(folder: Path) -> tuple[str, ...]:
     files = {
         "config.yaml": "family: naics\nmodel: {dim: 8, max_tokens: 32}\ntraining: {trainer: {max_epochs: 1}}\n",
         "text_curriculum/one.yaml": "objective: geometry\nfeatures: cached\ntrainable: []\ntexts: [title, description]\n",
@@ -140,7 +130,7 @@ def _written(folder: Path, files: dict[str, str], stages: tuple[str, ...]) -> tu
     return stages
 
 
-MAKE = {"naics": _naics, "ner": _ner, "line": _line}
+MAKE = {"codes": _codes, "ner": _ner, "line": _line}
 
 
 @pytest.fixture(scope="session", params=NAMES)

@@ -49,14 +49,14 @@ BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=64, **sizes)
 BertTokenizerFast("vocab.txt").save_pretrained("encoder")
 
 found = {}
-for family in ("line", "ner", "naics"):
+for family in ("line", "ner", "codes"):
     folder = Path(family)
     sample = Sample(family, folder, MAKE[family](folder))
     if family == "ner":
         row = {"text": "Zoë lives in Łódź", "annotations": [[0, 3, "NAME"], [13, 17, "ORT"]]}
         (folder / "people/train.json").write_text(json.dumps([row] * 8, ensure_ascii=False), encoding="utf-8")
     outcomes, plan = [], make_plan(sample.request(*["model.encoder=encoder"] * (family == "ner")))
-    if family == "naics":  # its training has nothing of its own here, and takes half a minute
+    if family == "codes":  # its training has nothing of its own here, and takes half a minute
         prepare_data(sample.stage())
     else:
         outcomes = run_chain(plan, HereLauncher(), lambda event: None)
@@ -87,5 +87,5 @@ def test_hash_seed_locale_and_order_of_files_change_no_digest_and_no_bit(tmp_pat
     files = {family: [Path(file).name for file, _ in facts["files"]] for family, facts in found["plain"].items()}
     assert files["line"].count("model.safetensors") == files["ner"].count("model.safetensors") == 4
     assert {"train.jsonl", "validation.jsonl"} < set(files["ner"]) and {"codes.jsonl", "texts.jsonl"} <= set(
-        files["naics"]
+        files["codes"]
     )

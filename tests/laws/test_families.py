@@ -1,6 +1,7 @@
 """One contract, run over every family: what the general code relies on, and what a user may expect of each of them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,11 @@ from curricle.config.load import leaves
 from curricle.config.schema import StageConfig
 from curricle.errors import CheckpointError, ConfigError, JobError
 from curricle.registry import FAMILIES, family, names
+from curricle.report.build import write_reports
 from curricle.steps.chain import judge_chain, make_plan, run_chain
+from curricle.steps.estimate import estimates
 from curricle.steps.evaluate import evaluate_model
+from curricle.steps.findings import find, read_findings
 from curricle.steps.promote import default_model, promote
 from curricle.steps.show import describe_run, list_runs
 from curricle.steps.use import open_model
@@ -37,11 +41,14 @@ def test_every_part_that_an_entry_names_is_there(sample):
         "checkpoint",
         "latency",
         "measured",
+        "findings",
+        "sections",
+        "card",
     ):
         if getattr(sample.entry, part):
             assert callable(sample.entry.load(part)) or part == "words"
     assert issubclass(sample.entry.load("config"), StageConfig)
-    assert set(sample.entry.verbs) <= {"search", "assign", "predict", "export"} and sample.entry.headlines
+    assert set(sample.entry.verbs) <= {"search", "assign", "predict", "export", "points"} and sample.entry.headlines
 
 
 def test_planning_needs_no_heavy_library_and_writes_nothing(sample, tmp_path):
@@ -116,6 +123,28 @@ def test_its_test_metrics_hold_the_headline_that_judges_and_are_those_that_were_
     assert all("/f1/" in name for name in announced - set(metrics)), (
         "only labels that nobody marked or found may be missing"
     )
+    found = find(outcomes[-1].uri)
+    assert found["metrics"] == metrics, "a report shows what evaluate says"
+    if sample.entry.findings:
+        store, (run, stage) = open_store(sample.store), outcomes[-1].uri.split("/")[-2:]
+        assert read_findings(store, f"{run}/{stage}", outcomes[-1].manifest) == json.loads(json.dumps(found))
+    page = Path(write_reports(sample.store, run_of(outcomes))).read_text()
+    measured = (
+        "test" if sample.entry.findings else "validation"
+    )  # a family without findings shows what training measured
+    assert f"{metrics[sample.entry.headlines[0]]:.4f} on {measured} records" in page and "are not shown" not in page
+    keys = re.findall(r'<section id="([\w-]+)"', page)
+    assert set(SECTIONS.get(sample.name, ())) <= set(keys), keys
+
+
+SECTIONS = {
+    "codes": ("disc", "automation", "sure", "ways", "confusions"),
+    "ner": ("scores", "spans", "coverage", "labels"),
+}
+
+
+def run_of(outcomes) -> str:
+    return outcomes[-1].uri.split("/")[-2]
 
 
 def test_a_gate_over_what_nobody_measures_is_refused_before_anything_trains(sample, trained, tmp_path):
@@ -166,6 +195,18 @@ def test_a_second_configuration_lies_beside_the_first_in_the_same_run(trained):
         Path(sample.store, run, "final.json").write_bytes(final)
 
 
+def test_a_stage_is_expected_to_take_what_a_like_one_took(trained):
+    sample, outcomes = trained
+    expected = estimates(make_plan(sample.request(resume=False)))
+    for name, outcome in zip(sample.stages, outcomes, strict=True):
+        facts = outcome.manifest.info
+        if facts["steps"]:
+            assert expected[name].steps == facts["steps"] and expected[name].place.endswith(name)
+            assert expected[name].seconds == facts["steps"] * facts["seconds_per_step"]
+    assert estimates(make_plan(sample.request())) == {}, "what is reused takes nothing"
+    assert estimates(make_plan(sample.request("data_loader.batch_size=3"))) == {}, "another batch costs something else"
+
+
 def test_a_run_that_reuses_everything_is_shown(trained):
     sample, outcomes = trained
     run_chain(make_plan(sample.request(run_id="again")), HereLauncher(), lambda event: None)
@@ -195,10 +236,10 @@ def test_the_finished_chain_is_what_is_meant_where_nothing_is_named_and_a_promot
 def test_a_gate_pins_what_it_promotes_and_nothing_that_it_holds(trained):
     sample, outcomes = trained
     headline = sample.entry.headlines[0]
-    held = judge_chain(make_plan(sample.request(gate=f"{headline} > 1.5")), outcomes[-1].uri)
+    held = judge_chain(make_plan(sample.request(gate=f"{headline} > 1.5")), outcomes[-1].uri).verdict
     assert held.decision == "hold" and not Path(sample.store, "promoted").exists()
     try:
-        done = judge_chain(make_plan(sample.request(gate=f"{headline} >= 0")), outcomes[-1].uri)
+        done = judge_chain(make_plan(sample.request(gate=f"{headline} >= 0")), outcomes[-1].uri).verdict
         assert done.promotes and Path(sample.store, "promoted", f"{sample.name}.json").is_file()
     finally:
         open_store(sample.store).delete("promoted")

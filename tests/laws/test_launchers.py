@@ -16,15 +16,18 @@ import pytest
 import yaml
 
 from curricle.errors import ConfigError, Finding, JobError
-from curricle.launch import LAUNCHERS, check_launcher, open_launcher
+from curricle.launch import GROUP, LAUNCHERS, check_launcher, launchers, open_launcher
 from curricle.launch.job import RETRYABLE, RUN, Job, Launcher
+from curricle.launch.kubernetes.auto import AutoLauncher
 from curricle.launch.kubernetes.client import KubernetesLauncher
 from curricle.launch.kubernetes.kind import JobKind
 from curricle.launch.kubernetes.options import ClusterOptions
 from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
+from curricle.launch.kubernetes.trainjob import TRAINJOB
 from curricle.launch.local import LocalLauncher
+from tests.installed import installed
 from tests.launch.kubernetes.memory import FAST, Cluster
-from tests.laws.toykind import ToyKind
+from tests.laws.plain import PlainLauncher
 
 VERBS = sorted(name for name, _ in inspect.getmembers(Launcher, inspect.isfunction) if not name.startswith("_"))
 
@@ -76,16 +79,15 @@ class OnThisMachine(Place):
 class OnACluster(Place):
     """The Kubernetes launcher of one kind of job, over a cluster in memory."""
 
-    def __init__(self, kind: JobKind, pod_name: str, success: str) -> None:
-        """`pod_name`: what follows the job's name in that of its first pod; `success`: the condition of a job that went well."""
-        self.cluster, self.pod_name, self.success = Cluster(), pod_name, success
+    def __init__(self, kind: JobKind) -> None:
+        self.cluster = Cluster()
         self.launcher = KubernetesLauncher(kind, ClusterOptions(image="x:1"), self.cluster, waits=FAST)
 
     def job(self, name: str, code: str = "pass", *, run: str = "r1", digest: str = "d1") -> Job:
         return Job(name, ("-c", code), 1, 1, labels={RUN: run}, digest=digest)
 
     def let_it_end(self, job: Job, exit_code: int) -> None:
-        self.cluster.end(job.name, exit_code, pod_name=self.pod_name, success=self.success)
+        self.cluster.end(job.name, exit_code)
 
     def is_there(self, job: Job) -> bool:
         return job.name in self.cluster.jobs
@@ -94,17 +96,61 @@ class OnACluster(Place):
         pass
 
 
+class OnWhateverClusterThereIs(OnACluster):
+    """The launcher `auto`, where no PyTorchJobs are served."""
+
+    def __init__(self) -> None:
+        super().__init__(TRAINJOB)
+        self.cluster.served = ("trainjobs",)
+        self.cluster.allowed = lambda *right: False  # so that preflight starts no pod, which nobody would end
+        other = KubernetesLauncher(PYTORCHJOB, ClusterOptions(image="x:1"), Cluster(), waits=FAST)
+        self.launcher = AutoLauncher([other, self.launcher])
+
+
+class AsAnotherDistributionHasIt(Place):
+    """The launcher of `plain.py`, which an entry point offers."""
+
+    def __init__(self) -> None:
+        self.launcher = PlainLauncher()
+
+    def job(self, name: str, code: str = "pass", *, run: str = "r1", digest: str = "d1") -> Job:
+        return Job(name, ("-c", code), 1, 1, labels={RUN: run}, digest=digest)
+
+    def let_it_end(self, job: Job, exit_code: int) -> None:
+        pass
+
+    def is_there(self, job: Job) -> bool:
+        return self.launcher._goes_on(job.name)
+
+    def close(self) -> None:
+        for handle in list(self.launcher._agents):
+            self.launcher.cancel(handle)
+            self.launcher.wait(handle, lambda line: None)
+
+
 PLACES: dict[str, Callable[[], Place]] = {
     "local": OnThisMachine,
-    "pytorchjob": lambda: OnACluster(PYTORCHJOB, "master-0", "Succeeded"),
-    "toyjob": lambda: OnACluster(ToyKind(), "node-0-0-x7k2p", "Complete"),
+    "pytorchjob": lambda: OnACluster(PYTORCHJOB),
+    "trainjob": lambda: OnACluster(TRAINJOB),
+    "auto": OnWhateverClusterThereIs,
+    "plain": AsAnotherDistributionHasIt,
 }
-"""The launchers that there are, and a kind of job that shows that a further one is a matter of one file."""
 LONG = "import time; time.sleep(60)"
 
 
 def test_every_launcher_has_a_place_here():
-    assert set(LAUNCHERS) == set(PLACES) - {"toyjob"}
+    assert set(LAUNCHERS) == set(PLACES) - {"plain"}
+
+
+def test_another_distribution_offers_a_launcher_by_an_entry_point(tmp_path: Path):
+    with installed(tmp_path, GROUP, "plain", "tests.laws.plain:open_launcher"):
+        assert [*launchers()] == ["plain", *LAUNCHERS]
+        assert open_launcher("plain").name == "plain"
+        code = "from curricle.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", code, "train", "--help"], capture_output=True, text=True)
+    assert "|plain|" in f"|{done.stdout.partition('--launcher [')[2].partition(']')[0]}|", done.stdout + done.stderr
+    with pytest.raises(ConfigError, match="no launcher 'plain'"):
+        open_launcher("plain")
 
 
 @pytest.fixture(params=PLACES)
@@ -203,7 +249,7 @@ def test_preflight_gives_findings(place: Place):
     assert all(isinstance(finding, Finding) for finding in findings)
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", [name for name in LAUNCHERS if name != "auto"])  # which must ask what it is to render
 def test_opening_connects_to_nothing_and_rendering_needs_no_cluster(name: str, tmp_path: Path):
     """In a process of its own, without a kubeconfig: no client of a cluster is even imported."""
     code = (
@@ -220,7 +266,8 @@ def test_opening_connects_to_nothing_and_rendering_needs_no_cluster(name: str, t
 
 
 @pytest.mark.parametrize(
-    ("name", "advice"), [("pytorchjobs", "'pytorchjob'"), ("Local", "'local'"), ("", "there are local, pytorchjob")]
+    ("name", "advice"),
+    [("pytorchjobs", "'pytorchjob'"), ("Local", "'local'"), ("", "there are local, pytorchjob, trainjob, auto")],
 )
 def test_an_unknown_launcher_is_refused_with_the_nearest(name: str, advice: str):
     for refuse in (check_launcher, open_launcher):
@@ -228,13 +275,13 @@ def test_an_unknown_launcher_is_refused_with_the_nearest(name: str, advice: str)
             refuse(name)
 
 
-def test_a_further_kind_of_job_is_rendered_by_its_own_names():
+def test_every_kind_of_job_is_rendered_by_its_own_names():
     """Nothing of a PyTorchJob is left in what the Kubernetes launcher makes and says of another kind."""
-    place = PLACES["toyjob"]()
+    place = PLACES["trainjob"]()
     job = dataclasses.replace(place.job("a-job"), nodes=3)
     text = place.launcher.manifests([job])
-    assert "kind: ToyJob" in text and "a-job-node-0-0.a-job:29500" in text and "pytorch" not in text.lower()
-    with pytest.raises(ConfigError, match="at most 40"):
-        place.launcher.render(dataclasses.replace(job, name="n" * 41))
+    assert "kind: TrainJob" in text and "a-job-node-0-0.a-job:29500" in text and "pytorch" not in text.lower()
+    with pytest.raises(ConfigError, match="at most 45"):
+        place.launcher.render(dataclasses.replace(job, name="n" * 46))
     finding = place.launcher.preflight(("-c", "pass"))[0]
-    assert (finding.name, finding.advice) == ("ToyJob API", "Install the toy operator.")
+    assert (finding.name, finding.advice) == ("TrainJob API", "Install the Kubeflow Trainer (2.3 or newer).")

@@ -195,3 +195,39 @@ def test_a_damaged_claim_is_nobodys(store):
         store.write(layout.CLAIM, data)
         with Claim(store, "d", print):
             pass
+
+
+def test_the_place_of_a_dead_owner_is_taken_when_what_it_started_has_ended(store):
+    """A rank outlives the killed command for a moment, and saves: what it wrote then was taken for the work of who came next."""
+    dead = hold(store.uri, "d", 60)
+    dead.stdout.readline()
+    rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "--stage-uri", store.uri])
+    dead.kill()
+    dead.communicate()
+    said, taken = [], threading.Event()
+
+    def take():
+        with Claim(store, "d", said.append, every=0.2):
+            taken.set()
+
+    second = threading.Thread(target=take)
+    second.start()
+    assert not taken.wait(1.5) and f"({rank.pid}) to end" in said[-1]
+    rank.kill()
+    rank.wait()
+    assert taken.wait(5) and "taken over" in said[-1]
+    second.join()
+
+
+def test_processes_that_outlive_their_owner_too_long_are_named(store, monkeypatch):
+    monkeypatch.setattr(module, "WRITERS", 0.2)
+    dead = hold(store.uri, "d", 60)
+    dead.stdout.readline()
+    dead.kill()
+    dead.communicate()
+    rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "--stage-uri", store.uri])
+    time.sleep(0.1)
+    with pytest.raises(Held, match=f"still work there: {rank.pid}. End them"):
+        Claim(store, "d", print, every=0.2).__enter__()
+    rank.kill()
+    rank.wait()

@@ -3,7 +3,7 @@
 import pytest
 
 from curricle.errors import ConfigError, DataError
-from curricle.steps.gate import Scores, judge_rule, judge_scores, matrix
+from curricle.steps.gate import Scores, change, judge, judge_rule, judge_scores, matrix
 
 
 def test_all_conditions_must_hold_and_each_is_reported():
@@ -33,17 +33,26 @@ def test_a_rule_that_cannot_be_decided_is_an_error(rule, message):
 BEFORE, AFTER = {"old": 0.5, "new": 0.0}, {"old": 0.46, "new": 0.4}
 
 
-def test_a_drop_by_what_else_is_found_is_told_from_what_was_forgotten():
-    verdict = judge_scores(Scores(BEFORE, AFTER, {}, {"old": 0.495, "new": 0.4}), 0.0, 0.01)
-    assert verdict.decision == "hold"
-    assert verdict.reason.endswith(
-        "beyond the drop of 0.0100 allowed); without spans of labels that no old record has, old scores 0.4950"
+def test_what_else_is_found_is_said_and_is_no_drop():
+    kept = {"old": 0.495, "new": 0.4}
+    full = {"old": 0.46, "new": 0.4}
+    verdict = judge_scores(Scores(BEFORE, kept, {}, full, full_before={"old": 0.49}), 0.0, 0.01)
+    assert verdict.promotes and verdict.reason.endswith(
+        "within the drop of 0.0100 allowed); with spans of labels that nobody looked for there counted as wrong, old scores 0.4900 → 0.4600"
     )
 
 
-@pytest.mark.parametrize("annotated", [{}, {"old": 0.46}])
-def test_nothing_is_said_where_no_other_label_is_found(annotated):
-    assert judge_scores(Scores(BEFORE, AFTER, {}, annotated), 0.0, 0.01).reason.endswith("allowed)")
+def test_a_sentence_on_two_domains_is_said_once():
+    said = judge_scores(Scores(BEFORE, AFTER, {}, {"old": 0.44, "new": 0.3}), 0.0, 0.05).reason
+    assert (
+        said.endswith("counted as wrong, old scores 0.4400 and new scores 0.3000")
+        and said.count("counted as wrong") == 1
+    )
+
+
+@pytest.mark.parametrize("full", [{}, {"old": 0.46, "new": 0.4}])
+def test_nothing_is_said_where_no_other_label_is_found(full):
+    assert judge_scores(Scores(BEFORE, AFTER, {}, full), 0.0, 0.01).reason.endswith("allowed)")
 
 
 def test_annotations_that_no_prediction_can_equal_are_in_the_verdict():
@@ -80,3 +89,27 @@ def test_a_model_that_is_held_is_promoted_with_the_bounds_that_are_said(min_gain
     assert judge_scores(
         Scores(BEFORE, AFTER, {}), **({"min_gain": min_gain, "max_drop": max_drop} | held.bounds)
     ).promotes
+
+
+CHANGED = Scores({"old": 0.62, "new": 0.5}, {"old": 0.6, "new": 0.7}, {"test/top1": 0.64})
+
+
+def test_a_rule_over_gain_and_drop_judges_as_the_bounds_of_an_experiment_do():
+    held = judge(CHANGED, "gain >= 0.1 and drop <= 0.01")
+    assert held == judge_scores(CHANGED, 0.1, 0.01) and held.bounds["max_drop"] == pytest.approx(0.02, abs=2e-4)
+    assert judge(CHANGED, "gain >= 0.1 and drop <= 0.0201").promotes
+    assert judge(CHANGED, "gain >= 0.1").reason.endswith("old 0.6200 → 0.6000 (-0.0200)")
+    assert change(CHANGED) == pytest.approx({"gain": 0.2, "drop": 0.02}) and change(Scores({}, {"new": 1.0}, {})) == {}
+
+
+def test_a_rule_may_bound_a_change_and_a_metric():
+    assert judge(CHANGED, "gain >= 0 and test/top1 >= 0.6").promotes
+    held = judge(CHANGED, "gain >= 0, test/top1 >= 0.7")
+    assert not held.promotes and "test/top1 0.6400 is not >= 0.7" in held.reason and not held.bounds
+    assert judge(CHANGED, "test/top1 >= 0.6") == judge_rule(CHANGED.metrics, "test/top1 >= 0.6")
+
+
+def test_a_drop_alone_needs_no_new_domain_and_a_wrong_side_is_refused():
+    assert judge(Scores({"old": 0.5}, {"old": 0.5}, {}), "drop <= 0").promotes
+    with pytest.raises(ConfigError, match="bounds from the wrong side; say gain >= 0"):
+        judge(CHANGED, "drop >= 0.01")

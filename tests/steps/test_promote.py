@@ -7,11 +7,11 @@ import pytest
 
 from curricle.errors import CheckpointError, StoreError
 from curricle.steps.promote import default_model, promote
-from curricle.steps.source import best_checkpoint
+from curricle.steps.source import best_checkpoint, resolve_source
 from curricle.store import layout, open_store
 from curricle.store.manifest import publish
 
-FAMILY = "naics"
+FAMILY = "codes"
 
 
 def stage(store: Path, run: str, name: str, digest: str = "d1", family: str = FAMILY) -> str:
@@ -64,8 +64,8 @@ def test_a_damaged_end_of_one_run_costs_that_run_alone(store, result):
 )  # fmt: skip
 def test_a_damaged_pin_is_one_message_that_names_its_file(store, text):
     stage(store, "r", "a")
-    open_store(str(store)).write("promoted/naics.json", text.encode())
-    with pytest.raises(StoreError, match=r"promoted/naics.json is damaged .*`curricle promote` writes it anew"):
+    open_store(str(store)).write("promoted/codes.json", text.encode())
+    with pytest.raises(StoreError, match=r"promoted/codes.json is damaged .*`curricle promote` writes it anew"):
         default_model(str(store))
 
 
@@ -76,14 +76,14 @@ def test_a_pin_holds_until_what_it_names_is_gone_or_other_work(store):
     promote("r/a", str(store), "because")
     source = default_model(str(store))
     assert source.uri == pinned and "because" in source.reason
-    record = json.loads((store / "promoted" / "naics.json").read_text())
+    record = json.loads((store / "promoted" / "codes.json").read_text())
     assert record["model"].startswith("../")
-    (store / "promoted" / "naics.json").write_text(json.dumps(record | {"digest": "00"}))
+    (store / "promoted" / "codes.json").write_text(json.dumps(record | {"digest": "00"}))
     with pytest.raises(StoreError, match="it was trained again since"):
         default_model(str(store))
-    (store / "promoted" / "naics.json").write_text(json.dumps(record))
+    (store / "promoted" / "codes.json").write_text(json.dumps(record))
     open_store(str(store)).delete("r")
-    with pytest.raises(StoreError, match="promoted/naics.json pins .*curricle promote"):
+    with pytest.raises(StoreError, match="promoted/codes.json pins .*curricle promote"):
         default_model(str(store))
 
 
@@ -93,7 +93,7 @@ def test_a_pin_stays_within_the_store_however_the_store_is_spelled(store, spelli
     link = store.parent / "link"
     link.symlink_to(store)
     promote(uri, spelling.format(link=link, store=store), "x")
-    assert json.loads((store / "promoted" / "naics.json").read_text())["model"].startswith("../")
+    assert json.loads((store / "promoted" / "codes.json").read_text())["model"].startswith("../")
 
 
 def test_what_to_do_is_said_where_nothing_is_finished(store):
@@ -115,3 +115,21 @@ def test_a_reason_that_holds_a_password_is_kept_without_it(store):
     made = promote("r/a", str(store), "see https://me:s3cr3t-word@host/run/5")
     kept = (store / layout.PROMOTED / f"{FAMILY}.json").read_text()
     assert "s3cr3t-word" not in kept + made.reason and "host/run/5" in kept
+
+
+def test_a_pin_and_a_model_of_the_familys_former_name_are_read(store):
+    """`naics` is what `codes` was called: nothing of that time is lost, and a new pin goes before an old one."""
+    old, new = stage(store, "old", "a", family="naics"), stage(store, "new", "b")
+    finished(store, "old", "./a")
+    assert default_model(str(store)).uri == old
+    made = promote(old, str(store), "by hand")
+    assert made.family == "codes" and not (store / "promoted" / "naics.json").exists()
+    (store / "promoted" / "codes.json").rename(store / "promoted" / "naics.json")
+    assert default_model(str(store), "search").uri == old
+    promote(new, str(store), "better")
+    assert default_model(str(store)).uri == new
+    assert (
+        resolve_source("a", str(store), of_family="codes").uri
+        == resolve_source("a", str(store), of_family="naics").uri
+        == old
+    )

@@ -5,12 +5,14 @@ from pathlib import Path
 from curricle.config.chain import load_stage
 from curricle.errors import StoreError
 from curricle.planning import Holdings, StageInput, plan_chain
+from curricle.registry import family
 from curricle.steps import relay as module
 from curricle.steps.relay import KEPT, LogRelay, RunReader
 from curricle.store import layout
 from curricle.store.failure import Failure
 from curricle.store.folder import FolderStore
-from curricle.training.events import Log, Saved, Step
+from curricle.training import pace
+from curricle.training.events import Done, Epoch, Log, Saved, Step
 
 CONFIG = Path(__file__).parents[2] / "config" / "config.yaml"
 
@@ -62,7 +64,33 @@ def test_of_many_steps_between_two_writes_the_last_is_kept(tmp_path):
         relay(Step(epoch=2, step=1, steps=3, loss=0.25))
     assert list(reader.lines()) == [
         f"01_stage: {text}"
-        for text in ("epoch 1  step 3/3  loss 0.5000", "saved last.ckpt", "epoch 2  step 1/3  loss 0.2500")
+        for text in ("epoch 1 step 3/3 loss 0.500", "saved last.ckpt", "epoch 2 step 1/3 loss 0.250")
+    ]
+
+
+def test_a_stage_is_told_in_lines_that_a_screen_holds(monkeypatch):
+    """A cluster's log showed up to 900 characters of JSON a line."""
+    clock = iter(range(0, 10_000, 40))
+    monkeypatch.setattr(pace.time, "monotonic", lambda: next(clock))
+    tell = module.Narrator(2, family("codes")).line
+    many = {f"structure/diagnostic_{number}": 0.123456789 for number in range(20)}
+    lines = [
+        tell(Epoch(0, metrics={"val_loss": 0.6313, "val/top1": 0.8307} | many)),
+        tell(Step(1, 12, 24, 2.6789)),
+        tell(Step(1, 24, 24, 0.04321)),
+        tell(Epoch(1, 24, True, {"train/loss_epoch": 3.5186, "val_loss": 0.615, "val/top1": 0.9425} | many)),
+        tell(Step(2, 24, 24, 1.5)),
+        tell(Done("01_stage-epoch=01-val_loss=0.6150.ckpt", 2, 48, {"val/top1": 0.9425} | many)),
+        tell(Log("x" * 300)),
+    ]
+    assert lines == [
+        "epoch 0/2, before training: val loss 0.631, top-1 0.83",
+        "epoch 1/2 step 12/24 loss 2.68 top-1 0.83",
+        "epoch 1/2 step 24/24 loss 0.0432 top-1 0.83, 80 s left",
+        "epoch 1/2 done: loss 3.52, val loss 0.615, top-1 0.94 (best so far), 3 min left",
+        "epoch 2/2 step 24/24 loss 1.50 top-1 0.94",
+        "done, best is 01_stage-epoch=01-val_loss=0.6150.ckpt: top-1 0.94",
+        "x" * 300,
     ]
 
 
@@ -84,3 +112,23 @@ def test_failures_of_an_earlier_run_with_the_same_id_are_left_out(tmp_path):
     again.write(FolderStore(second))
     other.write(FolderStore(f"{tmp_path}/r"))
     assert reader.failures() == [other, again]
+
+
+def test_a_stage_says_how_far_it_is_and_how_long_it_takes_yet(tmp_path, monkeypatch):
+    clock = iter(range(0, 10_000, 100))
+    monkeypatch.setattr(pace.time, "monotonic", lambda: next(clock))
+    (place,) = planned(tmp_path, "01_stage")
+    reader = RunReader(str(tmp_path), "r")
+    relay = LogRelay(place, every=60, epochs=4)
+    for epoch, step in (
+        (2, 10),
+        (3, 10),
+        (3, 10.1),
+        (4, 20),
+    ):  # resumed in the second epoch; 10 steps of 20 are half of one
+        relay(Step(epoch, int(step), 20, 0.5))
+        relay._write()
+        said = [line for line in reader.lines() if "%" in line]
+        expected = {(2, 10): ["01_stage: 37 %"], (3, 10): ["01_stage: 62 %, 2 min left at most"], (3, 10.1): [],
+                    (4, 20): ["01_stage: 100 %, 0 s left at most"]}[(epoch, step)]  # fmt: skip
+        assert said == expected, "only where it is five percent further"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from curricle.errors import CheckpointError
+from curricle.errors import CheckpointError, StoreError
 from curricle.steps.source import best_checkpoint, resolve_source, write_plan
 from curricle.store import layout, open_store
 from curricle.store.manifest import publish
@@ -142,7 +142,7 @@ def test_of_several_families_only_the_one_that_is_trained_counts(store):
     mine = checkpoint(store, "a", "s", 0.5, family="ner")
     checkpoint(store, "b", "s", 0.0, family="line")
     assert resolve_source("s", str(store), of_family="ner").uri == mine
-    with pytest.raises(CheckpointError, match="those of line, ner, for naics is trained"):
+    with pytest.raises(CheckpointError, match="those of line, ner, for codes is trained"):
         resolve_source("s", str(store), of_family="naics")
 
 
@@ -163,3 +163,9 @@ def test_a_run_is_meant_by_its_id_and_its_path_and_a_name_that_is_both_is_refuse
     checkpoint(Path(store), "other", plan.run_id, 0.1)
     with pytest.raises(CheckpointError, match=f"names a run and a stage.*say {plan.run_id}/{stage.name}"):
         resolve_source(plan.run_id, store)
+
+
+def test_a_bucket_without_a_name_is_no_folder_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="cannot open 'minio://': expected minio://bucket/prefix"):
+        resolve_source("minio://", str(tmp_path))

@@ -118,6 +118,21 @@ def test_a_failed_job_leaves_one_record(tmp_path):
     assert (failure.run_id, failure.exit_code, failure.where) == ("r", 137, "rank 1")
 
 
+@pytest.mark.parametrize(("said", "reason"), [("no memory", "oom_killed"), ("another one", "configuration")])
+def test_the_reason_is_the_ranks_own_where_its_words_are_the_outcomes(tmp_path, said, reason):
+    plan = make_plan(tmp_path, "d1")
+
+    class Recording(Pretended):
+        def wait(self, handle, on_log):
+            Failure("no memory", 2, "oom_killed", stage="01_stage").write(open_store(plan.stages[0].uri))
+            return super().wait(handle, on_log)
+
+    with pytest.raises(JobError, match=rf"failed \({reason}, exit code 2\): rank 0: {said}$") as error:
+        train(plan, Recording(outcome=Outcome("failed", "configuration", 2, f"rank 0: {said}", "rank 0")))
+    assert (error.value.reason, error.value.exit_code) == (reason, 2)
+    assert Failure.read(open_store(plan.stages[0].uri)).cause == reason
+
+
 def test_a_failure_that_cannot_be_recorded_is_told_all_the_same(tmp_path, monkeypatch):
     plan = make_plan(tmp_path, "d1")
 
@@ -153,13 +168,16 @@ def test_of_two_commands_at_once_one_trains_and_the_other_takes_its_stage_or_is_
 
 
 @pytest.mark.parametrize("start", ["scratch", "reuse"])
-def test_a_complete_stage_loses_the_claim_of_a_process_that_was_killed_right_after_its_end(tmp_path, start):
+def test_a_complete_stage_loses_the_claim_and_the_failure_of_processes_that_were_killed_right_at_its_end(
+    tmp_path, start
+):
     plan = make_plan(tmp_path, "d1")
     stage = replace(plan.stages[0], start=start)
     plan = replace(plan, stages=(stage,))
     finish(stage.uri, "d1")
     owner = hold(stage.uri, "d1", 60)
     assert owner.stdout.readline()
+    Path(stage.uri, layout.FAILURE).write_text("{}")
     claim, step = Path(stage.uri, layout.CLAIM), train_stage if start == "scratch" else reuse_stage
     arguments = (plan, 0, "") if start == "reuse" else (plan, 0, "", Pretended(), lambda event: None)
     step(*arguments)
@@ -167,4 +185,4 @@ def test_a_complete_stage_loses_the_claim_of_a_process_that_was_killed_right_aft
     owner.kill()
     owner.communicate()
     step(*arguments)
-    assert not claim.exists()
+    assert not claim.exists() and not Path(stage.uri, layout.FAILURE).exists()

@@ -1,4 +1,4 @@
-"""The stores that the laws are run over: a folder, and a bucket of a real MinIO."""
+"""The stores that the laws are run over: a folder, a bucket of a real MinIO, and one of another distribution."""
 
 import os
 import socket
@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from curricle.store import Store, open_store
+from curricle.store import GROUP, Store, open_store
+from tests.installed import installed
 
 LOCAL_MINIO = {
     "S3_ENDPOINT": "http://127.0.0.1:9000",
@@ -44,11 +45,21 @@ def minio_uri(minio_environment: dict[str, str]) -> Iterator[str]:
     open_store(base).delete(name)
 
 
-@pytest.fixture(params=["folder", "minio"])
+@pytest.fixture(scope="session")
+def sqlite_scheme(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The store of `sqlite_store.py`, as another distribution offers one."""
+    with installed(tmp_path_factory.mktemp("site"), GROUP, "sqlite", "tests.store.sqlite_store:SqliteStore"):
+        yield
+
+
+@pytest.fixture(params=["folder", "minio", "sqlite"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place of each kind of store."""
     if request.param == "folder":
         return str(tmp_path / "store")
+    if request.param == "sqlite":
+        request.getfixturevalue("sqlite_scheme")
+        return f"sqlite://{tmp_path}/store.db/runs"
     return request.getfixturevalue("minio_uri")
 
 

@@ -1,6 +1,7 @@
 """What only a folder can do."""
 
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from curricle.errors import StoreError
 from curricle.store import open_store
 from curricle.store.folder import FolderStore
 from curricle.store.local import part_beside
+from curricle.store.manifest import fetch, publish, read_manifest
 
 
 def test_a_folder_and_its_file_uri_are_the_same_store(tmp_path: Path):
@@ -107,3 +109,71 @@ def test_objects_get_the_usual_permissions(tmp_path: Path):
     FolderStore(str(tmp_path)).write("k", b"x")
     (tmp_path / "plain").write_bytes(b"x")
     assert stat.S_IMODE((tmp_path / "k").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_deleting_an_object_takes_what_a_killed_process_left_of_a_try_to_write_it(tmp_path, dead):
+    store = FolderStore(str(tmp_path))
+    store.write("stage/other.json", b"x")
+    left = part_beside(tmp_path / "stage/failure.json")
+    left.write_bytes(b"half")
+    left, mine = dead(left), part_beside(tmp_path / "stage/failure.json")
+    mine.write_bytes(b"half")
+    assert store.delete("stage/failure.json") == 0
+    assert not left.exists() and mine.exists() and store.read("stage/other.json") == b"x"
+
+
+@pytest.fixture
+def no_waiting():
+    """A test that waits for a pipe's writer fails."""
+
+    def waited(number, frame):
+        raise AssertionError("waited for a pipe")
+
+    former = signal.signal(signal.SIGALRM, waited)
+    signal.alarm(5)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, former)
+
+
+def test_a_pipe_in_place_of_an_object_is_refused_before_it_is_waited_for(tmp_path: Path, no_waiting):
+    store = FolderStore(str(tmp_path / "store"))
+    store.write("run/k", b"x")
+    os.mkfifo(tmp_path / "store/run/final.json")
+    for act in (
+        lambda: store.read("run/final.json"),
+        lambda: store.get("run/final.json", tmp_path / "copy"),
+        lambda: store.put("other", tmp_path / "store/run/final.json"),
+        lambda: read_manifest(store, "pipe"),
+    ):
+        (tmp_path / "store/pipe").mkdir(exist_ok=True)
+        if not (tmp_path / "store/pipe/manifest.json").exists():
+            os.mkfifo(tmp_path / "store/pipe/manifest.json")
+        with pytest.raises(StoreError, match="(final|manifest).json.*it is a pipe"):
+            act()
+
+
+def test_a_pipe_in_place_of_an_artifacts_file_is_what_is_wrong_with_it(tmp_path: Path, no_waiting):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/empty").write_bytes(b"")
+    publish(FolderStore(str(tmp_path)), "a", tmp_path / "made", kind="dataset", digest="d")
+    (tmp_path / "a/empty").unlink()
+    os.mkfifo(tmp_path / "a/empty")
+    with pytest.raises(StoreError, match="empty is a pipe"):
+        fetch(f"{tmp_path}/a", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("target", ["loop", "nowhere"])
+def test_a_link_that_leads_nowhere_is_passed_over_and_said_once(tmp_path: Path, target: str, caplog):
+    store = FolderStore(str(tmp_path))
+    store.write("run/k", b"x")
+    (tmp_path / "run/loop").symlink_to(target)
+    for _ in range(2):
+        assert [entry.key for entry in store.list("")] == ["run/k"]
+    assert caplog.text.count("run/loop is a link that leads nowhere") == 1
+
+
+@pytest.mark.parametrize("uri", ["minio://", "s3:///", "minio:", "hf:/org/name"])
+def test_a_uri_that_names_nothing_behind_its_scheme_is_no_folder(uri: str):
+    with pytest.raises(StoreError, match=f"{uri.partition(':')[0]}:"):
+        open_store(uri)

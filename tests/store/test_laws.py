@@ -6,12 +6,14 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from curricle.errors import StoreError
-from curricle.store import Entry, Store
+from curricle.store import Store
+from tests.store.sqlite_store import SqliteStore
 
 BAD_KEYS = ["../out", "a/../../out", "a/..", "/etc/passwd", "a//b", "./a", "a\\..\\b", "a\nb"]
 
@@ -52,7 +54,8 @@ def test_a_file_comes_back_as_it_was_put(store: Store, tmp_path: Path, size: int
     source, back = tmp_path / "source", tmp_path / "deep" / "back"
     source.write_bytes(random.Random(size).randbytes(size))
     store.put("x/file.bin", source)
-    assert list(store.list("")) == [Entry("x/file.bin", size)]
+    (entry,) = store.list("")
+    assert entry[:2] == ("x/file.bin", size) and abs(entry.modified - time.time()) < 60
     store.get("x/file.bin", back)
     assert hashlib.sha256(back.read_bytes()).digest() == hashlib.sha256(source.read_bytes()).digest()
     assert [p.name for p in back.parent.iterdir()] == ["back"]
@@ -114,6 +117,9 @@ def test_a_delete_takes_the_manifests_first_the_outermost_before_all(store: Stor
 
         return record
 
+    if isinstance(store, SqliteStore):  # all at once: nobody sees an order
+        assert store.delete("r") == 5 and list(store.list("")) == []
+        return
     if store.local("r"):
         monkeypatch.setattr(Path, "unlink", recording(Path.unlink, lambda args: [str(args[0])]))
     else:
@@ -149,7 +155,7 @@ def test_concurrent_writers_leave_one_whole_object_and_readers_never_see_a_part(
     done.set()
     reader.join()
     assert failures == []
-    assert list(store.list("")) == [Entry("k", size)]
+    assert [entry[:2] for entry in store.list("")] == [("k", size)]
 
 
 MEMORY = """

@@ -1,16 +1,20 @@
 """A file that is written whole: at once there, or not at all."""
 
 import os
+import shutil
+import socket
 import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from subprocess import PIPE
 
 import numpy
 import pytest
 
-from curricle.store.local import is_part, write_whole
+from curricle.errors import OutputError
+from curricle.store.local import folders_above, is_open_pipe, is_part, of_output, what_else, write_whole
 from tests.faults.full import file_size_limit
 
 
@@ -88,3 +92,66 @@ def test_what_killed_writers_left_goes_with_the_next_write_and_other_parts_stay(
     write_whole(tmp_path / "k", lambda out: out.write(b"x"))
     left = {path.name for path in tmp_path.iterdir()} - {"k", strange.name}
     assert strange.exists() and len(left) == 1 and left.pop().startswith(".other.")
+
+
+def test_folders_that_were_made_for_a_file_go_with_it_and_others_stay(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ValueError), folders_above(tmp_path / "a/b/c/k"):
+        raise ValueError
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+    with pytest.raises(ValueError), folders_above(tmp_path / "a/b/c/k"):
+        (tmp_path / "a/b/mine").write_text("x")
+        raise ValueError
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b", "mine"]
+    with folders_above(tmp_path / "d/k"):
+        pass
+    assert (tmp_path / "d").is_dir()
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_told_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+    reader, writer = os.pipe()
+    names = {
+        "fifo": "a pipe",
+        "s": "a socket",
+        ".": "",
+        "none": "",
+        "/dev/zero": "a device",
+        f"/dev/fd/{reader}": "a pipe",
+    }
+    assert {name: what_else(tmp_path / name) for name in names} == names
+    assert [name for name in names if is_open_pipe(tmp_path / name)] == [f"/dev/fd/{reader}"]
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("error", [
+    OSError(28, "No space left on device"), OSError(28, "No space left on device", "in.txt", None, ".out.new-1/x"),
+    OSError(122, "Disk quota exceeded", ".out.new-1/x"), shutil.Error([("a", ".out.new-1/x", "[Errno 28] No space left on device: 'a'")]),
+])  # fmt: skip
+def test_a_full_disk_names_what_was_asked_for_and_the_disk_and_no_hidden_file(error, tmp_path):
+    told = of_output(error, tmp_path / "out", Path(".out.new-"))
+    disk = next(str(folder) for folder in tmp_path.parents if folder.is_mount())
+    assert (
+        told.filename == str(tmp_path / "out")
+        and f"on the disk at {disk} (" in told.strerror
+        and ".out.new" not in str(told)
+    )
+
+
+def test_an_error_of_a_hidden_file_names_what_was_asked_for_and_another_files_its_own():
+    denied = of_output(PermissionError(13, "Permission denied", ".out.new-1/x"), Path("out"), Path(".out.new-"))
+    assert (denied.errno, denied.filename) == (13, "out")
+    read = PermissionError(13, "Permission denied", "in.txt")
+    assert of_output(read, Path("out"), Path(".out.new-")) is read
+
+
+def test_a_file_where_a_folder_would_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(OutputError, match="file/a/out cannot be written: .*file is no folder"),
+        folders_above(tmp_path / "file/a/out"),
+    ):
+        pass

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,59 @@ def test_a_truncated_altered_or_lost_file_is_found(
     with pytest.raises((CheckpointError, StoreError), match="model.safetensors"):
         fetch(join_uri(store.uri, "run/01/best.ckpt"), tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*"))
+
+
+@pytest.mark.parametrize("how", ["altered", "linked"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.yaml", "adapter_config.json", "adapter/config.json", "vocab.txt", "tokenizer"]
+)
+def test_what_loaders_read_and_the_manifest_does_not_list_is_refused(tmp_path: Path, folder: Path, name: str, how: str):
+    store = open_store(str(tmp_path / "store"))
+    if name == "tokenizer" and how == "altered":
+        name = "tokenizer/tokenizer.json"
+    manifest = published(store, folder, "a.ckpt")
+    place = tmp_path / "store/a.ckpt"
+    listed = {kept: entry for kept, entry in manifest.files.items() if kept != name}
+    store.write("a.ckpt/manifest.json", replace(manifest, files=listed).to_json().encode())
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/file").write_bytes(b"other")
+    (place / name).parent.mkdir(exist_ok=True)
+    (place / name).unlink(missing_ok=True)
+    if how == "linked":
+        (place / name).symlink_to(tmp_path / "outside" if name == "tokenizer" else tmp_path / "outside/file")
+    else:
+        (place / name).write_bytes(b"other")
+    with pytest.raises(CheckpointError, match=f"a.ckpt is not what its manifest says: {name} is there"):
+        fetch(str(place), tmp_path / "cache")
+
+
+def test_a_manifest_that_lists_nothing_makes_nothing_of_what_lies_there_trusted(tmp_path: Path, folder: Path):
+    store = open_store(str(tmp_path / "store"))
+    manifest = replace(published(store, folder, "a.ckpt"), files={})
+    store.write("a.ckpt/manifest.json", manifest.to_json().encode())
+    with pytest.raises(CheckpointError, match="adapter/config.json is there.*model.safetensors is there"):
+        fetch(f"{tmp_path}/store/a.ckpt", tmp_path / "cache")
+
+
+def test_what_no_loader_reads_may_lie_beside_a_model(tmp_path: Path, folder: Path):
+    published(open_store(str(tmp_path / "store")), folder, "a.ckpt")
+    place = tmp_path / "store/a.ckpt"
+    (place / "README.md").write_text("a card")
+    (place / "plots").mkdir()
+    (place / "plots/losses.json").write_text("{}")
+    assert fetch(str(place), tmp_path / "cache")[0] == place
+
+
+def test_a_checkpoint_whose_folder_a_link_leads_out_of_the_store_to_is_refused(tmp_path: Path, folder: Path):
+    store = open_store(str(tmp_path / "store"))
+    store.write("run/01/stage.json", b"{}")
+    published(open_store(str(tmp_path / "elsewhere")), folder, "last.ckpt")
+    (tmp_path / "store/run/01/last.ckpt").symlink_to(tmp_path / "elsewhere/last.ckpt")
+    with pytest.raises(
+        CheckpointError, match="run/01/last.ckpt is refused: a link leads out of the store, to .*elsewhere"
+    ):
+        fetch(f"{tmp_path}/store/run/01/last.ckpt", tmp_path / "cache")
+    assert fetch(f"{tmp_path}/elsewhere/last.ckpt", tmp_path / "cache")
 
 
 def test_sizes_alone_are_checked_without_reading_files(store: Store, folder: Path):

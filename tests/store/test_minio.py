@@ -2,6 +2,8 @@
 
 import re
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import pytest
 from curricle.errors import StoreError, StoreUnavailable
 from curricle.store import open_store
 from curricle.store.minio import MinioStore, S3Settings
+from tests.store import outage
 
 SECRET = "s3cr3t-of-the-tests"
 KEYS = {"AWS_ACCESS_KEY_ID": "who", "AWS_SECRET_ACCESS_KEY": SECRET}
@@ -370,3 +373,149 @@ def test_a_policy_that_forbids_is_not_called_a_wrong_password():
 
     with server(answer) as endpoint, pytest.raises(StoreError, match="not allowed: .*policy"):
         at(endpoint).read("k")
+
+
+WRONG_REGION = b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>The region 'us-east-1' is wrong; expecting 'eu-north-1'</Message></Error>"
+DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
+
+
+def test_a_region_that_nobody_named_is_the_one_that_the_server_wants_and_its_location_is_not_asked_for():
+    seen = []
+
+    def answer(request, number):
+        region = request.headers["Authorization"].split("/")[2]
+        seen.append((region, request.path))
+        if region != "eu-north-1":
+            return reply(request, 400, WRONG_REGION, Content_Type="application/xml")
+        return reply(request, 200, b"whole", ETag='"1"')
+
+    with server(answer) as endpoint:
+        for _ in range(2):
+            store = MinioStore("minio://bucket/x", S3Settings(endpoint, "who", SECRET, secure=False))
+            assert store.read("k") == b"whole"
+    assert [region for region, _ in seen] == ["us-east-1", "eu-north-1", "eu-north-1"]
+    assert not [path for _, path in seen if "location" in path]
+
+
+def test_an_object_that_is_not_there_is_none_where_only_a_prefix_may_be_listed():
+    """Without the right to list the whole bucket, S3 forbids the reading of an absent object."""
+    allowed = ["x/"]
+
+    def answer(request, number):
+        if "list-type" in request.path:
+            prefix = request.path.partition("prefix=")[2].partition("&")[0].replace("%2F", "/")
+            if any(prefix.startswith(part) for part in allowed):
+                body = b"<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
+                return reply(request, 200, body, Content_Type="application/xml")
+        return reply(request, 403, DENIED, Content_Type="application/xml")
+
+    with server(answer) as endpoint:
+        assert at(endpoint).read("k") is None
+        allowed.clear()
+        with pytest.raises(StoreError, match="not allowed"):
+            at(endpoint).read("k")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, b"<Error><Code>InvalidArgument</Code><Message>Cannot create buckets using a POST.</Message></Error>", "application/xml"),
+        (501, b"<Error><Code>NotImplemented</Code><Message>A header</Message></Error>", "application/xml"),
+        (405, b"method not allowed", "text/plain"),
+    ],
+)  # fmt: skip
+def test_a_store_that_deletes_no_several_objects_at_once_is_asked_one_by_one_and_it_is_said_once(
+    status: int, body: bytes, kind: str, caplog
+):
+    posts = []
+
+    def refuse(self, key, query, content):
+        posts.append(key)
+        reply(self, status, body, Content_Type=kind)
+
+    with outage.bucket() as held:
+        held.RequestHandlerClass = type("Google", (outage._Request,), {"_post": refuse})
+        store = at(f"127.0.0.1:{held.server_port}")
+        for folder in ("a", "b"):
+            held.objects |= {f"x/{folder}/{name}": b"" for name in ("1", "2", "manifest.json")}
+            assert store.delete(folder) == 3
+        assert held.objects == {} and len(posts) == 1
+        assert [r for r in held.requests if r.startswith("DELETE")][0] == "DELETE x/a/manifest.json"
+    assert [r.message for r in caplog.records if "one by one" in r.message] and len(caplog.records) == 1
+
+
+def test_a_delete_that_is_forbidden_is_not_tried_one_by_one():
+    deleted = []
+
+    def forbid(self, key, query, content):
+        reply(self, 403, DENIED, Content_Type="application/xml")
+
+    with outage.bucket() as held:
+        held.RequestHandlerClass = type("Closed", (outage._Request,), {"_post": forbid, "_delete": deleted.append})
+        held.objects |= {"x/a/1": b""}
+        with pytest.raises(StoreError, match="not allowed"):
+            at(f"127.0.0.1:{held.server_port}").delete("a")
+    assert deleted == []
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory) -> Path:
+    """A certificate of its own for 127.0.0.1, with its key beside it."""
+    folder = tmp_path_factory.mktemp("authority")
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=store",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"], cwd=folder, capture_output=True,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip(f"openssl makes no certificate here: {made.stderr.decode()[-200:]}")
+    return folder / "cert.pem"
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "AWS_CA_BUNDLE", "CURRICLE_CA_CERTIFICATES"])
+def test_an_authority_of_its_own_is_trusted_by_each_variable(variable, authority, monkeypatch):
+    for name in ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "CURRICLE_CA_CERTIFICATES"):
+        monkeypatch.delenv(name, raising=False)
+    with outage.bucket() as held:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority, authority.with_name("key.pem"))
+        held.socket = context.wrap_socket(held.socket, server_side=True)
+        held.objects["x/k"] = b"whole"
+        endpoint = f"127.0.0.1:{held.server_port}"
+        with pytest.raises(StoreError, match="TLS with .* failed .*SSL_CERT_FILE"):
+            at(endpoint, secure=True).read("k")
+        monkeypatch.setenv(variable, authority.read_text() if variable.startswith("CURR") else str(authority))
+        assert at(endpoint, secure=True).read("k") == b"whole"
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "AWS_CA_BUNDLE", "CURRICLE_CA_CERTIFICATES"])
+def test_an_authority_that_is_none_is_refused_by_its_variable(variable, monkeypatch, tmp_path):
+    for name in ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "CURRICLE_CA_CERTIFICATES"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "ca.pem").write_text("nothing of that kind")
+    for value in (str(tmp_path / "absent.pem"), str(tmp_path / "ca.pem")):
+        monkeypatch.setenv(variable, value)
+        with pytest.raises(StoreError, match=f"{variable}.* holds no certificates"):
+            at("x:1", secure=True)
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"])
+def test_a_key_with_a_line_break_is_named_and_never_shown(name):
+    variables = {"S3_ENDPOINT": "http://x:1", "AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "something"}
+    with pytest.raises(StoreError, match=f"{name} holds a line break") as caught:
+        S3Settings.from_environment(variables | {name: "SEKRET\n"})
+    assert "SEKRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["minio://u:SEKRET@bucket/x", "s3://SEKRET@bucket"])
+def test_a_password_in_a_uri_is_refused_when_it_is_opened_and_never_shown(uri):
+    with pytest.raises(StoreError, match="belong into AWS_ACCESS_KEY_ID") as caught:
+        MinioStore(uri, SETTINGS_OF_NOBODY)
+    assert "SEKRET" not in str(caught.value)
+
+
+def test_what_cannot_be_a_buckets_name_is_refused_when_it_is_opened():
+    with pytest.raises(StoreError, match="cannot be a bucket's name"):
+        MinioStore("minio://my bucket/x", SETTINGS_OF_NOBODY)
+
+
+SETTINGS_OF_NOBODY = S3Settings(endpoint="x:1", access_key="a", secret_key="b", secure=False)

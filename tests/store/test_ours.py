@@ -6,9 +6,17 @@ from pathlib import Path
 import pytest
 
 from curricle.errors import OutputError
-from curricle.store import Store, layout
+from curricle.store import Store, layout, open_store
 from curricle.store.manifest import publish, read_manifest
-from curricle.store.ours import check_output_file, check_output_folder, new_folder, retire, retire_stage, write_folder
+from curricle.store.ours import (
+    check_output_file,
+    check_output_folder,
+    new_folder,
+    require_free,
+    retire,
+    retire_stage,
+    write_folder,
+)
 from curricle.store.scratch import make_scratch
 
 MAKER = "curricle test"
@@ -160,7 +168,7 @@ def test_a_new_folder_is_whole_or_not_there_and_replaces_nothing(tmp_path):
     with pytest.raises(Killed), new_folder(tmp_path / "deep/out") as folder:
         fill(folder)
         raise Killed
-    assert list((tmp_path / "deep").iterdir()) == []
+    assert not (tmp_path / "deep").exists(), "a folder that was made for it goes too"
     with new_folder(tmp_path / "deep/out") as folder:
         fill(folder)
     assert set(tree(tmp_path / "deep/out")) == {"a.txt", "sub/b.txt"}
@@ -189,6 +197,19 @@ def test_a_plain_file_is_replaced_and_nothing_else(tmp_path):
     for name, message in (cases | {"pipe": "no plain file", ".": "a folder"}).items():
         with pytest.raises(OutputError, match=message):
             check_output_file(tmp_path / name, [tmp_path / "in"])
+
+
+def test_a_file_is_not_written_anywhere_inside_of_an_artifact_and_other_programs_have_manifests_too(tmp_path):
+    made = tmp_path / "made"
+    (made / "tokenizer").mkdir(parents=True)
+    (made / "tokenizer/tokenizer.json").write_text("x")
+    publish(open_store(str(tmp_path / "s")), "r/01/best.ckpt", made, kind="checkpoint", digest="d")
+    for name in ("tokenizer/tokenizer.json", "tokenizer/new.csv", "tokenizer/deep/new.csv", "new.csv"):
+        with pytest.raises(OutputError, match="a run or an artifact of a store"):
+            check_output_file(tmp_path / "s/r/01/best.ckpt" / name)
+    (tmp_path / "web/sub").mkdir(parents=True)
+    (tmp_path / "web/manifest.json").write_text('{"name": "a page"}')
+    check_output_file(tmp_path / "web/sub/out.csv")
 
 
 @pytest.fixture
@@ -243,3 +264,25 @@ def test_a_retired_stage_leaves_its_claim_and_what_a_user_put_there(stage):
 def test_a_stage_of_ours_alone_goes_whole(stage):
     stage.delete(f"r/01/{layout.CLAIM}")
     assert retire_stage(stage, "r/01") == [] and keys(stage) == []
+
+
+def test_a_full_disk_names_the_folder_that_was_asked_for(tmp_path):
+    def fill(folder):
+        raise OSError(28, "No space left on device", str(folder / "x"))
+
+    with pytest.raises(OSError, match="No space left on device on the disk at") as error:
+        write_folder(tmp_path / "out", "curricle combine", fill)
+    assert error.value.filename == str(tmp_path / "out") and not list(tmp_path.iterdir())
+    with (
+        pytest.raises(OSError, match="No space left on device on the disk at") as error,
+        new_folder(tmp_path / "new") as fresh,
+    ):
+        fill(fresh)
+    assert error.value.filename == str(tmp_path / "new") and not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_is_free_for_a_folder_and_not_for_a_file(tmp_path):
+    (tmp_path / "empty").mkdir()
+    require_free(tmp_path / "empty")
+    with pytest.raises(OutputError, match="empty is a folder, and a file is written"):
+        require_free(tmp_path / "empty", for_file=True)

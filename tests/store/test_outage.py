@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from curricle.errors import ConfigError, CurricleError, StoreError, StoreUnavailable
-from curricle.store import minio, open_store, patience
+from curricle.store import connections, minio, open_store, patience
 from curricle.store.manifest import fetch, publish, read_manifest
 from curricle.store.ours import retire
 from curricle.store.patience import at_most, give_up
@@ -28,8 +28,8 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
         door = Door(*server.server_address)
         for name, value in {**SETTINGS, "S3_ENDPOINT": f"http://{door.endpoint}"}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(minio, "_IDLE", 1.0)
-        monkeypatch.setattr(minio, "_CONNECT", 1.0)
+        monkeypatch.setattr(connections, "_IDLE", 1.0)
+        monkeypatch.setattr(connections, "_CONNECT", 1.0)
         yield door
         door.close()
 
@@ -75,7 +75,7 @@ def test_a_real_minio_away_for_two_seconds_is_no_matter(
     door = Door(address.hostname or "", address.port or 80)
     with monkeypatch.context() as patched:
         patched.setenv("S3_ENDPOINT", f"http://{door.endpoint}")
-        patched.setattr(minio, "_IDLE", 1.0)
+        patched.setattr(connections, "_IDLE", 1.0)
         publish_and_fetch(minio_uri, folder, tmp_path / "cache", door, trouble)
     door.close()
 

@@ -133,6 +133,15 @@ def test_what_killed_processes_left_of_a_save_goes_with_the_next_save(tmp_path, 
     assert list(work.iterdir()) == []
 
 
+def test_what_killed_processes_left_of_a_save_goes_also_where_nothing_is_left_to_save(tmp_path, dead):
+    left = dead(make_scratch("save-", tmp_path))
+    kept = make_scratch("save-", tmp_path)
+    Checkpoints(
+        f"{tmp_path}/s/r/one", stage="one", digest="d", config_text="", lineage={}, info={}, scratch_dir=tmp_path
+    ).close()
+    assert not left.exists() and kept.is_dir()
+
+
 def test_weights_that_are_cut_off_or_not_finite_are_no_state_to_go_on_from(tmp_path):
     path = tmp_path / layout.WEIGHTS
     save_file({"a": torch.ones(3), "b": torch.tensor([1.0, float("inf")])}, path)

@@ -39,7 +39,7 @@ def test_a_stage_trains_and_leaves_best_last_and_manifest(tmp_path):
     result = train(uri, events)
     assert result.epochs == 3 and result.steps == 18
     names = sorted(p.name for p in Path(uri).iterdir())
-    assert names == sorted([result.best, "last.ckpt", "manifest.json", "stage.json"])
+    assert names == sorted([result.best, "history.json", "last.ckpt", "manifest.json", "stage.json"])
     best = Path(uri, result.best)
     assert {p.name for p in best.iterdir()} == {
         "model.safetensors",
@@ -55,6 +55,9 @@ def test_a_stage_trains_and_leaves_best_last_and_manifest(tmp_path):
     epochs = [e for e in events if isinstance(e, Epoch)]
     assert events[-1] == Done(best=result.best, epochs=3, steps=18, metrics=result.metrics)
     assert result.metrics["val_loss"] == min(e.metrics["val_loss"] for e in epochs)
+    curves = json.loads(Path(uri, "history.json").read_text())
+    assert curves["epochs"] == [{"epoch": e.epoch, "step": e.step, **e.metrics} for e in epochs]
+    assert curves["losses"] == [[i + 1, e.loss] for i, e in enumerate(e for e in events if isinstance(e, Step))]
 
 
 @pytest.mark.parametrize(("scores", "best"), [((0.1, 0.3, 0.2), 2), ((-0.1, -0.2, -0.3), 1)])
@@ -80,9 +83,11 @@ def test_interrupted_and_resumed_is_bitwise_equal_to_uninterrupted(tmp_path, mon
     assert not Path(uri, "manifest.json").exists()
     monkeypatch.delenv("TOY")
     events = []
+    Path(uri, "history.json").unlink()  # as if the attempt had ended right before it was written
     result = train(uri, events)
     assert events[0] == Resumed(epoch=(step - 1) // 6, step=step)
     assert same(weights(straight), weights(uri)) and Path(straight, result.best).is_dir()
+    assert Path(straight, "history.json").read_bytes() == Path(uri, "history.json").read_bytes()
 
 
 def test_a_crash_loses_only_the_steps_since_the_last_save(tmp_path):
@@ -227,6 +232,13 @@ def test_main_records_why_it_failed(tmp_path, monkeypatch):
     assert worker.main(["--stage-uri", uri], build=Toy, schema=StageConfig) == 2
     record = json.loads(Path(uri, "failure.json").read_text())
     assert record["exit_code"] == 2 and "not finite" in record["message"] and record["where"] == "rank 0"
+
+
+def test_a_complete_stage_is_given_no_failure(tmp_path):
+    uri = make_stage(tmp_path)
+    train(uri)
+    worker._record(uri, "the other rank was killed after the end", 1, "lost")
+    assert not Path(uri, "failure.json").exists()
 
 
 def test_a_place_that_describes_other_work_than_the_argv_is_refused_and_left_alone(tmp_path, capsys):

@@ -55,7 +55,31 @@ def test_curves_params_and_tags_reach_both_and_a_resumed_stage_goes_on_in_the_sa
     run = runs[0]
     assert run.info.run_name == "sequential_01/01_stage" and run.info.status == "FINISHED"
     assert run.data.params["training.learning_rate"] == "0.02" and run.data.tags["curricle.digest"] == "d1"
+    assert run.data.params["effective.learning_rate"] == "0.02" and "effective.precision" in run.data.params
     assert sorted({m.step for m in client.get_metric_history(run.info.run_id, "train/loss")}) == list(range(1, 19))
+
+
+def test_tensorboard_shows_the_settings_and_compares_stages_by_them_and_no_chart_goes_before_the_losses(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    uri, events = tracked(tmp_path, mlflow=False), []
+    train(uri, events.append)
+    assert not [e for e in events if isinstance(e, Warned)]
+    found = EventAccumulator(str(tmp_path / "outputs" / "sequential_01" / "01_stage"))
+    found.Reload()
+    assert sorted(name.partition("/")[0] for name in found.Tags()["scalars"])[0] == "train"
+    assert b"|training.learning_rate|`0.02`|" in found.Tensors("settings/text_summary")[0].tensor_proto.string_val[0]
+    content = found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    settings = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert settings["effective.learning_rate"].number_value == 0.02
+
+
+def test_no_group_of_charts_goes_before_that_of_the_losses(tmp_path):
+    tracker = Tracker(folder=tmp_path, mlflow_uri=None, experiment="e", run_name="r", params={}, tags={}, purge_step=None, warn=print)  # fmt: skip
+    tracker.log({"structure/pearson": 0.5, "train/loss": 1.0, "val/top1": 0.5, "train/epoch": 1.0}, 1)
+    tracker.close()
+    assert sorted(curves(tmp_path)) == ["train/epoch", "train/loss", "val/structure/pearson", "val/top1"]
 
 
 def test_a_backend_that_fails_is_one_warning_and_training_goes_on(tmp_path):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from curricle import __version__
+from curricle import __version__, environment
 from curricle.cli.extras import extra_of
 from curricle.errors import CurricleError
 from curricle.masking import masked
@@ -29,10 +29,14 @@ VERBS = {
     "prepare": ("chain", "Prepare the data of a stage."),
     "attach": ("chain", "Follow a stage's job that was started elsewhere."),
     "show": ("chain", "Show the runs of a store, or one run."),
+    "report": ("report", "Make the HTML report of a run."),
     "promote": ("use", "Pin the model that is taken where none is named."),
+    "register": ("use", "Register a model with MLflow or Kubeflow's Model Registry."),
     "search": ("use", "Find the codes for a text."),
-    "assign": ("use", "Assign a code to every row of a CSV file."),
+    "assign": ("use", "Assign a code to every row of a table."),
+    "serve": ("serve", "Serve a trained model: a page and an API."),
     "export": ("use", "Export the codes' coordinates or a loadable model."),
+    "crosswalk": ("crosswalk", "Carry a model over to another classification."),
     "evaluate": ("use", "Measure a model on the held-out texts."),
     "compare": ("compare", "Show trained models side by side, or their scores over datasets."),
     "combine": ("ner", "Combine NER datasets for continued training."),
@@ -43,7 +47,12 @@ VERBS = {
     "pipeline": ("pipeline", "Compile and run the Kubeflow pipelines."),
     "submit": ("submit", "Run a compiled pipeline on Kubeflow and watch it."),
     "recurring": ("submit", "Keep Kubeflow's recurring runs as the files say."),
+    "completion": ("completion", "Print the completion script of a shell."),
 }
+
+
+GO_ON = ("train", "train-curriculum", "pipeline")
+"""Verbs that save as they go."""
 
 
 class Verbs(click.Group):
@@ -75,7 +84,9 @@ def main() -> None:
     So is a library that an extra would have installed (exit 2), and what the system, a text or a depth ends: `OSError`, `UnicodeError`,
     `RecursionError`, `MemoryError` (exit 2). Anything else is a mistake of ours and stays a traceback.
     """
+    _open_closed_streams()
     signal.signal(signal.SIGTERM, _terminated)
+    environment.set_default(environment.PYTHONSAFEPATH, "1")
     take_all_characters()
     try:
         cli.main(standalone_mode=False)
@@ -92,14 +103,13 @@ def main() -> None:
         extra = extra_of(error.name or "")
         if not extra:
             raise
-        verb = next((word for word in sys.argv[1:] if word in VERBS), "")
         click.echo(
-            f"error: `{f'curricle {verb}'.strip()}` needs {error.name}, which is not installed; install curricle[{extra}]",
+            f"error: `{f'curricle {_verb()}'.strip()}` needs {error.name}, which is not installed; install curricle[{extra}]",
             err=True,
         )
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; the same command goes on from the last saved state", err=True)
+        click.echo(f"stopped; {_afterwards()}", err=True)
         sys.exit(130)
     except BrokenPipeError:  # who read the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,6 +117,29 @@ def main() -> None:
     except (OSError, UnicodeError, RecursionError, MemoryError) as error:
         click.echo(f"error: {masked(_sentence(error))}", err=True)
         sys.exit(2)
+
+
+def _open_closed_streams() -> None:
+    """Give this process the null device where a stream was closed (``>&-``): who closed it wants nothing of it, and no file may take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, number, inheritable=True)
+            if nothing > 2:
+                os.close(nothing)
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+
+
+def _verb() -> str:
+    """The verb of this process's command line; empty where it has none."""
+    return next((word for word in sys.argv[1:] if word in VERBS), "")
+
+
+def _afterwards() -> str:
+    """What the command that was stopped does when it is given again."""
+    if _verb() in GO_ON:
+        return "the same command goes on from the last saved state"
+    return "nothing is half-written, and the same command begins again"
 
 
 def _sentence(error: Exception) -> str:
@@ -134,5 +167,5 @@ def _paths(error: Exception) -> list[Path]:
 
 
 def _terminated(signum: int, frame: object) -> None:
-    click.echo("stopped on request; the same command goes on from the last saved state", err=True)
+    click.echo(f"stopped on request; {_afterwards()}", err=True)
     raise SystemExit(128 + signum)

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.live import Live
 from rich.markup import escape
 
 from curricle.cli.extras import require
-from curricle.cli.look import Progress, console, plan_table, run_table, runs_table, show_notes
+from curricle.cli.look import (
+    Progress,
+    console,
+    finished_table,
+    in_store,
+    leave_standard_output,
+    plan_table,
+    run_table,
+    runs_table,
+    show_held,
+    show_notes,
+    show_verdict,
+)
 from curricle.cli.options import CONFIG, shipped
 from curricle.config.chain import list_chains, list_curricula, load_chain, load_stage
 from curricle.config.load import read_yaml
 from curricle.errors import ConfigError, CurricleError
-from curricle.launch import LAUNCHERS, open_launcher
+from curricle.launch import launchers, open_launcher
 from curricle.planning import ChainPlan
+from curricle.registry import family
 from curricle.steps.attach import attach_stage
 from curricle.steps.chain import ChainRequest, judge_chain, make_plan, run_chain
+from curricle.steps.estimate import estimates
+from curricle.steps.gate import DROP, GAIN, Verdict, parse_rule
 from curricle.steps.prepare import prepare_data
 from curricle.steps.show import describe_run, list_runs
 from curricle.steps.train import check_nodes, job_of
@@ -52,7 +72,7 @@ RESUME = click.option(
     help="Skip complete stages and resume interrupted ones; false trains again.",
 )
 LAUNCHER = click.option(
-    "--launcher", type=click.Choice(LAUNCHERS), default="local", show_default=True, help="Where jobs run."
+    "--launcher", type=click.Choice(tuple(launchers())), default="local", show_default=True, help="Where jobs run."
 )
 EXPERIMENT = click.option(
     "--experiment",
@@ -62,12 +82,19 @@ EXPERIMENT = click.option(
     callback=shipped,
     help="Experiment file: data, model, training and search files that belong together.",
 )
+BACKBONE = click.option(
+    "--backbone",
+    default="",
+    callback=_filled,
+    help="Of an experiment: this one alone, of its backbones or of the files model/<backbone>.yaml.",
+)
 RUN_ID = click.option("--run-id", default="", callback=_filled, help="Name of the run; default sequential_<stages>.")
 
 
 @click.command()
 @click.option("--curriculum", "-c", default="", help="Stage to train, e.g. 01_stage.")
 @EXPERIMENT
+@BACKBONE
 @click.option(
     "--stage",
     type=click.Choice(["all", "smoke", "hpo", "training", "benchmark"]),
@@ -86,6 +113,7 @@ RUN_ID = click.option("--run-id", default="", callback=_filled, help="Name of th
 def train(
     curriculum: str,
     experiment: Path | None,
+    backbone: str,
     stage: str,
     as_json: bool,
     list_curricula: bool,
@@ -102,8 +130,9 @@ def train(
     if experiment:
         from curricle.cli.experiment import run_stages
 
-        run_stages(experiment, stage, list(overrides), as_json=as_json, **options)
+        run_stages(experiment, stage, list(overrides), as_json=as_json, backbone=backbone, **options)
         return
+    _only_for_experiments(backbone)
     _run(config, overrides, curricula=(curriculum,), **options)
 
 
@@ -142,6 +171,7 @@ def train_curriculum(curricula: str, chain: str, config: Path, overrides: tuple[
 @CURRICULA
 @CHAIN
 @EXPERIMENT
+@BACKBONE
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option(
     "--values/--no-values", default=True, show_default=True, help="Print every effective value with its origin."
@@ -157,6 +187,7 @@ def plan(
     curricula: str,
     chain: str,
     experiment: Path | None,
+    backbone: str,
     as_json: bool,
     values: bool,
     config: Path,
@@ -171,9 +202,11 @@ def plan(
         )
         from curricle.steps.experiment import plan_experiments
 
-        made = plan_experiments(experiment, list(overrides), resume=options["resume"], run_id=options["run_id"])
+        run_id, resume = options["run_id"], options["resume"]
+        made = plan_experiments(experiment, list(overrides), backbone=backbone, run_id=run_id, resume=resume)
         plans, notes = [planned.plan for planned in made], [planned.notes for planned in made]
     else:
+        _only_for_experiments(backbone)
         plans = [make_plan(_request(config, overrides, chain=chain, curricula=_stages(curricula), **options))]
         notes = [()]
     if as_json:
@@ -186,10 +219,10 @@ def plan(
         check_nodes(planned, opened)
     manifests = opened.manifests(jobs)
     if manifests:
-        console.stderr = True  # standard output holds the manifests alone: `... | kubectl apply --dry-run=server -f -`
+        leave_standard_output()  # it holds the manifests alone: `... | kubectl apply --dry-run=server -f -`
     for planned, said in zip(plans, notes, strict=True):
         show_notes(said)
-        plan_table(planned, values)
+        plan_table(planned, values, expected=estimates(planned))
     click.echo(manifests.encode(), nl=False)
 
 
@@ -200,6 +233,12 @@ def _only_for_chains(**options: Any) -> None:
         raise click.UsageError(
             f"{', '.join(given)} cannot stand beside --experiment: an experiment names its stage, data and start in its files"
         )
+
+
+def _only_for_experiments(backbone: str) -> None:
+    """Refuse a backbone where no experiment is trained: it would do nothing."""
+    if backbone:
+        raise click.UsageError("--backbone is of --experiment FILE; a stage names its encoder in model.encoder")
 
 
 @click.command()
@@ -215,15 +254,25 @@ def prepare(curriculum: str, config: Path, overrides: tuple[str, ...]) -> None:
 @click.argument("run", default="")
 @click.option("--store", "store_uri", default="checkpoints", show_default=True, help="Store of the runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(run: str, store_uri: str, as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Keep the table up to date until Ctrl-C (needs a terminal).")
+def show(run: str, store_uri: str, as_json: bool, watch: bool) -> None:
     """Show all runs of a store, or one run with its stages, metrics and failures."""
-    rows = describe_run(store_uri, run) if run else list_runs(store_uri)
+    read = partial(describe_run, store_uri, run) if run else partial(list_runs, store_uri)
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
-    elif run:
-        run_table(rows)
-    else:
-        runs_table(rows)
+        if watch:
+            raise click.UsageError("--watch shows a table; leave out --json")
+        click.echo(json.dumps(read(), indent=1))
+        return
+    table = run_table if run else partial(runs_table, store_uri=store_uri)
+    if not watch:
+        console.print(table(read()), highlight=False)
+        return
+    if not console.is_terminal:
+        raise click.UsageError("--watch needs a terminal; without one, `curricle show` prints the table once")
+    with Live(table(read()), console=console, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(2)
+            live.update(table(read()), refresh=True)
 
 
 @click.command()
@@ -231,7 +280,11 @@ def show(run: str, store_uri: str, as_json: bool) -> None:
 @click.argument("stage", default="")
 @click.option("--store", default="checkpoints", show_default=True, help="Store of the runs.")
 @click.option(
-    "--launcher", type=click.Choice(LAUNCHERS), default="pytorchjob", show_default=True, help="Where the job runs."
+    "--launcher",
+    type=click.Choice(tuple(launchers())),
+    default="pytorchjob",
+    show_default=True,
+    help="Where the job runs.",
 )
 def attach(run: str, stage: str, store: str, launcher: str) -> None:
     """Follow the job of a run's stage that was started elsewhere; stopping this (Ctrl-C) leaves the job running.
@@ -260,21 +313,63 @@ def _request(config: Path, overrides: tuple[str, ...], **options: Any) -> ChainR
 
 def _run(config: Path, overrides: tuple[str, ...], launcher: str, **options: Any) -> None:
     planned = make_plan(_request(config, overrides, **options))
-    plan_table(planned, values=False)
+    plan_table(planned, values=False, expected=estimates(planned))
     _execute(planned, launcher)
 
 
 def _execute(planned: ChainPlan, launcher: str) -> None:
     if launcher == "local":
         require("torch")
-    with Progress() as progress:
+    with Progress(log_of(planned)) as progress:
         outcomes = run_chain(planned, open_launcher(launcher), progress)
     last = outcomes[-1]
     console.print(f"\n[bold]done[/] {escape(planned.run_id)}: {escape(last.lineage.get('checkpoint_uri', last.uri))}")
-    verdict = judge_chain(planned, last.uri)
-    if verdict:
-        style = "green" if verdict.promotes else "yellow"
-        console.print(f"[bold {style}]{verdict.decision}[/]: {escape(verdict.reason)}", highlight=False)
+    pairs = zip(planned.stages, outcomes, strict=True)
+    finished_table([(stage.name, stage.start, made) for stage, made in pairs if stage.start != "skip"], progress.took)
+    if judged := judge_chain(planned, last.uri):
+        verdict = judged.verdict
+        show_verdict(judged.scores, verdict)
+        if verdict.bounds:
+            rule = " and ".join(_bound(verdict, *condition) for condition in parse_rule(planned.gate))
+            model = last.lineage.get("checkpoint_uri", last.uri)
+            show_held(model, f"--gate {shlex.quote(rule)}", last.uri, planned.store_uri)
+    leave_report(planned, last.uri)
+    show_next(planned, last.uri)
+
+
+def _bound(verdict: Verdict, metric: str, op: str, value: float) -> str:
+    """One condition of a rule, as the model that was held would pass it."""
+    wider = {GAIN: "min_gain", DROP: "max_drop"}.get(metric, "")
+    return f"{metric} {op} {verdict.bounds.get(wider, value):g}"
+
+
+def leave_report(plan: ChainPlan, uri: str) -> None:
+    """Write the run's pages and say where they are."""
+    from curricle.cli.report import leave_report as leave
+
+    leave(plan.store_uri, plan.run_id, uri)
+
+
+def show_next(plan: ChainPlan, uri: str) -> None:
+    """Print what the result's figures mean, and the commands that people go on with."""
+    entry = family(plan.stages[-1].family)
+    store = in_store(plan.store_uri)
+    model = shlex.quote("/".join(uri.split("/")[-2:]))
+    for metric, meaning in entry.meanings.items():
+        console.print(f"{metric}: {meaning}", style="dim", highlight=False, markup=False)
+    asks = {
+        "search": f'curricle search "TEXT" --model {model}{store}',
+        "predict": f"curricle ner predict --model {shlex.quote(uri)} < texts.txt",
+    }
+    commands = [command for verb, command in asks.items() if verb in entry.verbs]
+    commands += [f"curricle evaluate --model {model}{store}", f"curricle show {shlex.quote(plan.run_id)}{store}"]
+    commands += [f"curricle report {shlex.quote(plan.run_id)}{store}"]
+    console.print(f"next: {'; '.join(commands)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def log_of(plan: ChainPlan) -> Path:
+    """The file that a run's progress and log lines go to."""
+    return Path(plan.stages[0].config["paths"]["outputs_dir"]) / plan.run_id / "curricle.log"
 
 
 def _list(config: Path) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
-from curricle.cli.look import console
+from curricle.cli.look import console, plain_table
 from curricle.steps.compare import Comparison, compare_models, score_matrix
 
 
@@ -54,29 +53,44 @@ def compare(models: tuple[str, ...], store: str, test: bool, data: tuple[Path, .
 
 
 def _tables(comparison: Comparison) -> None:
+    """Models by letters, so that any number of long names fits into any width: who is who, what was set differently, what was measured."""
     for note in comparison.notes:
         console.print(note, style="yellow", highlight=False, markup=False)
-    names = [escape(side.name) for side in comparison.sides]
-    rows: list[tuple[str, list[Any]]] = [("stages", [", ".join(side.stages) for side in comparison.sides])]
-    _table("settings that differ", names, [*rows, *comparison.settings.items()])
-    table = Table(box=None, padding=(0, 2, 0, 0), title="metrics", title_justify="left")
-    table.add_column("metric")
-    for name in names:
-        table.add_column(name, justify="right", overflow="fold")
-    for name in names[1:]:
-        table.add_column("change" if len(names) == 2 else f"{name} - {names[0]}", justify="right", overflow="fold")
+    letters = [_letter(number) for number in range(len(comparison.sides))]
+    table = plain_table("models")
+    for name in ("", "model", "stages"):
+        table.add_column(name, overflow="fold", style="bold" if not name else None)
+    for letter, side in zip(letters, comparison.sides, strict=True):
+        table.add_row(letter, escape(side.name), escape(", ".join(side.stages)))
+    console.print(table)
+    console.print()
+    table = plain_table("settings that differ")
+    for name in ("setting", *letters):
+        table.add_column(name, overflow="fold")
+    for key, settings in comparison.settings.items():
+        table.add_row(key, *map(_shown, settings))
+    console.print(table if comparison.settings else "no setting differs")
+    console.print()
+    table = plain_table("metrics")
+    table.add_column("metric", overflow="fold")
+    for name in letters:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in letters[1:]:
+        table.add_column(f"{name} - {letters[0]}", justify="right", no_wrap=True)
     for key, values in comparison.metrics.items():
         shown = ["-" if value is None else f"{value:.4f}" for value in values]
         changes = ["" if value is None or values[0] is None else f"{value - values[0]:+.4f}" for value in values[1:]]
-        table.add_row(key, *shown, *changes)
+        table.add_row(escape(key), *shown, *changes)
     console.print(table)
 
 
-def _table(title: str, names: list[str], rows: list[tuple[str, list[Any]]]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left")
-    for name in ("", *names):
-        table.add_column(name, overflow="fold")
-    for key, values in rows:
-        table.add_row(key, *("-" if value is None else escape(str(value)) for value in values))
-    console.print(table)
-    console.print()
+def _letter(number: int) -> str:
+    """A, B ... Z, A1, B1 ..."""
+    return chr(ord("A") + number % 26) + (str(number // 26) if number >= 26 else "")
+
+
+def _shown(value: Any) -> str:
+    """A setting in a cell."""
+    if isinstance(value, list | tuple):
+        return escape(", ".join(map(str, value))) or "none"
+    return "-" if value is None else escape(str(value))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import click
-from rich.table import Table
 
+from curricle.cli.chain import leave_report, log_of
 from curricle.cli.extras import require
-from curricle.cli.look import Progress, console, plan_table, show_notes
-from curricle.config.experiment import OWN
+from curricle.cli.look import Progress, console, leave_standard_output, plan_table, show_held, show_notes, show_verdict
+from curricle.config.experiment import OWN, backbones_of
 from curricle.errors import ConfigError
 from curricle.launch import open_launcher
+from curricle.steps.estimate import estimates
 from curricle.steps.experiment import Finished, plan_experiment, read_experiment, run_experiment, summary
 from curricle.steps.latency import measure_latency
 from curricle.steps.search import search_experiment
@@ -29,8 +29,9 @@ def run_stages(
     resume: bool,
     launcher: str,
     run_id: str,
+    backbone: str,
 ) -> None:
-    """Run an experiment's stages for each of its backbones."""
+    """Run an experiment's stages for each of its backbones, or for the one named."""
     if from_checkpoint:
         raise ConfigError(
             "--from-checkpoint is of --curriculum; an experiment names its start in checkpoint.source_path, or set CHECKPOINT_PATH"
@@ -40,9 +41,10 @@ def run_stages(
     experiment = read_experiment(path, overrides)
     if stage in ("smoke", "hpo") and getattr(experiment.stages, stage) is None and not experiment.hpo_config:
         raise ConfigError(f"{path} has neither stages.{stage} nor hpo_config")
-    console.stderr = as_json
-    results = []
-    for backbone in experiment.stages.training.backbones:
+    if as_json:
+        leave_standard_output()
+    results, backbones = [], backbones_of(experiment, path, backbone)
+    for backbone in backbones:
         if stage == "benchmark":
             _latency(path, backbone, overrides)
             continue
@@ -56,8 +58,9 @@ def run_stages(
                     launcher=open_launcher(launcher),
                     listen=progress,
                 )
+            failed = f" ({best['failed']} failed)" if best["failed"] else ""
             console.print(
-                f"\n[bold]best[/] of {best['complete']} trials: {best['trial_name']} {best['hyperparameters']} "
+                f"\n[bold]best[/] of {best['complete']} trials{failed}: {best['trial_name']} {best['hyperparameters']} "
                 f"({best['selection_criteria']['metric']} {best['metrics']['objective_value']:.4f})",
                 highlight=False,
             )
@@ -65,42 +68,23 @@ def run_stages(
             continue
         planned = plan_experiment(path, backbone, overrides, run_id=run_id, resume=resume)
         show_notes(planned.notes)
-        plan_table(planned.plan, values=False)
-        with Progress() as progress:
+        plan_table(planned.plan, values=False, expected=estimates(planned.plan))
+        with Progress(log_of(planned.plan)) as progress:
             finished = run_experiment(planned, open_launcher(launcher), progress)
         _show(finished, planned.plan.store_uri)
+        leave_report(planned.plan, finished.uri)
         results.append(summary(planned, finished))
     if as_json:
         click.echo(json.dumps(results, indent=1, sort_keys=True))
 
 
 def _show(finished: Finished, store_uri: str) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), title="scores by domain", title_justify="left")
-    for name in ("domain", "before", "after", "change"):
-        table.add_column(name, justify="left" if name == "domain" else "right")
-    before = finished.scores.before
-    for domain, value in sorted(finished.scores.after.items()):
-        known = domain in before
-        table.add_row(
-            domain,
-            f"{before[domain]:.4f}" if known else "-",
-            f"{value:.4f}",
-            f"{value - before[domain]:+.4f}" if known else "-",
-        )
-    console.print()
-    console.print(table)
-    style = "green" if finished.verdict.decision == "promote" else "yellow"
-    console.print(f"[bold {style}]{finished.verdict.decision}[/]: {finished.verdict.reason}", highlight=False)
+    show_verdict(finished.scores, finished.verdict)
     if finished.folder:
         console.print(f"model: {finished.folder}", highlight=False, markup=False, soft_wrap=True)
     else:
         bounds = " ".join(f"{OWN}gate.{name}={value:g}" for name, value in finished.verdict.bounds.items())
-        for line in (
-            f"not promoted; the trained model stays at {finished.uri}",
-            f"to promote it all the same: this command again with {bounds} (trains nothing again),",
-            f"or curricle promote {shlex.quote(finished.uri)} --store {shlex.quote(store_uri)}",
-        ):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        show_held(finished.uri, bounds, finished.uri, store_uri)
 
 
 def _latency(path: Path, backbone: str, overrides: list[str]) -> None:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+import click
+from rich.console import Console, Group, RenderableType
+from rich.filesize import decimal
 from rich.markup import escape
-from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from curricle.config.load import COMMAND_LINE, DEFAULT, leaves
+from curricle.masking import masked
 from curricle.planning import ChainPlan
-from curricle.registry import family
-from curricle.steps.show import EARLIER
+from curricle.registry import canonical, family
+from curricle.steps.estimate import Estimate
+from curricle.steps.gate import Scores, Verdict
+from curricle.steps.show import EARLIER, said_most
+from curricle.steps.train import StageOutcome
 from curricle.training.events import (
     Epoch,
     Event,
@@ -27,6 +37,8 @@ from curricle.training.events import (
     StageStarted,
     Step,
     Warned,
+    Working,
+    duration,
     figures,
     sentence,
 )
@@ -36,15 +48,22 @@ HYPERPARAMETERS = ("training.", "data_loader.", "model.")
 STYLE = {"scratch": "cyan", "continued": "green", "reuse": "yellow", "skip": "dim"}
 
 
-def plan_table(plan: ChainPlan, values: bool) -> None:
-    """Print a plan: its stages, and on request every value with its origin."""
-    table = Table(
-        title=escape(f"{plan.chain_name} → {plan.run_id} in {plan.store_uri}"),
-        title_justify="left",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
-    for name in ("stage", "start", "why", "epochs", "lr", "digest"):
+def leave_standard_output() -> None:
+    """Print for people on standard error until the command ends: standard output holds data alone."""
+    console.stderr = True
+    click.get_current_context().call_on_close(lambda: setattr(console, "stderr", False))
+
+
+def plain_table(title: str = "") -> Table:
+    """A table without lines, its title at the left; columns and rows are the caller's."""
+    return Table(box=None, padding=(0, 2, 0, 0), title=escape(title) or None, title_justify="left")
+
+
+def plan_table(plan: ChainPlan, values: bool, expected: Mapping[str, Estimate] | None = None) -> None:
+    """Print a plan: its stages with what they are expected to take, and on request every value with its origin."""
+    expected = expected or {}
+    table = plain_table(f"{plan.chain_name} → {plan.run_id} in {plan.store_uri}")
+    for name in ("stage", "start", "why", "epochs", "lr", *(["about"] if expected else []), "digest"):
         table.add_column(name, style="bold" if name == "stage" else None, overflow="fold")
     for stage in plan.stages:
         training = stage.config["training"]
@@ -54,9 +73,14 @@ def plan_table(plan: ChainPlan, values: bool) -> None:
             escape(stage.reason),
             str(training["trainer"]["max_epochs"]),
             "by encoder" if training["learning_rate"] is None else f"{training['learning_rate']:g}",
+            *([_about(expected.get(stage.name))] if expected else []),
             stage.digest[:12],
         )
     console.print(table)
+    if expected:
+        told = sum(made.seconds for made in expected.values())
+        places = ", ".join(dict.fromkeys(made.place for made in expected.values()))
+        console.print(f"about {duration(told)} in all, as {places} took", style="dim", highlight=False, markup=False)
     if not values:
         return
     before: dict[str, Any] = {}
@@ -88,6 +112,22 @@ def plan_table(plan: ChainPlan, values: bool) -> None:
         before = values_now
 
 
+def _about(made: Estimate | None) -> str:
+    if made is None:
+        return ""
+    memory = f", {made.memory_mb / 1024:.1f} GB" if made.memory_mb else ""
+    return f"{duration(made.seconds)}{memory}"
+
+
+def _ago(when: str) -> str:
+    """How long ago a time in UTC was, ``2 h ago``."""
+    try:
+        past = (datetime.now(UTC) - datetime.fromisoformat(when)).total_seconds()
+    except ValueError:
+        return ""
+    return f"{duration(max(0.0, past))} ago"
+
+
 def show_notes(notes: Iterable[str]) -> None:
     """Print what was decided before a plan, one sentence a line."""
     for note in notes:
@@ -100,64 +140,192 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-STATE = {"complete": "green", "failed": "red", "interrupted": "yellow"}
-"""Colours of a stage's states; others have none."""
+STATE = {
+    "complete": "green", "running": "cyan", "failed": "red", "unreadable plan": "red", "missing": "red", "stopped": "yellow",
+}  # fmt: skip
+"""Colours of states; others have none."""
 
 
-def runs_table(rows: list[dict[str, Any]]) -> None:
-    """Print runs, one a row."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("run", "stages"):
-        table.add_column(name, style="bold" if name == "run" else None, overflow="fold")
+def in_store(store_uri: str) -> str:
+    """What a printed command says of its store: nothing of the one that is meant anyway."""
+    return "" if store_uri == "checkpoints" else f" --store {shlex.quote(store_uri)}"
+
+
+def show_held(model: str, setting: str, stage: str, store_uri: str) -> None:
+    """Say where a model stays that the gate held back, and the two ways to promote it all the same.
+
+    Args:
+        model: its place.
+        setting: what the same command takes in addition.
+        stage: what `curricle promote` is told.
+    """
+    for line in (
+        f"not promoted; the trained model stays at {model}",
+        f"to promote it all the same: this command again with {setting} (trains nothing again),",
+        f"or curricle promote {shlex.quote(stage)} --store {shlex.quote(store_uri)}",
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def runs_table(rows: list[dict[str, Any]], store_uri: str = "checkpoints") -> RenderableType:
+    """Runs of a store, one a row, the newest last."""
+    if not rows:
+        return Text(f"no runs in {masked(store_uri)}")
+    table = plain_table()
+    table.add_column("run", style="bold", overflow="fold")
+    for name in ("state", "stages", "best", "changed", "size"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("stages", "size"))
     for row in rows:
-        table.add_row(escape(row["run"]), escape(row["stages"]))
-    console.print(table if rows else "no runs", highlight=False)
+        table.add_row(
+            escape(row["run"]),
+            _state(row["state"]),
+            f"{row['complete']} of {row['planned']}",
+            f"{escape(row['best'])}{' [green]promoted[/]' if row['promoted'] else ''}".strip(),
+            _ago(row["changed"]),
+            decimal(row["bytes"]),
+        )
+    return table
 
 
-def run_table(rows: list[dict[str, Any]]) -> None:
-    """Print the stages of one run, one a row; what is the same for all stands in the title."""
+def run_table(rows: list[dict[str, Any]]) -> RenderableType:
+    """The stages of one run, one a row, and below it what has to be told at length; what is the same for all stands in the title."""
     families = sorted({row["family"] for row in rows if row["family"]})
-    table = Table(
-        title=escape(f"{rows[0]['run']}  {', '.join(families)}".rstrip()),
-        title_justify="left",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
+    table = plain_table(f"{rows[0]['run']}  {', '.join(families)}".rstrip())
     table.add_column("stage", style="bold", overflow="fold")
-    for name in ("state", "start"):
+    for name in ("state", "start", "epochs"):
         table.add_column(name, no_wrap=True)
-    table.add_column("created (UTC)", no_wrap=True)
-    table.add_column("best, or why", overflow="fold", ratio=1)
+    table.add_column("when", no_wrap=True)
+    table.add_column("best", overflow="fold", ratio=1)
+    told: list[RenderableType] = []
     for row in rows:
-        style = STATE.get(row["state"], "default")
-        said = "; ".join(filter(None, (EARLIER if row["earlier"] else "", row["detail"])))
+        complete, marks = row["state"] == "complete", [EARLIER] * row["earlier"] + ["promoted"] * row["promoted"]
+        said = [*(f"[green]{mark}[/]" if mark == "promoted" else mark for mark in marks)]
         table.add_row(
             escape(row["stage"]),
-            f"[{style}]{escape(row['state'])}[/]",
+            _state(row["state"]),
             escape(row["start"]),
-            escape(row["created"][:16].replace("T", " ")),
-            escape(said),
+            "" if row["epochs"] is None else str(row["epochs"]),
+            _ago(row["created"]),
+            "; ".join([*said, *([escape(row["detail"])] if complete and row["detail"] else [])]),
             style="dim" if row["earlier"] else None,
+        )
+        if row["detail"] and not complete:
+            told.append(Text.assemble((f"{row['stage'] or row['run']} ", "bold"), f"{row['state']}: {row['detail']}"))
+    return Group(table, *told)
+
+
+def _state(state: str) -> str:
+    return f"[{STATE.get(state, 'default')}]{escape(state)}[/]"
+
+
+def finished_table(outcomes: Sequence[tuple[str, str, StageOutcome]], took: Mapping[str, float]) -> None:
+    """Print what a chain has made.
+
+    Args:
+        outcomes: each stage's name, how it started, and what came of it.
+        took: seconds of those that were trained now.
+    """
+    table = plain_table()
+    table.add_column("stage", style="bold", overflow="fold")
+    for name in ("start", "epochs", "best", "time", "where"):
+        table.add_column(name, overflow="fold")
+    for name, start, outcome in outcomes:
+        shown = said_most(outcome.metrics, canonical(outcome.manifest.info.get("family")))
+        table.add_row(
+            escape(name),
+            f"[{STYLE.get(start, 'default')}]{escape(start)}[/]",
+            str(outcome.manifest.info.get("epochs", "")),
+            escape(shown[0]) if shown else "",
+            duration(took[name]) if name in took else "",
+            escape("/".join(outcome.uri.split("/")[-2:])),
         )
     console.print(table, highlight=False)
 
 
-class Progress:
-    """Shows a chain's events: a bar a stage in a terminal, lines elsewhere."""
+def show_verdict(scores: Scores, verdict: Verdict) -> None:
+    """Print the scores before and after by domain, as far as they were measured, and what was decided."""
+    before, full = scores.before, scores.full
+    if scores.after:
+        table = plain_table("scores by domain")
+        apart = any(abs(full.get(domain, value) - value) >= 5e-5 for domain, value in scores.after.items())
+        for name in ("domain", "before", "after", "change", *(["all labels before", "after"] if apart else [])):
+            table.add_column(name, justify="left" if name == "domain" else "right")
+        for domain, value in sorted(scores.after.items()):
+            change = f"{value - before[domain]:+.4f}" if domain in before else "-"
+            beside = [_figure(scores.full_before, domain), _figure(full, domain)] if apart else []
+            table.add_row(domain, _figure(before, domain), f"{value:.4f}", change, *beside)
+        console.print()
+        console.print(table)
+    style = "green" if verdict.promotes else "yellow"
+    console.print(f"[bold {style}]{verdict.decision}[/]: {escape(verdict.reason)}", highlight=False)
 
-    def __init__(self) -> None:
+
+def _figure(scores: Mapping[str, float], domain: str) -> str:
+    return f"{scores[domain]:.4f}" if domain in scores else "-"
+
+
+class Count:
+    """Shows how far a count is, and how long the rest will take: a bar on standard error in a terminal, elsewhere a line every `Progress.EVERY` seconds. To be
+    called with (done, all)."""
+
+    def __init__(self, what: str) -> None:
+        self.console = Console(stderr=True, emoji=False)
+        self.what, self.told = what, time.monotonic()
+        self.bar: TaskID | None = None
+        self.first: tuple[float, int] | None = None
+        self.bars = Bars(TextColumn("[bold]{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"), console=self.console, transient=True, disable=not self.console.is_terminal)  # fmt: skip
+
+    def __enter__(self) -> Count:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bars.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        self.first = self.first or (now, done)
+        seconds, since = now - self.first[0], done - self.first[1]
+        note = f"{done:,} of {total:,}"
+        if since and seconds > 1:
+            note += f"  {since / seconds:,.0f} a second  {duration((total - done) * seconds / since)} left"
+        if self.bar is None:
+            self.bar = self.bars.add_task(self.what, total=total, note=note)
+        self.bars.update(self.bar, completed=done, total=total, note=note)
+        if not self.console.is_terminal and now - self.told >= Progress.EVERY:
+            self.told = now
+            self.console.print(f"  {self.what} {note}", highlight=False, markup=False)
+
+
+class Progress:
+    """Shows a chain's events: a bar a stage in a terminal, elsewhere a line every `EVERY` seconds; all but the single steps also go to a file.
+
+    Args:
+        log: that file; it is appended to, from the first stage on: what ends before leaves nothing. One that cannot be written is said, and done
+            without.
+    """
+
+    EVERY = 30.0
+    """Seconds between two lines about steps where there is no terminal, and in the file."""
+
+    def __init__(self, log: Path | None = None) -> None:
         self.bars = Bars(
             TextColumn("[bold]{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
         )
         self.bar: TaskID | None = None
         self.columns: tuple[str, ...] = ()
         """Metrics of an epoch that are shown: the family's."""
-        self.started = 0.0
+        self.took: dict[str, float] = {}
+        """Seconds of each stage that was trained."""
+        self.log, self.begun = log, False
+        self.epochs, self.started, self.told = 0, 0.0, 0.0
+        self.headline = ""
+        self.first: tuple[float, int] | None = None
+        """When the first step of this attempt was heard of, and its number in the stage."""
 
     def __enter__(self) -> Progress:
         self.bars.start()
@@ -167,15 +335,20 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bars.stop()
+        if error is not None:
+            self._write(f"ended: {error or type(error).__name__}")
 
     def __call__(self, event: Event) -> None:
         match event:
             case StageStarted():
                 self._begin(event)
             case Resumed():
+                self.first = None
                 self.say(f"  {sentence(event)}")
             case Warned(message):
                 self.say(f"  [yellow]warning:[/] {escape(message)}")
+            case Working(_, done, total):
+                self._note(sentence(event), done, total)
             case Step():
                 self._advance(event)
             case Epoch():
@@ -184,9 +357,12 @@ class Progress:
                 self._end(event)
             case Log(line) if line.strip():
                 console.print(f"  {line}", markup=False, highlight=False, style="dim")
+                self._write(line)
 
     def _begin(self, event: StageStarted) -> None:
-        self.started = time.monotonic()
+        self.begun = True
+        self.epochs, self.headline, self.first = event.epochs, "", None
+        self.started = self.told = time.monotonic()
         self.columns = family(event.family).columns
         self.bar = None
         self.say(f"[{STYLE[event.start]}]{event.start:<9}[/] [bold]{escape(event.name)}[/]  {escape(event.reason)}")
@@ -194,25 +370,56 @@ class Progress:
             self.bar = self.bars.add_task(event.name, total=None, note="starting")
 
     def _advance(self, event: Step) -> None:
+        done, total, now = (event.epoch - 1) * event.steps + event.step, self.epochs * event.steps, time.monotonic()
+        self.first = self.first or (now, done)
+        seconds, steps = now - self.first[0], done - self.first[1]
+        facts = [f"epoch {event.epoch}/{self.epochs}", f"step {event.step}/{event.steps}", f"loss {event.loss:.4f}"]
+        facts += [self.headline] if self.headline else []
+        if steps and seconds > 1:
+            facts += [f"{event.examples * steps / seconds:.0f} records/s"] if event.examples else []
+            facts += [f"{duration((total - done) * seconds / steps)} left"] if total >= done else []
+        self._note("  ".join(facts), done, total)
+
+    def _note(self, text: str, done: int, total: int) -> None:
+        """What goes on at present: beside the bar, else now and then as a line."""
         if self.bar is not None:
-            self.bars.update(
-                self.bar,
-                completed=event.step,
-                total=event.steps,
-                note=f"epoch {event.epoch}  loss {event.loss:.4f}",
-            )
+            self.bars.update(self.bar, completed=done, total=total, note=escape(text))
+        if time.monotonic() - self.told >= self.EVERY:
+            self.told = time.monotonic()
+            if not console.is_terminal:
+                console.print(f"  {text}", highlight=False, markup=False)
+            self._write(text)
 
     def _show_epoch(self, event: Epoch) -> None:
         names = [name for name in self.columns if name in event.metrics] or list(event.metrics)[:5]
+        self.headline = next((f"{n} {event.metrics[n]:.4f}" for n in names if n.startswith("val/")), "")
         shown = figures({name: event.metrics[name] for name in names})
         self.say(f"  epoch {event.epoch:>2}  {escape(shown)}{' *' if event.best else ''}")
 
     def _end(self, event: StageDone) -> None:
-        if self.bar is not None:
-            self.bars.remove_task(self.bar)
-            self.bar = None
-            self.say(f"  complete in {time.monotonic() - self.started:.0f} s → {escape(event.uri)}")
+        if event.start not in ("reuse", "skip"):
+            self.took[event.name] = time.monotonic() - self.started
+            if self.bar is not None:
+                self.bars.remove_task(self.bar)
+                self.bar = None
+            self.say(f"  complete in {duration(self.took[event.name])} → {escape(event.uri)}")
 
     def say(self, text: str) -> None:
-        """One lasting line above the bars."""
+        """One lasting line above the bars, in rich's markup."""
         console.print(text, highlight=False)
+        self._write(Text.from_markup(text).plain)
+
+    def _write(self, line: str) -> None:
+        if self.log is None or not self.begun:
+            return
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {masked(line.strip())}\n")
+        except OSError as error:
+            console.print(
+                f"  warning: no log file is kept: {self.log} cannot be written ({error.strerror})",
+                highlight=False,
+                markup=False,
+            )
+            self.log = None

@@ -9,20 +9,19 @@ from pathlib import Path
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
-from curricle.cli.look import console
+from curricle.cli.look import console, plain_table
 from curricle.cli.options import CONFIG
 from curricle.config.chain import list_curricula, load_stage
 from curricle.errors import ConfigError
-from curricle.launch import LAUNCHERS
+from curricle.launch import launchers
 from curricle.steps.preflight import run_checks
 
 
 @click.command()
 @click.option(
     "--launcher",
-    type=click.Choice(LAUNCHERS),
+    type=click.Choice(tuple(launchers())),
     default="local",
     show_default=True,
     help="Where jobs will run.",
@@ -41,12 +40,7 @@ def preflight(launcher: str, store: str, config: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:
-        table = Table(
-            box=None,
-            padding=(0, 2, 0, 0),
-            title=escape(f"preflight of {launcher}, store {store}"),
-            title_justify="left",
-        )
+        table = plain_table(f"preflight of {launcher}, store {store}")
         for name in ("", "check", "found", "what to do"):
             table.add_column(name, overflow="fold")
         for f in findings:

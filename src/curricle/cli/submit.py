@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-if TYPE_CHECKING:
-    from kfp_pipelines.submit import Answer
+from curricle.cli.options import Number, to_server
 
-ENDPOINT = click.option(
-    "--endpoint",
-    envvar="KF_PIPELINES_ENDPOINT",
-    default="",
-    help="URL of the Kubeflow Pipelines API; default the environment's or the cluster's own.",
-)
-TOKEN = click.option(
-    "--token",
-    envvar="CURRICLE_KFP_TOKEN",
-    default="",
-    help="Bearer token; default the pod's projected token. Prefer the environment variable.",
-)
-NAMESPACE = click.option("--namespace", default="", help="The user's namespace on a multi-user server.")
+if TYPE_CHECKING:
+    from kfp_pipelines.gateway import Access
+    from kfp_pipelines.submit import Answer
 
 
 @click.command()
 @click.argument("package", type=click.Path(path_type=Path))
 @click.argument("parameters", nargs=-1, metavar="[NAME=VALUE]...")
-@ENDPOINT
-@TOKEN
-@NAMESPACE
+@to_server
 @click.option("--experiment", default="curricle", show_default=True, help="Experiment of the run.")
-@click.option("--run-name", default="", help="Name of the run; default the pipeline's with the time.")
+@click.option(
+    "--run-name", default="", help="Name of the run; default the pipeline's with the parameters that were given."
+)
 @click.option("--service-account", default="", help="Service account of the component pods, e.g. curricle-launcher.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Watch the run to its end.")
 @click.option(
-    "--timeout", type=float, default=0.0, help="Seconds to watch; 0 for ever. The run goes on after it (exit 4)."
+    "--timeout",
+    type=Number(min=0),
+    default=0.0,
+    help="Seconds to watch; 0 for ever. The run goes on after it (exit 4).",
 )
 @click.option(
     "--on-interrupt",
@@ -54,7 +45,12 @@ NAMESPACE = click.option("--namespace", default="", help="The user's namespace o
     help="Print the result as JSON on standard output; progress goes to standard error.",
 )
 def submit(
-    package: Path, parameters: tuple[str, ...], on_interrupt: Answer | Literal["ask"], as_json: bool, **options: Any
+    package: Path,
+    parameters: tuple[str, ...],
+    access: Access,
+    on_interrupt: Answer | Literal["ask"],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Run a compiled pipeline on Kubeflow: exit 0 when it succeeded, 1 failed, 3 cancelled, 4 still going."""
     from kfp_pipelines.submit import submit as send
@@ -71,7 +67,12 @@ def submit(
         )
 
     done = send(
-        package, list(parameters), say=lambda text: click.echo(text, err=as_json), interrupted=interrupted, **options
+        package,
+        list(parameters),
+        access,
+        say=lambda text: click.echo(text, err=as_json),
+        interrupted=interrupted,
+        **options,
     )
     if as_json:
         click.echo(done.to_json())
@@ -85,9 +86,7 @@ def recurring() -> None:
 
 @recurring.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("config/recurring-runs"))
-@ENDPOINT
-@TOKEN
-@NAMESPACE
+@to_server
 @click.option("--dry-run", is_flag=True, help="Say what would be done; do nothing.")
 @click.option("--diff", is_flag=True, help="As --dry-run, and exit 2 where anything differs.")
 @click.option("--prune", is_flag=True, help="Delete ours that no file names any more.")
@@ -98,34 +97,27 @@ def recurring() -> None:
     help="Image of the components, in the place of the default one.",
 )
 @click.option("--trainer-image", envvar="CURRICLE_TRAINER_IMAGE", default="", help="And of the training jobs.")
-def apply(
-    folder: Path,
-    endpoint: str,
-    token: str,
-    namespace: str,
-    dry_run: bool,
-    diff: bool,
-    prune: bool,
-    image: str,
-    trainer_image: str,
-) -> None:
-    """Make the server's recurring runs what the files of FOLDER say. Touches only what it made, and never ends a run."""
+def apply(folder: Path, access: Access, dry_run: bool, diff: bool, prune: bool, image: str, trainer_image: str) -> None:
+    """Make the server's recurring runs what the files of FOLDER say. Touches only what it made, and never ends a run.
+
+    Without images those that a recurring run has are kept.
+    """
     from kfp_pipelines.recurring import check, load_definitions, reconcile
-    from kfp_pipelines.server import connect
+    from kfp_pipelines.server import Server
 
     if image and not trainer_image:
         raise click.UsageError("give --image and --trainer-image together: a pipeline names both")
-    with TemporaryDirectory(prefix="curricle-pipelines-") as scratch:
-        wanted, bad = load_definitions(folder, (image, trainer_image) if image else None, Path(scratch))
-        if prune and bad:
-            click.echo("nothing is pruned: a file that cannot be read may name what would be deleted", err=True)
-        made, refused = reconcile(
-            connect(endpoint, token, namespace),
-            wanted,
-            prune=prune and not bad,
-            act=not (dry_run or diff),
-            say=lambda c: click.echo(f"{'would ' if dry_run or diff else ''}{c.verb} {c.name}: {c.why}"),
-        )
+    wanted, bad = load_definitions(folder)
+    if prune and bad:
+        click.echo("nothing is pruned: a file that cannot be read may name what would be deleted", err=True)
+    made, refused = reconcile(
+        Server(access, lambda line: click.echo(line, err=True)),
+        wanted,
+        prune=prune and not bad,
+        act=not (dry_run or diff),
+        say=lambda c: click.echo(f"{'would ' if dry_run or diff else ''}{c.verb} {c.name}: {c.why}"),
+        images=(image, trainer_image) if image else None,
+    )
     if not made and not refused:
         click.echo(f"{len(wanted)} recurring {'run' if len(wanted) == 1 else 'runs'} as defined")
     check([*bad, *refused])

@@ -16,7 +16,7 @@ from typing import Annotated
 from curricle.config.load import Layer, Loaded, anchored, build, compose, nest, read_overrides, read_yaml
 from curricle.config.schema import LearningRate, Range, StageConfig, Text, require
 from curricle.errors import ConfigError
-from curricle.registry import CHAIN_FAMILY, FamilyEntry, family
+from curricle.registry import CHAIN_FAMILY, FamilyEntry, canonical, family
 
 FOLDER = "text_curriculum"
 SECTIONS = ("training", "data_loader", "model", "data")
@@ -123,16 +123,17 @@ def load_stage(base: Path, name: str, overrides: list[str], chain_layer: Layer |
         near = difflib.get_close_matches(name, known, 1, 0.4)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ConfigError(f"stage {name!r} has no file {path}{hint}; stages there: {', '.join(known) or 'none'}")
-    named = str(compose([given, above]).tree.get("family", CHAIN_FAMILY))
+    named = canonical(compose([given, above]).tree.get("family", CHAIN_FAMILY))
     entry = family(named)
     stage_file = read_yaml(path, what="stage file")
-    if stage_file.tree.get("family", named) != named:
+    if canonical(stage_file.tree.get("family", named)) != named:
         raise ConfigError(
             f"{stage_file.origins['family']}: family is {stage_file.tree['family']!r}, and {base} says {named!r}; the stages of one base "
             "file are of one family: give the other one a base file of its own"
         )
     own = _stage_layer(stage_file, name, entry)
-    layer = compose([Layer({"family": named}), given, own, chain_layer or Layer({}), above])
+    layer = compose([given, own, chain_layer or Layer({}), above])
+    layer = Layer(layer.tree | {"family": named}, layer.origins)
     return build(entry.load("config"), anchored(layer, base.parent, entry.paths))
 
 

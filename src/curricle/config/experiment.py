@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +49,7 @@ class Gate:
 
     min_gain: Annotated[float, Range("[-10, 10]")] = 0.0
     """The new domain rises by at least this."""
-    max_drop: Annotated[float, Range("[-10, 10]")] = 0.01
+    max_drop: Annotated[float, Range("[0, 10]")] = 0.01
     """The old domain falls by at most this."""
 
 
@@ -181,6 +182,21 @@ def load_experiment(path: Path, overrides: list[str] | None = None) -> Experimen
     return experiment
 
 
+def backbones_of(experiment: Experiment, path: Path, wanted: str = "") -> tuple[str, ...]:
+    """The backbones to train: those of an experiment, or the one that somebody wants instead, which may be any that has a model file.
+
+    Raises:
+        ConfigError: there is neither such a backbone nor a file ``model/<wanted>.yaml``.
+    """
+    backbones = experiment.stages.training.backbones
+    if not wanted:
+        return backbones
+    file = config_dir_of(path) / "model" / f"{wanted}.yaml"
+    if wanted not in backbones and not (Path(wanted).name == wanted and file.is_file()):
+        raise ConfigError(f"{path}: backbone {wanted!r} is not one of {', '.join(backbones)}, and {file} is not there")
+    return (wanted,)
+
+
 def words_of(entry: FamilyEntry) -> ExperimentWords:
     """A family's words; where it has none of its own, the keys are the configuration's.
 
@@ -212,7 +228,7 @@ def compose_backbone(
     folder, entry = config_dir_of(path), family(experiment.family)
     words, schema = words_of(entry), entry.load("config")
     model = folder / experiment.model_config
-    if len(experiment.stages.training.backbones) > 1 and model.stem != backbone:
+    if experiment.stages.training.backbones != (backbone,) and model.stem != backbone:
         model = folder / "model" / f"{backbone}.yaml"
     of_model = words.model | {name: f"model.{name}" for name in fields_of(schema, "model")}
     train, of_train = _translated(
@@ -225,7 +241,7 @@ def compose_backbone(
     if entry.section:
         named[entry.section] = {"name": experiment.experiment_name}
     stage = [item for item in overrides if not item.startswith(OWN)]
-    given = _worded(read_overrides(stage), words)
+    given = read_overrides(stage, words.training)
     base = Layer(named, {"experiment_name": str(path)})
     layer = compose([base, encoder, train, data, above or Layer({}), given])
     notes = (*of_train, *of_encoder, *of_data, *noted)
@@ -239,29 +255,27 @@ def fields_of(schema: type, section: str = "") -> list[str]:
     return [item.name for item in dataclasses.fields(schema)]
 
 
-def overlay(values: dict[str, Any], words: ExperimentWords, place: str) -> Layer:
+def searched_key(name: str, words: ExperimentWords) -> str:
+    """The dotted key that a searched value's name means: a word of the training file, a setting of its section, or the key itself."""
+    return words.training.get(f"training.{name}") or (name if "." in name else f"training.{name}")
+
+
+def overlay(values: Mapping[str, Any], words: ExperimentWords, places: Mapping[str, str] | str) -> Layer:
     """A search's values, by the training file's words or dotted keys, as a layer.
 
-    Raises:
-        ConfigError: a name is neither.
+    Args:
+        places: where each value, by its name, or all of them come from.
     """
     made = []
     for name, value in values.items():
-        key = words.training.get(f"training.{name}") or (name if "." in name else f"training.{name}")
-        made.append(Layer(nest(key, value), {key: place}))
+        key = searched_key(name, words)
+        made.append(Layer(nest(key, value), {key: places if isinstance(places, str) else places[name]}))
     return compose(made)
 
 
-def _worded(layer: Layer, words: ExperimentWords) -> Layer:
-    """Overrides with the training file's words as the configuration's keys."""
-    made = []
-    for key, place in layer.origins.items():
-        value: Any = layer.tree
-        for part in key.split("."):
-            value = value[part]
-        key = words.training.get(key, key)
-        made.append(Layer(nest(key, value), {key: place}))
-    return compose(made)
+def overridden(overrides: Iterable[str], words: ExperimentWords) -> set[str]:
+    """The dotted keys of the stage that overrides set."""
+    return set(read_overrides([item for item in overrides if not item.startswith(OWN)], words.training).origins)
 
 
 def _data(

@@ -14,7 +14,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,7 +23,7 @@ import yaml
 
 from curricle.config.defaults import data_root
 from curricle.errors import ConfigError
-from curricle.masking import holds_secret, masked
+from curricle.masking import holds_secret, masked, variable_within
 
 C = TypeVar("C")
 
@@ -67,6 +67,14 @@ _Loader.add_implicit_resolver(
 )
 
 
+class Twice(yaml.constructor.ConstructorError):
+    """A key stands twice in one mapping, of which plain YAML would take the last."""
+
+    def __init__(self, key: str, mark: yaml.Mark, first: int):
+        super().__init__(None, None, f"key {key!r} stands twice", mark)
+        self.line, self.first = mark.line + 1, first
+
+
 _KEYS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "merge")}
 
 
@@ -76,6 +84,8 @@ def read_yaml(path: Path, *, what: str = "configuration file") -> Layer:
     Raises:
         ConfigError: the file is missing (names the folder's YAML files), no YAML, has a key twice, or is no mapping.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ConfigError(f"{what} {path} is a pipe, a socket or a device; name a file")
     if not path.is_file():
         here = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         names = ", ".join(here) or "no YAML file"
@@ -108,6 +118,8 @@ def parse_yaml(text: str, where: str) -> Layer:
 
     try:
         tree = _construct(text, look)
+    except Twice as error:
+        raise ConfigError(f"{where}:{error.line}: {error.problem} (first at {where}:{error.first})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -153,11 +165,14 @@ def _size(node: yaml.Node, known: dict[int, tuple[int, int]], above: tuple[int, 
         raise refuse("an alias (*name) within what it stands for")
     parts: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
+        keys: dict[str, yaml.Node] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise refuse("a key that is a list or a mapping; a key is a plain word")
             if key.tag not in _KEYS:
                 raise refuse(f"the key {key.value[:80]!r} is read as {key.tag.rpartition(':')[2]}; put it in quotes")
+            if (first := keys.setdefault(key.value, key)) is not key:
+                raise Twice(key.value[:80], key.start_mark, first.start_mark.line + 1)
         parts = [value for _, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
         parts = node.value
@@ -194,14 +209,18 @@ def _walk(node: yaml.MappingNode, prefix: str, where: str, origins: dict[str, st
             _walk(value_node, f"{key}.", where, origins)
 
 
-def read_overrides(overrides: list[str]) -> Layer:
+def read_overrides(overrides: Iterable[str], words: Mapping[str, str] | None = None) -> Layer:
     """Dotted overrides (``training.learning_rate=1e-4``); values are YAML, so ``[1, 2]``, ``null`` and ``true`` work.
 
+    Args:
+        words: what some keys may be called → the configuration's own.
+
     Raises:
-        ConfigError: an item has no ``=`` or a value that is no YAML.
+        ConfigError: an item has no ``=`` or a value that is no YAML, or two items set the same, in whatever words.
     """
     tree: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    given: dict[str, str] = {}
     problems = []
     for item in overrides:
         key, sep, text = item.partition("=")
@@ -216,11 +235,22 @@ def read_overrides(overrides: list[str]) -> Layer:
             said = getattr(error, "problem", None) or _said(error)
             problems.append(f"override {item[:200]!r}: the value is not YAML ({said}); quote it")
             continue
+        key = (words or {}).get(key, key)
+        own = dict.fromkeys((leaf for leaf, _ in _leaves(value, key)), item)
+        if both := next(((leaf, other) for leaf in own for other in given if _overlap(leaf, other)), None):
+            leaf, other = both
+            problems.append(f"overrides {given[other][:200]!r} and {item[:200]!r} both set {leaf}; leave one out")
+        given |= own
         tree = _merge(tree, nest(key, value))
         origins[key] = COMMAND_LINE
     if problems:
         raise ConfigError(problems)
     return Layer(tree, origins)
+
+
+def _overlap(key: str, other: str) -> bool:
+    """Whether two dotted keys are one, or one is within the other."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:
@@ -242,9 +272,18 @@ def anchored(layer: Layer, folder: Path, keys: Iterable[str]) -> Layer:
         for part in path:
             section = section.get(part) if isinstance(section, dict) else None
         value = section.get(last) if isinstance(section, dict) else None
-        if isinstance(value, str) and value and "://" not in value and layer.origins.get(key) != COMMAND_LINE:
-            tree = _merge(tree, nest(key, os.path.normpath(folder / value)))
+        if layer.origins.get(key) == COMMAND_LINE:
+            continue
+        if isinstance(value, list):
+            tree = _merge(tree, nest(key, [_anchored(item, folder) for item in value]))
+        elif isinstance(value, str):
+            tree = _merge(tree, nest(key, _anchored(value, folder)))
     return Layer(tree, layer.origins)
+
+
+def _anchored(value: Any, folder: Path) -> Any:
+    """A folder or file relative to `folder`; what is none, or a URI, as it is."""
+    return os.path.normpath(folder / value) if isinstance(value, str) and value and "://" not in value else value
 
 
 def compose(layers: list[Layer]) -> Layer:
@@ -271,8 +310,12 @@ def build(schema: type[C], layer: Layer) -> Loaded[C]:
     Raises:
         ConfigError: unknown keys (with the nearest known one), wrong types, failed checks: all of them.
     """
+    return _build(schema, layer, fresh=True)
+
+
+def _build(schema: type[C], layer: Layer, *, fresh: bool) -> Loaded[C]:
     builder = _Builder(layer.origins)
-    builder.refuse_secrets(layer.tree, "")
+    builder.refuse_secrets(layer.tree, "", fresh)
     config = builder.dataclass(schema, layer.tree, "")
     if builder.problems:
         raise ConfigError(builder.problems)
@@ -280,8 +323,18 @@ def build(schema: type[C], layer: Layer) -> Loaded[C]:
 
 
 def from_tree(schema: type[C], tree: dict[str, Any]) -> C:
-    """The schema's dataclass of a plain tree (`to_tree`'s inverse)."""
-    return build(schema, Layer(tree)).config
+    """The schema's dataclass of a plain tree (`to_tree`'s inverse), as it was stored: secrets of this process's environment are not looked for."""
+    return _build(schema, Layer(tree), fresh=False).config
+
+
+def with_value(loaded: Loaded[C], key: str, value: Any, origin: str) -> Loaded[C]:
+    """The same configuration with another value at a dotted key.
+
+    Raises:
+        ConfigError: it may not be that.
+    """
+    tree = _merge(to_tree(loaded.config), nest(key, value))
+    return Loaded(from_tree(type(loaded.config), tree), loaded.origins | {key: origin})
 
 
 def to_tree(config: Any) -> Any:
@@ -338,20 +391,29 @@ class _Builder:
         place = self.origin(key)
         self.problems.append(": ".join(part for part in (place, key, text) if part))
 
-    def refuse_secrets(self, value: Any, at: str) -> None:
-        """Note every text that holds a password or token: a configuration is stored beside the model, shown, and handed to processes."""
+    def refuse_secrets(self, value: Any, at: str, fresh: bool) -> None:
+        """Note every text that holds a password or token, and in `fresh` settings what the environment holds as one: a configuration is stored
+        beside the model, shown, and handed to processes.
+        """
         if isinstance(value, dict):
             for key, entry in value.items():
-                self.refuse_secrets(entry, _dotted(at, key))
+                self.refuse_secrets(key, at, fresh)
+                self.refuse_secrets(entry, _dotted(at, key), fresh)
         elif isinstance(value, list | tuple):
             for entry in value:
-                self.refuse_secrets(entry, at)
+                self.refuse_secrets(entry, at, fresh)
         elif isinstance(value, str) and holds_secret(value):
             self.problem(
                 at,
                 f"holds a password or token ({masked(value)}); a configuration is stored and shown. Put it into the environment: "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or the whole of MLFLOW_TRACKING_URI; AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY for a store. A cluster's settings name a secret for it in env_from_secrets",
+            )
+        elif fresh and isinstance(value, str) and (name := variable_within(value)):
+            self.problem(
+                at,
+                f"holds the secret of the environment variable {name} ({masked(value)}); a configuration is stored and shown: leave it out "
+                "(a cluster's settings name a secret for it in env_from_secrets)",
             )
 
     def dataclass(self, schema: type, tree: Any, at: str, base: Any = None) -> Any:

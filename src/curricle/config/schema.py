@@ -7,8 +7,9 @@ with file and line.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -66,7 +67,7 @@ class TrainerConfig:
     devices: Annotated[int, Range("[1, 1024]")] = 1
     """Processes per node: one a GPU, or so many CPU ranks."""
     num_nodes: Annotated[int, Range("[1, 1024]")] = 1
-    """Nodes of the job. More than one needs the `pytorchjob` launcher."""
+    """Nodes of the job. More than one needs a launcher of a cluster."""
     accelerator: Accelerator = "auto"
     """`gpu` is an error where there is none; `auto` takes a GPU where there is one."""
     precision: Precision = "auto"
@@ -162,8 +163,11 @@ class TrackingConfig:
 class StageConfig:
     """One stage's effective configuration. Families inherit from it and add `data`, `model` and their own sections."""
 
+    ADDED: ClassVar[Mapping[str, Any]] = {}
+    """Settings that a family got after its first stages were trained, with their defaults: there they are left out of a stage's digest, so
+    that such stages are found."""
     family: Text
-    """`naics` or `ner`."""
+    """`codes` (also by its former name `naics`) or `ner`."""
     experiment_name: Text = "curricle"
     """Name of the MLflow experiment."""
     seed: Seed = 0

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from curricle.config.experiment import Experiment, StageBlock, without_unused, words_of
-from curricle.config.load import build, read_yaml
+from curricle.config.load import Loaded, build, read_yaml
 from curricle.config.schema import Count, Epochs, Range, Tokens, Weight, require
 from curricle.errors import ConfigError
 from curricle.registry import family
 
+PAIRS = 1000
+"""Pairs of searched values that are checked before a search, at most: some seconds."""
 Bound = Annotated[float, Range("[-1e30, 1e30]")]
 
 
@@ -31,12 +35,19 @@ class Dimension:
     def __post_init__(self) -> None:
         if self.type == "choice":
             require(bool(self.values), "values must name at least one value of a choice")
+            require(self.min is None and self.max is None, "min and max have no meaning beside the values of a choice")
         else:
+            require(not self.values, f"values have no meaning for {self.type}, which is drawn from min to max")
             require(
                 self.min is not None and self.max is not None and self.min < self.max,
                 f"min and max must be given, min below max, for {self.type}",
             )
             require(self.type == "uniform" or (self.min or 0) > 0, "min must be above 0 for loguniform")
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """What has to be allowed for every value to be: all values of a choice, both ends of a range."""
+        return self.values if self.type == "choice" else (self.min, self.max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +57,7 @@ class Sampling:
     algorithm: Literal["random", "tpe"] = "random"
     """Optuna's sampler."""
     max_trials: Annotated[int, Range("[1, 100000]")] = 10
-    """Trials of the search, finished ones of an earlier call counted."""
+    """Trials of the search, those of an earlier call counted, and those that failed."""
     timeout_minutes: Annotated[float, Range("(0, 10000000]")] = 240.0
     """No trial is begun after this."""
 
@@ -73,6 +84,12 @@ class Objective:
     """A metric of the trained stage."""
     goal: Literal["maximize", "minimize"] = "maximize"
     """Direction."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.goal == "minimize" or not self.metric.endswith("loss"),
+            f"goal must be minimize for {self.metric}: the highest loss is the worst trial",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +151,26 @@ class Benchmark:
     """Result."""
 
 
-def load_search(experiment: Experiment, config_dir: Path, block: StageBlock | None) -> Search:
-    """The search that a stage makes.
+def draws_to_check(search: Search) -> Iterator[dict[str, Any]]:
+    """Draws that hold every value there is, and every pair of them (`PAIRS` at most): if these are allowed, so is (nearly) every draw.
+
+    Every one of them could be drawn: a value is never set beside one that no trial has.
+    """
+    space = {name: dimension.ends for name, dimension in search.search_space.items()}
+    first = {name: values[0] for name, values in space.items()}
+    yield first
+    for name, values in space.items():
+        yield from (first | {name: value} for value in values[1:])
+    pairs = (
+        first | {one: mine, other: theirs}
+        for one, other in itertools.combinations(space, 2)
+        for mine, theirs in itertools.product(space[one][1:], space[other][1:])
+    )
+    yield from itertools.islice(pairs, PAIRS)
+
+
+def load_search(experiment: Experiment, config_dir: Path, block: StageBlock | None) -> Loaded[Search]:
+    """The search that a stage makes, and where each of its values stands.
 
     Raises:
         ConfigError: no search file is named, or it is wrong.
@@ -145,7 +180,7 @@ def load_search(experiment: Experiment, config_dir: Path, block: StageBlock | No
         raise ConfigError(f"experiment {experiment.experiment_name} names no hpo_config; a search needs one")
     words = words_of(family(experiment.family))
     layer, _ = without_unused(read_yaml(config_dir / name, what="hpo_config"), "search file", words)
-    return build(Search, layer).config
+    return build(Search, layer)
 
 
 def load_benchmark(experiment: Experiment, config_dir: Path) -> Benchmark:

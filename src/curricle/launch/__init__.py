@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from curricle.errors import ConfigError
@@ -15,16 +16,26 @@ if TYPE_CHECKING:
 LAUNCHERS = {
     "local": "curricle.launch.local:open_launcher",
     "pytorchjob": "curricle.launch.kubernetes.pytorchjob:open_launcher",
+    "trainjob": "curricle.launch.kubernetes.trainjob:open_launcher",
+    "auto": "curricle.launch.kubernetes.auto:open_launcher",
 }
-"""Launchers by name: the function that opens one, as `module:function`. It takes the task configuration of `open_launcher`."""
+"""Launchers that ship, by name: the function that opens one, as `module:function`. It takes the task configuration of `open_launcher`."""
+GROUP = "curricle.launchers"
+"""Entry-point group under which other distributions offer launchers, in the same form."""
+
+
+def launchers() -> dict[str, str]:
+    """All launchers there are: those of other distributions, then those that ship, whose names nobody takes."""
+    return {point.name: point.value for point in entry_points(group=GROUP)} | LAUNCHERS
 
 
 def check_launcher(name: str) -> None:
     """Raise `ConfigError`, with the nearest name there is, unless there is a launcher of that name."""
-    if name in LAUNCHERS:
+    known = launchers()
+    if name in known:
         return
-    nearest = difflib.get_close_matches(name, LAUNCHERS, 1, 0.5)
-    advice = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(LAUNCHERS)}"
+    nearest = difflib.get_close_matches(name, known, 1, 0.5)
+    advice = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}"
     raise ConfigError(f"there is no launcher {name!r}; {advice}")
 
 
@@ -32,12 +43,12 @@ def open_launcher(name: str, task_config: str = "") -> Launcher:
     """The launcher of that name. Nothing is connected to before a verb needs it.
 
     Args:
-        name: one of `LAUNCHERS`.
+        name: one of `launchers`.
         task_config: JSON of what was set on the KFP task (resources, tolerations, ...); this machine has no use for it.
 
     Raises:
         ConfigError: there is none of that name, or its settings are missing or wrong.
     """
     check_launcher(name)
-    module, _, function = LAUNCHERS[name].partition(":")
+    module, _, function = launchers()[name].partition(":")
     return getattr(importlib.import_module(module), function)(task_config)

@@ -24,10 +24,12 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +44,28 @@ from curricle.store.scratch import scratch
 
 SHUTDOWN_SECONDS = 7
 """Grace of the ranks on this machine: TorchX kills the agent after 10."""
+
+
+FIRST_NODE_SECONDS = 600.0
+"""How long the others wait for the first node: as long as torch waits for all to meet."""
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
+
+def _addresses(host: str) -> set[str]:
+    """The addresses of a host; none where nobody knows it."""
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)}
+    except OSError:
+        return set()
+
+
+def _listens(host: str, port: int) -> bool:
+    """Whether somebody takes a connection there."""
+    try:
+        socket.create_connection((host, port), 2).close()
+    except OSError:
+        return False
+    return True
 
 
 class End(NamedTuple):
@@ -208,6 +232,8 @@ def _elastic(options: argparse.Namespace, folder: str) -> End:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    if options.rdzv_endpoint:
+        wait_for_first_node(options.rdzv_endpoint)
     least, _, most = options.nnodes.partition(":")
     one = options.nnodes == "1"
     config = LaunchConfig(
@@ -238,6 +264,31 @@ def _elastic(options: argparse.Namespace, folder: str) -> End:
         node = f" (node {options.node_rank})" if options.node_rank is not None else ""
         place = options.rdzv_endpoint or "localhost"
         return End(1, f"the node agent{node} could not run the ranks at {place}: {error}", "agent")
+
+
+def wait_for_first_node(
+    endpoint: str,
+    *,
+    limit: float = FIRST_NODE_SECONDS,
+    pause: float = 0.5,
+    addresses: Callable[[str], set[str]] = _addresses,
+    listens: Callable[[str, int], bool] = _listens,
+) -> bool:
+    """Wait until the host at which the ranks meet can be found, and unless that is this one, listens there; False at the limit.
+
+    The name of a pod is unknown in its first second, and then its address is known long before its image is there. Torch looks a name up once, and
+    takes a host that it cannot find for another one, so that nobody would listen; and it waits a minute for one that does not.
+    """
+    host, _, port = endpoint.rpartition(":")
+    until = time.monotonic() + limit
+    while True:
+        found = addresses(host)
+        here = found & (addresses(socket.gethostname()) | LOOPBACK)
+        if found and (here or listens(host, int(port))):
+            return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(pause)
 
 
 def _first_failure(failures: dict[int, Any]) -> tuple[int, Any]:

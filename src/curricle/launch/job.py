@@ -9,15 +9,18 @@ from typing import Literal, Protocol
 from curricle.errors import CurricleError, Finding, StoreUnavailable
 
 RUN = "curricle.dev/run"
-"""Label of a job: the id of its run. The exit handler finds the jobs of a run by it."""
+"""Label of a job: the id of its run, of any length and script; a launcher whose labels are narrower cuts it, and keeps the whole id beside it. The exit
+handler finds the jobs of a run by it."""
 
 Reason = Literal[
     "succeeded",
     "error",
     "configuration",
     "oom_killed",
+    "diverged",
     "image_pull",
     "unschedulable",
+    "queued",
     "evicted",
     "preempted",
     "deadline",
@@ -78,7 +81,7 @@ class Launcher(Protocol):
 
     @property
     def name(self) -> str:
-        """The name that opens it: a key of `curricle.launch.LAUNCHERS`."""
+        """The name that opens it: a key of `curricle.launch.launchers()`."""
 
     @property
     def max_attempts(self) -> int:

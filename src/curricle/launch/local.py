@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +76,10 @@ class LocalLauncher:
         )
         env = {
             environment.TORCH_ELASTIC_SHUTDOWN_TIMEOUT: str(agent.SHUTDOWN_SECONDS),
+            environment.PYTHONSAFEPATH: "1",
             "PYTHONUNBUFFERED": "1",
             **job.env,
         }
-        if Path("curricle").is_dir():  # the folder of a clone, seen from above, would hide the package
-            env = {environment.PYTHONSAFEPATH: "1"} | env
         role = specs.Role(
             name=_ROLE, image="", entrypoint=sys.executable, args=args, env=env, num_replicas=job.nodes, max_retries=0
         )
@@ -179,8 +179,18 @@ class LocalLauncher:
         return names
 
     def preflight(self, probe: tuple[str, ...]) -> list[Finding]:
-        """Nothing: this very process has what its jobs will have."""
-        return []
+        """Only that torch is here, where it is not: for the rest, this very process has what its jobs will have."""
+        if find_spec("torch") is not None:
+            return []
+        advice = "Take a launcher that starts jobs (launcher=pytorchjob), or an image with torch for the component (the trainer's)."
+        return [
+            Finding(
+                "launcher local",
+                False,
+                "it trains in this very process, whose image or environment has no torch",
+                advice,
+            )
+        ]
 
     def _find(self, job_name: str) -> str | None:
         for handle, running in self._running.items():

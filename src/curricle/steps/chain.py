@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curricle.config.chain import ChainSource, adhoc_chain, load_chain, load_stage
-from curricle.config.load import from_tree, leaves, parse_yaml
+from curricle.config.load import Loaded, from_tree, leaves, parse_yaml, with_value
+from curricle.config.schema import StageConfig
 from curricle.errors import ConfigError
 from curricle.launch.job import Launcher
 from curricle.planning import ChainPlan, Holdings, Source, StageInput, StagePlan, StartMode, plan_chain
-from curricle.registry import family
-from curricle.steps.evaluate import evaluate_model
-from curricle.steps.gate import Verdict, judge_rule, parse_rule
-from curricle.steps.prepare import check_folders, data_digest, data_place, prepare_data
-from curricle.steps.promote import finish_run, promote
-from curricle.steps.source import require_family, resolve_source, write_plan
+from curricle.registry import PARENT, family
+from curricle.steps.evaluate import by_domain, data_of, measure_change
+from curricle.steps.findings import find, keep_verdict
+from curricle.steps.gate import DROP, GAIN, Scores, Verdict, asks_change, judge, parse_rule
+from curricle.steps.prepare import check_folders, check_planned, data_digest, data_place, keeps_data, prepare_data
+from curricle.steps.promote import finish_run, named_model, promote
+from curricle.steps.source import require_family, write_plan
 from curricle.steps.train import StageOutcome, check_nodes, reuse_stage, train_stage
 from curricle.store import Store, join_uri, layout, open_store, references
 from curricle.store.manifest import read_manifest
@@ -60,29 +62,36 @@ def make_plan(request: ChainRequest) -> ChainPlan:
     """
     source = chain_source(request)
     gate = source.chain.gate if request.gate is None else request.gate
-    parse_rule(gate)
+    asks_change(gate)
     given = request.data_uris
     if len(given) not in (0, 1, len(source.chain.stages)):
         raise ConfigError(
             f"{len(given)} data URIs were given for {len(source.chain.stages)} stages: give one, or one a stage"
         )
-    stages = []
-    for index, stage in enumerate(source.chain.stages):
-        loaded = load_stage(request.config, stage.name, list(request.overrides), source.layers.get(stage.name))
-        prepared = given[index if len(given) > 1 else 0] if given else ""
-        uri, digest = (prepared, data_digest(prepared)) if prepared else data_place(loaded.config)
-        stages.append(StageInput(stage.name, loaded, uri, digest))
-    store_uri = stages[0].loaded.config.paths.store_uri
-    if any(s.loaded.config.paths != stages[0].loaded.config.paths for s in stages):
+    names = [stage.name for stage in source.chain.stages]
+    configs = [load_stage(request.config, n, list(request.overrides), source.layers.get(n)) for n in names]
+    paths, wanted = configs[0].config.paths, configs[0].config.family
+    if any(loaded.config.paths != paths for loaded in configs):
         raise ConfigError(
             "the stages of a chain must share their `paths`; set them in the base file or on the command line"
         )
-    check_folders(stages[0].loaded.config.paths)
+    store_uri = paths.store_uri
     start: Source | None = None
     if request.from_checkpoint:
-        wanted = stages[0].loaded.config.family
-        start = resolve_source(request.from_checkpoint, store_uri, of_family=wanted)
+        start = named_model(request.from_checkpoint, store_uri, of_family=wanted)
         require_family(start, wanted)
+    stages: list[StageInput] = []
+    before = ""
+    for index, (name, loaded) in enumerate(zip(names, configs, strict=True)):
+        prepared = given[index if len(given) > 1 else 0] if given else ""
+        if not prepared:
+            loaded = _keeping(loaded, name, start, before)
+        uri, digest = (prepared, data_digest(prepared)) if prepared else data_place(loaded.config)
+        stages.append(StageInput(name, loaded, uri, digest))
+        if request.selected is None or name in request.selected:
+            before = uri
+    for given_stage in stages:
+        check_folders(given_stage.loaded.config)
     made = plan_chain(
         stages,
         chain_name=source.chain.chain_name,
@@ -97,7 +106,36 @@ def make_plan(request: ChainRequest) -> ChainPlan:
     )
     _check_fit(made)
     _check_gate(made)
+    selected = {stage.name for stage in made.selected}
+    for planned in stages:
+        if planned.name in selected:
+            check_planned(planned.loaded.config, not made.selected[0].parent_uri)
     return made
+
+
+def _keeping(loaded: Loaded[StageConfig], name: str, start: Source | None, before: str) -> Loaded[StageConfig]:
+    """A stage's configuration with the data that it keeps in place of `registry.PARENT`.
+
+    Args:
+        before: the data of the stage before it in the chain; empty for the first one, which keeps those of the checkpoint that the chain starts from.
+
+    Raises:
+        ConfigError: there is no model before.
+        CheckpointError: the data of the model before are not there.
+    """
+    if not keeps_data(loaded.config):
+        return loaded
+    key = family(loaded.config.family).continues
+    if not before and start is None:
+        raise ConfigError(
+            f"stage {name} goes on from what the model before was trained with ({key} is {PARENT!r}), and there is no model before: "
+            f"name one with --from-checkpoint, for example --from-checkpoint {layout.PROMOTED}"
+        )
+    if not before and start is not None:
+        manifest = read_manifest(open_store(start.uri), "")
+        assert manifest is not None  # it was resolved
+        before = data_of(manifest, start.uri)
+    return with_value(loaded, key, before, "the data of the model before")
 
 
 def _check_fit(plan: ChainPlan) -> None:
@@ -129,9 +167,12 @@ def _check_gate(plan: ChainPlan) -> None:
     last = plan.selected[-1]
     measured = family(last.family).measured
     data = read_manifest(open_store(last.data_uri), "") if plan.gate and measured else None
-    given = family(last.family).load("measured")(data.info) if data else ()
+    given = set(family(last.family).load("measured")(data.info)) if data else set()
+    measure = family(last.family).headlines[0].rpartition("/")[2]
+    domains = by_domain(dict.fromkeys(given, 0.0), measure)
+    changes = {word for word, domain in ((GAIN, "new"), (DROP, "old")) if domain in domains}
     for metric, _, _ in parse_rule(plan.gate) if given else ():
-        if metric not in given:
+        if metric not in given | changes:
             near = difflib.get_close_matches(metric, sorted(given), 1)
             raise ConfigError(
                 f"the gate's rule names {metric!r}, which the data of stage {last.name} do not give"
@@ -167,9 +208,7 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
     All data is prepared first: where some cannot be, the run leaves nothing.
     """
     check_nodes(plan, launcher)
-    for stage in plan.stages:
-        if stage.trains:
-            _ensure_data(stage)
+    prepare_all(plan)
     if plan.gate and plan.selected[-1].trains:
         _check_gate(plan)
     write_plan(plan)
@@ -199,8 +238,33 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
     return outcomes
 
 
-def judge_chain(plan: ChainPlan, uri: str) -> Verdict | None:
+def prepare_all(plan: ChainPlan) -> None:
+    """Prepare the data of every stage that trains, in order: a later one may go on from those of an earlier one.
+
+    Raises:
+        ConfigError, DataError, StoreError: some cannot be prepared, or changed since the plan was made.
+    """
+    for stage in plan.stages:
+        if stage.trains:
+            _ensure_data(stage)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was measured of a chain's result, and what was decided."""
+
+    verdict: Verdict
+    scores: Scores
+    """Without domains where the rule asks for no change."""
+
+
+def judge_chain(plan: ChainPlan, uri: str, *, pins: bool = True) -> Judged | None:
     """Measure a finished chain's model, decide by the plan's rule, and pin it where that promotes; None where the plan has no rule.
+
+    A rule over `gain` or `drop` also measures the model that the chain started from, on the same records.
+
+    Args:
+        pins: whether a model that passes is pinned.
 
     Raises:
         ConfigError: the rule names a metric that was not measured.
@@ -208,10 +272,17 @@ def judge_chain(plan: ChainPlan, uri: str) -> Verdict | None:
     if not plan.gate:
         return None
     cache_dir = Path(plan.stages[-1].config["paths"]["cache_dir"])
-    verdict = judge_rule(evaluate_model(uri, "", cache_dir).metrics, plan.gate)
-    if verdict.promotes:
+    metrics = {n: v for n, v in find(uri, cache_dir=cache_dir)["metrics"].items() if v is not None}
+    scores = Scores({}, {}, metrics)
+    if asks_change(plan.gate):
+        first, last = plan.selected[0], plan.selected[-1]
+        scores = measure_change(first.parent_uri, uri, last.data_uri, cache_dir, metrics)
+    verdict = judge(scores, plan.gate)
+    kept = {"rule": plan.gate} | ({"before": scores.before, "after": scores.after} if scores.after else {})
+    keep_verdict(plan.store_uri, plan.run_id, plan.selected[-1].digest, verdict, kept)
+    if verdict.promotes and pins:
         promote(uri, plan.store_uri, f"gate: {verdict.reason}")
-    return verdict
+    return Judged(verdict, scores)
 
 
 def _ensure_data(stage: StagePlan) -> None:

@@ -26,7 +26,7 @@ from types import TracebackType
 from curricle.errors import JobError, StoreError
 from curricle.store import Store, layout
 from curricle.store.patience import at_most
-from curricle.store.process import machine, process_start
+from curricle.store.process import machine, process_start, running_with
 
 EVERY = 10.0
 """Seconds between two beats."""
@@ -34,6 +34,10 @@ SILENT_BEATS = 3
 """A claim that has not changed for so many beats is a dead owner's."""
 PATIENCE = 5.0
 """Seconds that a beat, and the removal of the claim, wait for a store that is away."""
+WRITERS = 120.0
+"""Seconds that ranks and agents of a dead owner are waited for: they end by themselves, some after they have saved."""
+RECENT = 120.0
+"""Seconds since its last beat within which a claim of another machine is taken for a living owner's where one look must do."""
 SETTLE = 0.2
 """Seconds between writing a claim and reading it back, at least; a store that answers slowly is given longer."""
 
@@ -58,6 +62,26 @@ def remove_dead_claim(store: Store) -> None:
         store.delete(layout.CLAIM)
 
 
+def who_trains(store: Store, place: str) -> Claimant | None:
+    """Who trains at a place (a key) of the store at present, as far as one look can tell; None where nobody does.
+
+    Of this machine the process itself is looked at. Elsewhere its last beat must be recent by both clocks.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    owner = _parse(store.read(f"{place}/{layout.CLAIM}"))
+    if owner is None or (owner.machine == _machine() and _is_dead(owner)):
+        return None
+    if owner.machine == _machine():
+        return owner
+    try:
+        silent = datetime.now(UTC) - datetime.fromisoformat(owner.at)
+    except ValueError:
+        return None
+    return owner if abs(silent.total_seconds()) < RECENT else None
+
+
 @dataclass(frozen=True)
 class Claimant:
     """What a claim says."""
@@ -76,6 +100,8 @@ class Claimant:
     """When the claim was made, for people."""
     beat: int = 0
     """Changes with every beat."""
+    at: str = ""
+    """When it last beat, by its owner's clock: for people, and where a claim is looked at only once."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} (since {self.since})"
@@ -150,7 +176,7 @@ class Claim:
         Raises:
             StoreError: the store refuses.
         """
-        self._own = replace(self._own, beat=self._own.beat + 1)
+        self._own = replace(self._own, beat=self._own.beat + 1, at=layout.now())
         self._store.write(layout.CLAIM, json.dumps(asdict(self._own), indent=1, sort_keys=True).encode())
 
     def _outlast(self, owner: Claimant) -> Claimant | None:
@@ -164,6 +190,7 @@ class Claim:
             alive = self._is_alive(owner)
             silent = time.monotonic() - changed > SILENT_BEATS * self._every
             if alive is False or (alive is None and silent):
+                self._outlast_writers(owner)
                 self._say(f"{self._store.uri} was held by {owner}, which is dead; it is taken over")
                 return owner
             if owner.digest == self._own.digest:
@@ -186,6 +213,25 @@ class Claim:
             if now != owner:
                 beats = beats + 1 if now.token == owner.token else 0
                 owner, changed = now, time.monotonic()
+
+    def _outlast_writers(self, owner: Claimant) -> None:
+        """Wait until no process that a dead owner of this machine started writes into the place any more.
+
+        Raises:
+            Held: one still does after `WRITERS` seconds.
+        """
+        began, told = time.monotonic(), False
+        while owner.machine == self._own.machine and (left := running_with("--stage-uri", self._store.uri)):
+            numbers = ", ".join(map(str, left))
+            if time.monotonic() - began > WRITERS:
+                raise Held(
+                    f"{self._store.uri} was held by {owner}, which is dead, and processes that it started still work there: {numbers}. "
+                    "End them (`kill`), then give the command again"
+                )
+            if not told:
+                self._say(f"{self._store.uri}: {owner} is dead; waiting for what it started ({numbers}) to end")
+                told = True
+            time.sleep(0.1)
 
     def _is_alive(self, owner: Claimant) -> bool | None:
         """Whether the owner's process lives; None where only its beats can tell (another machine, or this very process)."""
@@ -227,8 +273,12 @@ class Claim:
 
 def _read(store: Store) -> Claimant | None:
     """The claim that stands; a damaged one is none, for nobody keeps it up."""
+    return _parse(store.read(layout.CLAIM))
+
+
+def _parse(text: bytes | None) -> Claimant | None:
     try:
-        record = json.loads(store.read(layout.CLAIM) or b"null")
+        record = json.loads(text or b"null")
         return Claimant(**{f.name: record[f.name] for f in fields(Claimant) if f.name in record}) if record else None
     except (ValueError, TypeError, RecursionError):
         return None

@@ -10,7 +10,9 @@ from typing import Any
 from curricle.config.load import leaves
 from curricle.config.schema import NOT_IN_DIGEST
 from curricle.errors import DataError
+from curricle.registry import FamilyEntry
 from curricle.steps.evaluate import CACHE, entry_of, evaluate_model
+from curricle.steps.findings import entry_named
 from curricle.steps.gate import matrix
 from curricle.steps.source import read_plan, resolve_source
 from curricle.store import layout, open_store, split_uri
@@ -30,6 +32,8 @@ class Side:
     """Every value of its last stage, by dotted key."""
     metrics: dict[str, float]
     data_digest: str
+    entry: FamilyEntry | None
+    """Its family."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Comparison:
     settings: dict[str, list[Any]]
     """Values that differ, by dotted key, one a model; None where a model has no such key."""
     metrics: dict[str, list[float | None]]
-    """All that was measured, one value a model."""
+    """All that was measured, one value a model; first what says most."""
     notes: tuple[str, ...]
 
 
@@ -66,7 +70,10 @@ def compare_models(names: Sequence[str], store_uri: str, *, test: bool = False, 
     keys = sorted({key for side in sides for key in side.settings})
     rows = {key: [side.settings.get(key) for side in sides] for key in keys}
     differing = {key: row for key, row in rows.items() if any(value != row[0] for value in row[1:])}
-    metrics = {key: [m.get(key) for m in measured] for key in sorted({key for m in measured for key in m})}
+    names_of = {key for m in measured for key in m}
+    entry = sides[0].entry
+    order = dict.fromkeys((*(entry.said_most(names_of) if entry else ()), *sorted(names_of)))
+    metrics = {key: [m.get(key) for m in measured] for key in order}
     return Comparison(sides, differing, metrics, tuple(notes))
 
 
@@ -74,6 +81,8 @@ def score_matrix(
     names: Sequence[str], data: Sequence[Path], store_uri: str, cache_dir: Path = CACHE
 ) -> tuple[str, list[dict[str, float]]]:
     """The headline figure of every model (rows) on the test records of every dataset (columns): what a chain of trainings won and forgot.
+
+    Where that leaves out what is found of labels that a dataset does not annotate, a second table counts it.
 
     Returns:
         The table for people, and its rows by dataset.
@@ -86,21 +95,28 @@ def score_matrix(
         columns = [str(folder) for folder in data]
     if len(set(columns)) < len(columns):
         raise DataError(f"--data names a folder twice: {', '.join(columns)}")
-    rows = []
+    rows, full = [], []
     for name in names:
         side = _side(name, store_uri)
         entry = entry_of(fetch(side.uri, cache_dir)[1], side.uri)
-        row = {}
+        row, beside = {}, {}
         for column, place in zip(columns, data, strict=True):
             metrics = evaluate_model(side.uri, str(place), cache_dir).metrics
-            headline = next((key for key in entry.headlines if key in metrics), None)
-            if headline is None:
+            headline = entry.headline(metrics)
+            if not headline:
                 raise DataError(
                     f"{place} gives no {' nor '.join(entry.headlines)} for {name}; measured: {', '.join(sorted(metrics)) or 'nothing'}"
                 )
             row[column] = metrics[headline]
+            beside[column] = metrics.get(f"{headline}_full", metrics[headline])
         rows.append(row)
-    return matrix(list(names), rows), rows
+        full.append(beside)
+    table = matrix(list(names), rows)
+    if full != rows:
+        table += (
+            f"\n\ncounting as wrong what is found of labels that nobody looked for there:\n{matrix(list(names), full)}"
+        )
+    return table, rows
 
 
 def _side(name: str, store_uri: str) -> Side:
@@ -119,4 +135,7 @@ def _side(name: str, store_uri: str) -> Side:
         if not key.startswith(("tracking", *NOT_IN_DIGEST))
     }
     data_digest = manifest.lineage.get("data_digest") or ""
-    return Side(name, source.uri, stages or (split_uri(place)[1],), settings, dict(manifest.metrics), data_digest)
+    entry = entry_named(manifest.info)
+    return Side(
+        name, source.uri, stages or (split_uri(place)[1],), settings, dict(manifest.metrics), data_digest, entry
+    )

@@ -1,9 +1,8 @@
-"""Evaluate: test metrics of a model of any family, what a continued one changed, and the small page that shows them."""
+"""Evaluate: test metrics of a model of any family, and what a continued one changed."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +37,23 @@ def evaluate_model(uri: str, data: str, cache_dir: Path = CACHE) -> Evaluation:
     """
     folder = Path(uri)
     if "://" not in uri and folder.is_dir() and read_manifest(open_store(uri), "") is None:
-        return Evaluation(uri, _of_foreign(folder)(folder, _data_dir(data, uri, None, cache_dir)))
+        measure = foreign_family(folder)[1].load("evaluate")
+        return Evaluation(uri, measure(folder, data_folder(data, uri, None, cache_dir)))
     source = resolve_source(uri, "", asked="model")
     folder, manifest = fetch(source.uri, cache_dir)
-    measure = entry_of(manifest, source.uri).load("evaluate")
-    return Evaluation(source.uri, measure(folder, _data_dir(data, source.uri, manifest, cache_dir)))
+    entry, place = entry_of(manifest, source.uri), data_folder(data, source.uri, manifest, cache_dir)
+    own = _own_data(source.uri, manifest, cache_dir) if data and entry.evaluate_on else None
+    if own is not None and own.resolve() != place.resolve():
+        return Evaluation(source.uri, entry.load("evaluate_on")(folder, place, own))
+    return Evaluation(source.uri, entry.load("evaluate")(folder, place))
+
+
+def _own_data(uri: str, manifest: Manifest, cache_dir: Path) -> Path | None:
+    """The prepared data that a model was trained with; None where they are not there: those that are given then stand for them (see `data_of`)."""
+    try:
+        return fetch(data_of(manifest, uri), cache_dir)[0]
+    except CheckpointError:
+        return None
 
 
 def entry_of(manifest: Manifest, uri: str) -> FamilyEntry:
@@ -74,7 +85,23 @@ def data_of(manifest: Manifest, uri: str) -> str:
     return data
 
 
-def _data_dir(data: str, uri: str, manifest: Manifest | None, cache_dir: Path) -> Path:
+def data_at_hand(folder: Path, cache_dir: Path = CACHE) -> tuple[Path | None, str]:
+    """The prepared data that the model of a folder was trained with; without any None, and why."""
+    try:
+        manifest = read_manifest(open_store(str(folder)), "")
+        if manifest is None:
+            return None, f"{folder} was not trained by Curricle, so nothing says what it was trained with"
+        return fetch(data_of(manifest, str(folder)), cache_dir)[0], ""
+    except CurricleError as error:
+        return None, str(error)
+
+
+def data_folder(data: str, uri: str, manifest: Manifest | None, cache_dir: Path) -> Path:
+    """The folder of what a model at `uri` is measured on: a dataset's own, or prepared data on this machine; empty takes what it was trained with.
+
+    Raises:
+        CheckpointError: nothing says what.
+    """
     if data and "://" not in data and Path(data).is_dir() and read_manifest(open_store(data), "") is None:
         return Path(data)
     if data:
@@ -86,8 +113,12 @@ def _data_dir(data: str, uri: str, manifest: Manifest | None, cache_dir: Path) -
     return fetch(data_of(manifest, uri), cache_dir)[0]
 
 
-def _of_foreign(folder: Path) -> Callable[[Path, Path], dict[str, float]]:
-    """How to measure a folder without a manifest: by the first family that knows what it is."""
+def foreign_family(folder: Path) -> tuple[str, FamilyEntry]:
+    """The first family, with its name, that knows what a folder without a manifest is.
+
+    Raises:
+        CheckpointError: none does.
+    """
     said = []
     for name in names():
         entry = family(name)
@@ -98,22 +129,26 @@ def _of_foreign(folder: Path) -> Callable[[Path, Path], dict[str, float]]:
         except CurricleError as error:
             said.append(f"no checkpoint of {name}: {error}")
             continue
-        return entry.load("evaluate")
-    raise CheckpointError(
-        f"{folder} holds no manifest.json, and is of no other kind that can be measured ({'; '.join(said)})"
-    )
+        return name, entry
+    raise CheckpointError(f"{folder} holds no manifest.json, and is of no other kind that is known ({'; '.join(said)})")
 
 
-def measure_change(parent_uri: str, child_uri: str, data_uri: str, cache_dir: Path = CACHE) -> Scores:
+def measure_change(
+    parent_uri: str, child_uri: str, data_uri: str, cache_dir: Path = CACHE, known: Mapping[str, float] | None = None
+) -> Scores:
     """Measure a continued model and the one it came from on the same records, domain by domain.
 
     Args:
         parent_uri: empty for scratch.
+        known: what was measured of the continued model already, on these data.
 
     Raises:
         CheckpointError, DataError: a model is not whole, or there is nothing to measure on.
     """
-    after = evaluate_model(child_uri, data_uri, cache_dir)
+    if known is None:
+        after = evaluate_model(child_uri, data_uri, cache_dir)
+    else:
+        after = Evaluation(resolve_source(child_uri, "", asked="model").uri, dict(known))
     _, manifest = fetch(after.uri, cache_dir)
     entry = entry_of(manifest, after.uri)
     measure = entry.headlines[0].rpartition("/")[2]
@@ -124,8 +159,9 @@ def measure_change(parent_uri: str, child_uri: str, data_uri: str, cache_dir: Pa
         by_domain(before, measure),
         by_domain(after.metrics, measure),
         after.metrics,
-        by_domain(after.metrics, f"{measure}_annotated"),
-        by_domain(after.metrics, "unreachable"),
+        full=by_domain(after.metrics, f"{measure}_full"),
+        unreachable=by_domain(after.metrics, "unreachable"),
+        full_before=by_domain(before, f"{measure}_full"),
     )
 
 
@@ -146,22 +182,3 @@ def by_domain(metrics: Mapping[str, float], measure: str) -> dict[str, float]:
         return domains
     whole = next((metrics[key] for key in (f"test/{measure}", f"val/{measure}") if key in metrics), None)
     return {} if whole is None else {"new": whole}
-
-
-def page(title: str, facts: Mapping[str, str], metrics: Mapping[str, float]) -> str:
-    """A small self-contained HTML page: facts and metrics as two tables, for the run view of Kubeflow Pipelines."""
-
-    def table(head: str, rows: list[tuple[str, str]]) -> str:
-        body = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows)
-        return f"<h2>{head}</h2><table>{body}</table>" if rows else ""
-
-    style = (
-        "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#1c2733}h1{font-size:1.4rem}h2{font-size:1rem;margin-top:1.6rem;"
-        "color:#5a6b7b}table{border-collapse:collapse}th{text-align:left;font-weight:500;padding:.25rem 2rem .25rem 0}"
-        "td{font-variant-numeric:tabular-nums;padding:.25rem 0;overflow-wrap:anywhere}tr{border-bottom:1px solid #e6ebf0}"
-    )
-    shown = [(key, f"{value:.4f}") for key, value in sorted(metrics.items())]
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title><style>{style}</style>"
-        f"<h1>{html.escape(title)}</h1>{table('Metrics', shown)}{table('Lineage', list(facts.items()))}</html>"
-    )

@@ -12,6 +12,7 @@ from curricle import environment
 from curricle.config.experiment import (
     Composed,
     Experiment,
+    backbones_of,
     compose_backbone,
     config_dir_of,
     load_experiment,
@@ -24,11 +25,13 @@ from curricle.errors import CheckpointError, ConfigError
 from curricle.launch.job import Launcher
 from curricle.planning import ChainPlan, StageInput, plan_chain, stage_digest
 from curricle.registry import family
+from curricle.steps.card import card_text
 from curricle.steps.chain import holdings, run_chain
 from curricle.steps.evaluate import measure_change
 from curricle.steps.final import BEST_CACHE, final_folder, read_cache, select_run, write_final
+from curricle.steps.findings import find, keep_verdict
 from curricle.steps.gate import Scores, Verdict, judge_scores
-from curricle.steps.prepare import check_folders, data_place
+from curricle.steps.prepare import check_folders, check_planned, data_place
 from curricle.steps.promote import promote, promoted
 from curricle.steps.start import Start, asked_of, find_start
 from curricle.store import layout, open_store, split_uri
@@ -88,14 +91,14 @@ def plan_experiment(
         ConfigError, CheckpointError, DataError: a file, the checkpoint or a dataset is missing or wrong.
     """
     if run_id:
-        layout.check_run_id(run_id)
+        run_id = layout.check_run_id(run_id)
     experiment = read_experiment(path, overrides)
     words = words_of(family(experiment.family))
     best = _result_of_search(experiment, backbone)
     above = overlay(best["hyperparameters"], words, str(BEST_CACHE)) if best else None
     composed = compose_backbone(experiment, path, backbone, overrides, above)
     config = composed.loaded.config
-    check_folders(config.paths)
+    check_folders(config)
     notes = list(composed.notes)
     if best:
         notes.append(f"hyperparameters of {best['trial_name']} ({BEST_CACHE}): {best['hyperparameters']}")
@@ -129,13 +132,16 @@ def plan_experiment(
         resume=resume,
         run_id=name,
     )
+    check_planned(config, start.source is None)
     return Planned(experiment, composed, plan, run_id, start, tuple(notes))
 
 
-def plan_experiments(path: Path, overrides: list[str], *, run_id: str = "", resume: bool = True) -> list[Planned]:
-    """Plan an experiment's training for each of its backbones; see `plan_experiment`."""
-    backbones = read_experiment(path, overrides).stages.training.backbones
-    return [plan_experiment(path, backbone, overrides, run_id=run_id, resume=resume) for backbone in backbones]
+def plan_experiments(
+    path: Path, overrides: list[str], *, backbone: str = "", run_id: str = "", resume: bool = True
+) -> list[Planned]:
+    """Plan an experiment's training for each of its backbones, or for the one named; see `plan_experiment`."""
+    backbones = backbones_of(read_experiment(path, overrides), path, backbone)
+    return [plan_experiment(path, name, overrides, run_id=run_id, resume=resume) for name in backbones]
 
 
 def run_experiment(planned: Planned, launcher: Launcher, listen: Listener) -> Finished:
@@ -152,6 +158,13 @@ def run_experiment(planned: Planned, launcher: Launcher, listen: Listener) -> Fi
         verdict = judge_scores(scores, continued.gate.min_gain, continued.gate.max_drop)
     else:
         verdict = Verdict("promote", "a first training")
+    keep_verdict(
+        config.paths.store_uri,
+        planned.plan.run_id,
+        outcome.manifest.digest,
+        verdict,
+        {"before": scores.before, "after": scores.after, "full_before": scores.full_before, "full": scores.full},
+    )
     pinned = promoted(config.paths.store_uri, experiment.family) if continued is None else None
     folder = None
     if verdict.promotes:
@@ -165,9 +178,13 @@ def run_experiment(planned: Planned, launcher: Launcher, listen: Listener) -> Fi
             "parent_uri": parent,
             "config": _hyperparameters(config),
             "metrics": outcome.metrics | scores.metrics,
+            "before": scores.before,
+            "after": scores.after,
         }
+        find(uri, cache_dir=cache_dir)  # what card and report show beside
+        card = card_text(uri)
         target = final_folder(config.paths.outputs_dir, backbone, planned.run_id)
-        folder = write_final(checkpoint, manifest, target, record)
+        folder = write_final(checkpoint, manifest, target, record, card)
         if pinned is None or pinned.uri == uri:
             promote(uri, config.paths.store_uri, verdict.reason)
         else:
@@ -184,8 +201,12 @@ def start_of(experiment: Experiment, path: Path, backbone: str, config: StageCon
     """
     wanted, continued = environment.checkpoint_path(), experiment.continued_training
     if continued is None:
-        ignored = f"CHECKPOINT_PATH={wanted} is not used: {path} has no continued_training"
-        return Start(None, "scratch", ()), [ignored] if wanted else []
+        pattern = leaves(config).get("checkpoint.source_path") or ""
+        given = {environment.CHECKPOINT_PATH: wanted, "checkpoint.source_path": pattern}
+        ignored = [
+            f"{name}={place} is not used: {path} has no continued_training" for name, place in given.items() if place
+        ]
+        return Start(None, "scratch", ()), ignored
     folder = config_dir_of(path)
     tree = to_tree(config)
     notes: list[str] = []
@@ -250,6 +271,7 @@ def summary(planned: Planned, finished: Finished) -> dict[str, Any]:
         "checkpoint_uri": finished.uri,
         "before": finished.scores.before,
         "after": finished.scores.after,
+        "after_full": finished.scores.full,
         "metrics": finished.scores.metrics,
         "decision": finished.verdict.decision,
         "reason": finished.verdict.reason,

@@ -1,7 +1,7 @@
 """Final trainings as folders: where the guide's patterns look for them, how one is chosen, and the cache files that lead to them.
 
 <outputs_dir>/final_training/<backbone>_<run_id>/
-  checkpoint/      the trained model as its family writes it
+  checkpoint/      the trained model as its family writes it, with its card (README.md)
   run.json         experiment, backbone, run id, metrics, where the model came from
 notebooks/final_training_cache.json          output_dir of the newest one
 notebooks/best_configuration_cache.json      the best configuration known, with the output_dir of its training once there is one
@@ -18,11 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from curricle.cards.card import FILE
 from curricle.errors import CheckpointError
 from curricle.store import layout, references
-from curricle.store.local import write_whole
+from curricle.store.local import what_else, write_whole
 from curricle.store.manifest import Manifest
 from curricle.store.ours import new_folder
+from curricle.store.strict import read_json
 
 FINAL_CACHE = Path("notebooks/final_training_cache.json")
 BEST_CACHE = Path("notebooks/best_configuration_cache.json")
@@ -33,7 +35,7 @@ def final_folder(outputs_dir: str | Path, backbone: str, run_id: str) -> Path:
     return Path(outputs_dir) / "final_training" / f"{backbone}_{run_id}"
 
 
-def write_final(checkpoint: Path, manifest: Manifest, target: Path, record: Mapping[str, Any]) -> Path:
+def write_final(checkpoint: Path, manifest: Manifest, target: Path, record: Mapping[str, Any], card: str = "") -> Path:
     """Copy a trained checkpoint to `target`, whole or not at all, and point the cache files at it; the checkpoint's new place.
 
     A folder of the same run is kept as it is: the same run holds the same model.
@@ -42,6 +44,7 @@ def write_final(checkpoint: Path, manifest: Manifest, target: Path, record: Mapp
         checkpoint: its files on this machine.
         manifest: its manifest; the copy's references are made good for the new place.
         record: what `run.json` says; `checkpoint_uri` is where the checkpoint lies in its store.
+        card: README.md of the model; empty for none.
     """
     if not target.exists():
         with new_folder(target) as work:
@@ -50,6 +53,8 @@ def write_final(checkpoint: Path, manifest: Manifest, target: Path, record: Mapp
             (work / "checkpoint" / layout.MANIFEST).write_text(
                 replace(manifest, lineage=lineage).to_json(), encoding="utf-8"
             )
+            if card:
+                (work / "checkpoint" / FILE).write_text(card, encoding="utf-8")
             _write(work / "run.json", {"created": datetime.now(UTC).isoformat(timespec="seconds"), **record})
     output = {"output_dir": str(target.resolve())}
     output |= {name: record[name] for name in ("backbone", "run_id", "experiment", "config", "metrics")}
@@ -72,8 +77,10 @@ def read_cache(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is not JSON.
     """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is {what_else(path) or 'a folder'}, where a file was expected")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError) as error:
@@ -103,7 +110,7 @@ def select_run(
         beside = f" (there are trainings of {', '.join(sorted(others))})" if others else ""
         raise CheckpointError(
             f"checkpoint_selection {selection}: no final training of {experiment} with backbone {backbone} matches "
-            f"{pattern}{beside}; run `curricle train --experiment config/experiment/{experiment}.yaml` first, set "
+            f"{pattern}{beside}; run `curricle train --experiment config/experiment/{experiment}.yaml --backbone {backbone}` first, set "
             "CHECKPOINT_PATH, or name a run id"
         )
     if selection == "best":

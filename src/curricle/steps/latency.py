@@ -14,7 +14,7 @@ from curricle.registry import family
 from curricle.steps.experiment import read_experiment
 from curricle.steps.final import final_folder, select_run
 from curricle.store.local import write_whole
-from curricle.store.ours import check_output_file
+from curricle.store.ours import check_output_file, check_replaced
 
 
 class Probe(Protocol):
@@ -52,6 +52,7 @@ def measure_latency(path: Path, backbone: str, overrides: list[str]) -> tuple[Pa
     target = folder / asked.output.filename
     text = json.dumps(result, indent=1) + "\n"
     check_output_file(target)
+    check_replaced(target, "curricle train --stage benchmark", lambda head: b'"batch_sizes"' in head)
     write_whole(target, lambda out: out.write(text.encode()))
     return target, result
 

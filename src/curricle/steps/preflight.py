@@ -66,7 +66,7 @@ def check_store(uri: str) -> list[Finding]:
         with scratch("curricle-preflight-") as local:
             (local / "probe").write_bytes(data)
             store.put(key, local / "probe")
-        return f"{_SIZE} bytes to {key}"
+        return f"an object of {_SIZE >> 20} MiB"
 
     def read() -> str:
         content = store.read(key)
@@ -75,7 +75,7 @@ def check_store(uri: str) -> list[Finding]:
         if content != data:
             what = f"{len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()[:12]}…"
             raise StoreError(f"{store.uri}: wrote {_SIZE} bytes to {key!r}, read back {what}")
-        return f"{_SIZE} bytes, as written"
+        return "the same bytes came back"
 
     def list_() -> str:
         listed = [(entry.key, entry.size) for entry in store.list(f"{folder}/")]

@@ -7,19 +7,19 @@ written before that was done, when all stages of its plan are complete.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from curricle.errors import ConfigError, CurricleError, StoreError, StoreUnavailable
+from curricle.errors import CheckpointError, ConfigError, CurricleError, StoreError, StoreUnavailable
 from curricle.masking import masked
 from curricle.planning import ChainPlan, Source
-from curricle.registry import family, names
+from curricle.registry import canonical, family, first_name, names
 from curricle.steps.source import read_plan, resolve_source
 from curricle.store import join_uri, layout, open_store, references
 from curricle.store.manifest import Manifest, read_manifest
 from curricle.store.runs import stages, survey
+from curricle.store.strict import read_json
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def promote(text: str, store_uri: str, reason: str) -> Promotion:
     """
     source = resolve_source(text, store_uri, asked="promote")
     manifest = read_manifest(open_store(source.uri), "")
-    name = str(manifest.info.get("family", "")) if manifest else ""
+    name = canonical(manifest.info.get("family", "")) if manifest else ""
     if name not in names():
         raise ConfigError(f"{source.uri} names the family {name!r}, which is not one of {', '.join(names())}")
     made = Promotion(name, source.uri, source.digest, masked(reason), layout.now())
@@ -63,19 +63,27 @@ def promoted(store_uri: str, name: str) -> Promotion | None:
     Raises:
         StoreError: the pointer is damaged.
     """
-    key = _pointer(name)
-    text = open_store(store_uri).read(key)
+    store = open_store(store_uri)
+    held = ((key, store.read(key)) for key in map(_pointer, dict.fromkeys((canonical(name), first_name(name)))))
+    key, text = next(((key, text) for key, text in held if text is not None), ("", None))
     if text is None:
         return None
     where = join_uri(store_uri, key)
     try:
-        record = json.loads(text)
+        record = read_json(text)
         model, *rest = (record[key] for key in ("model", "digest", "reason", "time"))
         if not model or not all(isinstance(value, str) for value in (model, *rest)):
             raise ValueError("model, digest, reason and time must be text")
-        return Promotion(name, references.resolve(model, where), *rest)
+        return Promotion(canonical(name), references.resolve(model, where), *rest)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(f"{where} is damaged ({error}); `curricle promote` writes it anew") from None
+
+
+def pinned_because(text: str, store_uri: str) -> str:
+    """Why the model that `text` means is promoted; empty where another one is, or none."""
+    digest = resolve_source(text, store_uri).digest
+    pins = (promoted(store_uri, name) for name in names())
+    return next((f"promote ({pin.reason})" for pin in pins if pin and pin.digest == digest), "")
 
 
 def default_model(store_uri: str, verb: str = "") -> Source:
@@ -98,7 +106,7 @@ def default_model(store_uri: str, verb: str = "") -> Source:
             continue
         place = _result(store_uri, run.run, run.files)
         manifest = _manifest(place) if place else None
-        if manifest and manifest.info.get("family") in wanted:
+        if manifest and canonical(manifest.info.get("family")) in wanted:
             finished.append((manifest.created, run.run, place))
     if finished:
         _, run_id, place = max(finished)
@@ -107,6 +115,23 @@ def default_model(store_uri: str, verb: str = "") -> Source:
             source.uri, source.digest, f"last stage of {run_id}, the newest finished chain; nothing is promoted"
         )
     raise StoreError(_nothing(store_uri, verb, wanted))
+
+
+def named_model(text: str, store_uri: str, *, asked: str = "--from-checkpoint", of_family: str = "") -> Source:
+    """What a text means (`steps.source.resolve_source`); ``promoted`` is the promoted model.
+
+    Raises:
+        CheckpointError, StoreError: it is not there, or not complete.
+    """
+    if text != layout.PROMOTED:
+        return resolve_source(text, store_uri, asked=asked, of_family=of_family)
+    wanted = [canonical(of_family)] if of_family else names()
+    pointers = [pointer for name in wanted if (pointer := promoted(store_uri, name))]
+    if not pointers:
+        raise CheckpointError(
+            f"{asked} {text}: {store_uri} holds no promoted model{f' of {wanted[0]}' if of_family else ''}; `curricle promote RUN` pins one, or name a stage, a run or a path"
+        )
+    return _pinned(max(pointers, key=lambda pointer: pointer.time), store_uri)
 
 
 def _pinned(pointer: Promotion, store_uri: str) -> Source:
@@ -187,7 +212,8 @@ def _nothing(store_uri: str, verb: str, wanted: Sequence[str]) -> str:
     complete = [
         place.prefix
         for place in stages(store)
-        if place.complete and layout.read_record(store.read(f"{place.prefix}/{layout.STAGE}")).get("family") in wanted
+        if place.complete
+        and canonical(layout.read_record(store.read(f"{place.prefix}/{layout.STAGE}")).get("family")) in wanted
     ]
     if complete:
         return (

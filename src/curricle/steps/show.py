@@ -6,24 +6,35 @@ from typing import Any
 
 from curricle.errors import ConfigError, StoreError
 from curricle.planning import StagePlan
-from curricle.registry import family, names
+from curricle.registry import canonical, family, names
+from curricle.steps.claim import who_trains
+from curricle.steps.promote import promoted
 from curricle.steps.source import read_plan
-from curricle.store import Store, layout, open_store
+from curricle.store import Store, join_uri, layout, open_store, references
 from curricle.store.failure import Failure
-from curricle.store.manifest import read_manifest
+from curricle.store.manifest import Manifest, read_manifest
 from curricle.store.runs import RunPlace, StagePlace, survey
 
 EARLIER = "of an earlier plan"
 """Said of a stage that lies in a run, and that the run's newest plan does not name."""
 SHOWN = 4
 """So many metrics of a stage are shown."""
+STOPPED = ("interrupted", "cancelled")
+"""Causes of a failure that are none: somebody stopped the stage, and the same command goes on."""
+WORST_FIRST = ("running", "failed", "unreadable plan", "missing", "stopped", "not begun", "complete")
+"""States of stages; a run is in the first of them that one of its stages is in."""
 
 
 def list_runs(store_uri: str) -> list[dict[str, Any]]:
-    """One row a run: its id, its stages and their states."""
+    """One row a run, the newest last.
+
+    ``run``, ``state`` (that of its stages, `WORST_FIRST`), ``stages`` (all, with their states), ``complete`` and ``planned`` (how many), ``best``
+    (the headline metric of its last complete stage), ``changed`` (UTC), ``bytes``, ``promoted``.
+    """
     store = open_store(store_uri)
-    runs = {run: _rows(store, store_uri, place) for run, place in survey(store).items()}
-    return [{"run": run, "stages": _stages(rows)} for run, rows in runs.items() if rows]
+    pins = _pins(store_uri)
+    rows = [(place, stages) for place in survey(store).values() if (stages := _rows(store, store_uri, place))]
+    return [_run_row(store_uri, place, stages, pins) for place, stages in sorted(rows, key=lambda row: row[0].modified)]
 
 
 def describe_run(store_uri: str, run: str) -> list[dict[str, Any]]:
@@ -35,13 +46,49 @@ def describe_run(store_uri: str, run: str) -> list[dict[str, Any]]:
     Raises:
         StoreError: there is no such run; lists those there are.
     """
-    store = open_store(store_uri)
+    store, run = open_store(store_uri), layout.run_folder(run)
     place = survey(store, run).get(run)
     rows = _rows(store, store_uri, place) if place else []
     if not rows:
         runs = [row["run"] for row in list_runs(store_uri)]
         raise StoreError(f"{store_uri} holds no run {run!r}; runs there: {', '.join(runs) or 'none'}")
-    return rows
+    pins = _pins(store_uri)
+    return [row | {"promoted": _is_pinned(join_uri(store_uri, row["place"]), pins)} for row in rows]
+
+
+def _pins(store_uri: str) -> set[str]:
+    """Where the promoted models of all families lie; one that cannot be read pins nothing here."""
+    pins = set()
+    for name in names():
+        try:
+            pointer = promoted(store_uri, name)
+        except StoreError:
+            continue
+        if pointer:
+            pins.add(references.absolute(pointer.uri))
+    return pins
+
+
+def _is_pinned(place: str, pins: set[str]) -> bool:
+    place = references.absolute(place)
+    return any(pin == place or pin.startswith(f"{place}/") for pin in pins)
+
+
+def _run_row(store_uri: str, place: RunPlace, rows: list[dict[str, Any]], pins: set[str]) -> dict[str, Any]:
+    planned = [row for row in rows if not row["earlier"]]
+    states = {row["state"] for row in planned}
+    done = [row for row in planned if row["state"] == "complete"]
+    return {
+        "run": place.run,
+        "state": next((state for state in WORST_FIRST if state in states), "complete"),
+        "stages": _stages(rows),
+        "complete": len(done),
+        "planned": len(planned),
+        "best": done[-1]["headline"] if done else "",
+        "changed": layout.time_of(place.modified) if place.modified else "",
+        "bytes": place.bytes,
+        "promoted": any(_is_pinned(join_uri(store_uri, row["place"]), pins) for row in planned if row["place"]),
+    }
 
 
 def _stages(rows: list[dict[str, Any]]) -> str:
@@ -97,31 +144,51 @@ def _planned(store: Store, run: str, stage: StagePlan, place: StagePlace | None)
 def _trained(store: Store, place: StagePlace) -> dict[str, Any]:
     prefix, files = place.prefix, place.files
     spec = layout.read_record(store.read(f"{prefix}/{layout.STAGE}"))
-    row = _row(place.run, place.stage, "interrupted") | {
+    row = _row(place.run, place.stage, "stopped") | {
         "start": spec.get("start", ""),
-        "family": spec.get("family", ""),
+        "family": canonical(spec.get("family", "")),
         "digest": str(spec.get("digest", ""))[:12],
+        "place": prefix,
     }
     manifest = read_manifest(store, prefix) if layout.MANIFEST in files else None
     if manifest:
-        row |= {
-            "state": "complete",
-            "created": manifest.created,
-            "detail": _best(manifest.metrics, str(manifest.info.get("family", ""))),
-        }
-    elif failure := Failure.read(store, prefix) if layout.FAILURE in files else None:
-        row |= {"state": "failed", "detail": failure.why}
-    return row
+        return row | _complete(manifest)
+    if layout.CLAIM in files and (owner := who_trains(store, prefix)):
+        return row | {"state": "running", "detail": "; ".join(filter(None, (_so_far(place), str(owner))))}
+    failure = Failure.read(store, prefix) if layout.FAILURE in files else None
+    if failure and failure.cause not in STOPPED:
+        return row | {"state": "failed", "created": failure.time, "detail": failure.why}
+    return row | {"detail": f"{_so_far(place) or 'nothing saved yet'}; the same command goes on"}
+
+
+def _complete(manifest: Manifest) -> dict[str, Any]:
+    shown = said_most(manifest.metrics, canonical(manifest.info.get("family", "")))
+    epochs = manifest.info.get("epochs")
+    return {
+        "state": "complete",
+        "created": manifest.created,
+        "epochs": epochs if isinstance(epochs, int) else None,
+        "headline": shown[0] if shown else "",
+        "detail": ", ".join(shown),
+    }
+
+
+def _so_far(place: StagePlace) -> str:
+    """The best checkpoint of a stage that is not complete, by its name."""
+    named = [parts for name in place.checkpoints if (parts := layout.parse_checkpoint_name(name))]
+    if not named:
+        return ""
+    best = min(named, key=lambda parts: parts.val_loss)
+    return f"best so far epoch {best.epoch}, val_loss {best.val_loss:.4f}"
 
 
 def _row(run: str, stage: str, state: str) -> dict[str, Any]:
-    blank = dict.fromkeys(("start", "family", "digest", "created", "detail"), "")
-    return {"run": run, "stage": stage, "state": state, "earlier": False} | blank
+    blank = dict.fromkeys(("start", "family", "digest", "created", "place", "headline", "detail"), "")
+    return {"run": run, "stage": stage, "state": state, "earlier": False, "epochs": None} | blank
 
 
-def _best(metrics: dict[str, float], name: str) -> str:
-    """The metrics that say most, by the family that measured them."""
+def said_most(metrics: dict[str, float], name: str) -> list[str]:
+    """The metrics that say most, by the family that measured them, the first one most of all."""
     entry = family(name) if name in names() else None
-    said = dict.fromkeys((*entry.headlines, "val_loss", *entry.columns) if entry else ())
-    keys = [key for key in said if key in metrics] or sorted(metrics)
-    return ", ".join(f"{key} {metrics[key]:.4f}" for key in keys[:SHOWN])
+    keys = (entry.said_most(metrics) if entry else []) or sorted(metrics)
+    return [f"{key} {metrics[key]:.4f}" for key in keys[:SHOWN]]

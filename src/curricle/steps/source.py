@@ -11,7 +11,9 @@ from curricle import environment
 from curricle.config.schema import TrackingConfig
 from curricle.errors import CheckpointError, CurricleError, StoreUnavailable
 from curricle.planning import ChainPlan, Source
+from curricle.registry import canonical
 from curricle.store import Store, join_uri, layout, open_store
+from curricle.store.local import what_else
 from curricle.store.manifest import Manifest, read_manifest
 from curricle.store.runs import survey
 
@@ -74,7 +76,7 @@ def require_family(source: Source, name: str) -> None:
     """
     manifest = read_manifest(open_store(source.uri), "")
     theirs = manifest.info.get("family") if manifest else None
-    if theirs and theirs != name:
+    if theirs and canonical(theirs) != canonical(name):
         raise CheckpointError(f"{source.uri} is a checkpoint of {theirs}; a training of {name} cannot start from it")
 
 
@@ -110,8 +112,9 @@ def _of_name(name: str, store_uri: str, what: str, of_family: str) -> Source:
     if plan:
         return _at(last_stage(plan), what)
     if of_family:
-        others = sorted({str(c.manifest.info.get("family")) for c in good} - {of_family})
-        good = [c for c in good if c.manifest.info.get("family") == of_family]
+        of_family = canonical(of_family)
+        others = sorted({canonical(c.manifest.info.get("family")) for c in good} - {of_family})
+        good = [c for c in good if canonical(c.manifest.info.get("family")) == of_family]
         if others and not good:
             broken.append(f"those of {', '.join(others)}, for {of_family} is trained")
     if not good:
@@ -119,9 +122,17 @@ def _of_name(name: str, store_uri: str, what: str, of_family: str) -> Source:
         trained = (
             f"stages with checkpoints there: {', '.join(stages)}" if stages else "no checkpoint of any stage is there"
         )
+        here = Path(name)
+        beside = ""
+        if here.exists():
+            beside = (
+                f": ./{name} for the folder here"
+                if here.is_dir()
+                else f"; {name} here is {what_else(here) or 'a file'}"
+            )
         raise CheckpointError(
             f"{what}: {store_uri} holds no complete checkpoint of stage {name!r}{unreadable}; {trained}. "
-            f"Train {name} first, or give the path of a checkpoint"
+            f"Train {name} first, or give the path of a checkpoint{beside}"
         )
     best = min(good, key=lambda c: c.val_loss)
     ties = [c for c in good if c.val_loss == best.val_loss]
@@ -140,7 +151,7 @@ def read_plan(store_uri: str, run: str) -> ChainPlan | None:
     Raises:
         ConfigError: it is damaged, or of another version of curricle.
     """
-    place = join_uri(store_uri, run)
+    place = join_uri(store_uri, layout.run_folder(run))
     text = open_store(place).read(layout.PLAN)
     return ChainPlan.from_stored(text, place) if text is not None else None
 
@@ -248,6 +259,8 @@ def find_checkpoints(store: Store, store_uri: str, stage: str) -> tuple[list[Can
 
 def _listing(uri: str) -> str:
     """What lies at a place or beside it, for an error message."""
+    if uri.startswith(("https://", "http://")):
+        return "a web server does not say what else it holds"
     here = sorted({e.key.split("/")[0] for e in open_store(uri).list("")})
     if here:
         return f"it holds {', '.join(here[:8])}{' ...' if len(here) > 8 else ''}"

@@ -8,7 +8,6 @@ A URI stays a URI, so that a training elsewhere sees it; a folder that another p
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +20,16 @@ from curricle.errors import CheckpointError, CurricleError, MissingCheckpointErr
 from curricle.planning import Source
 from curricle.registry import EXPERIMENT_FAMILY, FamilyEntry, family
 from curricle.steps.source import require_family, resolve_source
-from curricle.store import join_uri, layout, open_store
+from curricle.store import join_uri, layout, open_store, web
+from curricle.store.local import what_else
 from curricle.store.manifest import Manifest, fetch, files_of, publish, read_manifest, sha256_of
+from curricle.store.models import fetch_model
+from curricle.store.strict import read_json
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]*")
 Via = Literal["environment", "config", "cache", "scratch"]
+WEB_CACHE = Path(PathsConfig().cache_dir) / "web"
 ORDER: tuple[Via, ...] = ("environment", "config", "cache")
 
 
@@ -78,6 +81,8 @@ class Start:
     folder: Path | None = None
     """A folder that is not in the store yet: `ensure` puts its copy at `source.uri`."""
     family: str = ""
+    origin: str = ""
+    """Where that folder came from."""
 
     def ensure(self) -> None:
         """Put the copy of a folder from elsewhere into the store, unless it is there.
@@ -91,7 +96,7 @@ class Start:
         if read_manifest(store, "") is not None:
             return
         base, _, name = self.source.uri.rpartition("/")
-        info = {"family": self.family, "imported_from": str(self.folder)}
+        info = {"family": self.family, "imported_from": self.origin}
         publish(open_store(base), name, self.folder, kind="checkpoint", digest=self.source.digest, info=info)
 
 
@@ -151,16 +156,25 @@ def start_at(place: str, name: str, store_uri: str, located: Place | None = None
             return _copied(folder, manifest, name, store_uri, located)
         place = str(folder.resolve())
     elif "://" not in place and "/" in place:
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        what = f"is {what_else(folder) or 'a file'}, not a folder" if folder.exists() else "does not exist"
         raise MissingCheckpointError(f"Checkpoint path {place} {what}")
+    elif _is_web_folder(place):
+        return _copied(fetch_model(place, WEB_CACHE), None, name, store_uri, located, web.settled(place))
     source = resolve_source(place, store_uri, asked="checkpoint")
     require_family(source, name)
     reason = f"{located.why}: {source.uri}"
     return Start(Source(source.uri, source.digest, reason), located.via, located.reasons)
 
 
-def _copied(folder: Path, manifest: Manifest | None, name: str, store_uri: str, located: Place) -> Start:
-    """A folder of this machine as its copy in the store, which `Start.ensure` makes."""
+def _is_web_folder(place: str) -> bool:
+    """Whether a place is on a hub or a web server, and no artifact of ours."""
+    return place.partition("://")[0] in web.SCHEMES and read_manifest(open_store(place), "") is None
+
+
+def _copied(
+    folder: Path, manifest: Manifest | None, name: str, store_uri: str, located: Place, origin: str = ""
+) -> Start:
+    """A folder of this machine, which came from `origin`, as its copy in the store, which `Start.ensure` makes."""
     if manifest is not None:
         source = resolve_source(str(folder.resolve()), store_uri, asked="checkpoint")
         require_family(source, name)
@@ -175,8 +189,8 @@ def _copied(folder: Path, manifest: Manifest | None, name: str, store_uri: str, 
         lines = "\n".join(f"{name} {sha256_of(path)}" for name, path in files_of(whole).items())
         digest = hashlib.sha256(lines.encode()).hexdigest()
     uri = join_uri(store_uri, layout.IMPORTED, f"{name}-{digest[:16]}")
-    reason = f"{located.why}: {folder}"
-    return Start(Source(uri, digest, reason), located.via, located.reasons, whole, name)
+    reason = f"{located.why}: {origin or folder}"
+    return Start(Source(uri, digest, reason), located.via, located.reasons, whole, name, origin or str(folder))
 
 
 def _from_environment(asked: Asked) -> tuple[str, str]:
@@ -209,7 +223,7 @@ def _from_cache(asked: Asked) -> tuple[str, str]:
     if cache.exists() and not cache.is_file():
         raise CheckpointError(f"{why} is {'a folder' if cache.is_dir() else 'no plain file'}")
     try:
-        content = json.loads(cache.read_text(encoding="utf-8-sig"))
+        content = read_json(cache.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise CheckpointError(f"{why} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -328,6 +342,8 @@ def explain_checkpoint(
             return _checked(Path(located.place), asked.validate, family(name)), located
         paths = config.get("paths") or {}
         cache_dir = Path(paths.get("cache_dir") or PathsConfig().cache_dir) / "checkpoints"
+        if _is_web_folder(located.place):
+            return _checked(fetch_model(located.place, cache_dir), asked.validate, family(name)), located
         source = resolve_source(located.place, asked.store_uri, asked="checkpoint")
         return fetch(source.uri, cache_dir)[0], located
     except MissingCheckpointError as error:
@@ -340,6 +356,6 @@ def explain_checkpoint(
 
 def _checked(folder: Path, validate: bool, entry: FamilyEntry) -> Path:
     if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        what = f"is {what_else(folder) or 'a file'}, not a folder" if folder.exists() else "does not exist"
         raise MissingCheckpointError(f"Checkpoint path {folder} {what}")
     return entry.load("checkpoint")(folder).path if validate and entry.checkpoint else folder

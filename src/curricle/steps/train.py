@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import get_args
 
 from curricle.config import advice
 from curricle.errors import CheckpointError, ConfigError, Interrupted, JobError, StoreError
-from curricle.launch.job import REASONS, RUN, Job, Launcher
+from curricle.launch.job import REASONS, RUN, Job, Launcher, Outcome, Reason
 from curricle.launch.retry import run_with_retries
 from curricle.masking import masked
 from curricle.planning import ChainPlan, StagePlan
@@ -52,7 +53,7 @@ def train_stage(plan: ChainPlan, index: int, parent_uri: str, launcher: Launcher
     stage = plan.stages[index]
     store = open_store(stage.uri)
     if plan.resume and (done := _complete(store, stage)):
-        remove_dead_claim(store)
+        _tidy(store)
         return _outcome(stage, done)
     with Claim(store, stage.digest, lambda line: listen(Log(line))) as claim:
         done = _complete(store, stage)
@@ -71,7 +72,22 @@ def train_stage(plan: ChainPlan, index: int, parent_uri: str, launcher: Launcher
         raise JobError(
             f"stage {stage.name}: the job succeeded but left no {layout.MANIFEST} at {stage.uri}", reason="lost"
         )
+    best = str(done.info.get("best") or "")
+    if best and read_manifest(store, best) is None:
+        raise JobError(
+            f"stage {stage.name}: the job succeeded, and its best checkpoint {best} is not there: another process wrote or deleted at {stage.uri} "
+            "meanwhile. Train it anew: the same command with --resume false",
+            reason="lost",
+        )
     return _outcome(stage, done)
+
+
+def _tidy(store: Store) -> None:
+    """Remove from a complete stage's place what processes that were killed right at its end may have left there."""
+    remove_dead_claim(store)
+    if store.read(layout.FAILURE) is not None:
+        with suppress(StoreError):  # a store that may only be read keeps it
+            store.delete(layout.FAILURE)
 
 
 def _run_job(
@@ -115,12 +131,24 @@ def _run_job(
     if outcome.state == "failed":
         if outcome.reason == "oom_killed":  # who was killed has given no advice
             outcome = dataclasses.replace(outcome, message=f"{outcome.message}. {advice.for_memory(stage.config)}")
+        outcome = dataclasses.replace(outcome, reason=_own_reason(store, outcome))
         record(outcome.reason, outcome.message, outcome.exit_code, outcome.where)
         raise JobError(
             f"stage {stage.name} failed ({outcome.reason}, exit code {outcome.exit_code}): {outcome.message}",
             reason=outcome.reason,
             exit_code=outcome.exit_code if outcome.exit_code in REASONS else 1,
         )
+
+
+def _own_reason(store: Store, outcome: Outcome) -> Reason:
+    """Why a job failed, by the record of the rank whose words these are where it left one: an exit code alone does not tell a wrong
+    configuration from the end of memory.
+    """
+    with suppress(StoreError):
+        said = Failure.read(store)
+        if said and said.exit_code == outcome.exit_code and said.message[:200] in outcome.message:
+            return next((reason for reason in get_args(Reason) if reason == said.cause), outcome.reason)
+    return outcome.reason
 
 
 def _complete(store: Store, stage: StagePlan) -> Manifest | None:
@@ -177,7 +205,7 @@ def check_nodes(plan: ChainPlan, launcher: Launcher) -> None:
         if stage.trains and nodes > 1 and launcher.name == "local":
             raise ConfigError(
                 f"training.trainer.num_nodes of stage {stage.name} is {nodes}, and the launcher local has this machine alone; take "
-                "--launcher pytorchjob, or training.trainer.devices for several processes here"
+                "--launcher pytorchjob or trainjob, or training.trainer.devices for several processes here"
             )
 
 
@@ -206,7 +234,7 @@ def reuse_stage(plan: ChainPlan, index: int, parent_uri: str) -> StageOutcome:
             f"stage {stage.name} was to be taken from {uri}, but that is not complete (any more); plan again"
         )
     if stage.start == "reuse":
-        remove_dead_claim(store)
+        _tidy(store)
     return _outcome(dataclasses.replace(stage, uri=uri), manifest)
 
 

@@ -6,7 +6,9 @@ publishing, verifying and fetching whole artifacts stand once, above the seam, i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -14,10 +16,11 @@ from curricle.errors import StoreError
 
 
 class Entry(NamedTuple):
-    """One object of a store: its key, its size in bytes."""
+    """One object of a store: its key, its size in bytes, and when it was written, in seconds since 1970 by the store's clock."""
 
     key: str
     size: int
+    modified: float = 0.0
 
 
 @runtime_checkable
@@ -48,13 +51,22 @@ class Store(Protocol):
         """The object's or folder's path when it already lies on this machine, else None (fetch it then)."""
 
 
+GROUP = "curricle.stores"
+"""Entry-point group under which other distributions offer stores: a scheme → what opens its URI."""
+_CUT = re.compile(r"(minio|s3|hf|https?):(?!//)")
+
+
 def open_store(uri: str) -> Store:
-    """Open the store behind a URI: ``minio://`` or ``s3://`` (bucket/prefix), ``file://`` or a plain folder.
+    """Open the store behind a URI: ``minio://`` or ``s3://`` (bucket/prefix), ``file://`` or a plain folder; ``hf://`` and ``https://`` to read from.
+
+    Of any other scheme the entry point of that name in `GROUP` opens it.
 
     Raises:
         StoreError: the scheme is unknown.
     """
     scheme, sep, _ = uri.partition("://")
+    if not sep and (cut := _CUT.match(uri)):  # of `minio://` without a bucket, slashes were cut off or joined
+        scheme, sep, uri = cut[1], "://", f"{cut[1]}://" if uri.rstrip("/") == f"{cut[1]}:" else uri
     if not sep or scheme == "file":
         from curricle.store.folder import FolderStore
 
@@ -63,7 +75,15 @@ def open_store(uri: str) -> Store:
         from curricle.store.minio import MinioStore
 
         return MinioStore(uri)
-    raise StoreError(f"cannot open {uri!r}: scheme {scheme!r} is not one of file, minio, s3 (or a plain folder)")
+    if scheme in ("hf", "https", "http"):
+        from curricle.store.web import WebStore
+
+        return WebStore(uri)
+    for point in entry_points(group=GROUP, name=scheme):
+        return point.load()(uri)
+    raise StoreError(
+        f"cannot open {uri!r}: scheme {scheme!r} is not one of file, minio, s3 (or a plain folder), or hf, https to read from"
+    )
 
 
 def split_uri(uri: str) -> tuple[str, str]:

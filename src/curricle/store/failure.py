@@ -5,11 +5,11 @@ A stage's record lies at the stage's place, that of a pipeline's other tasks at 
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 
 from curricle.masking import masked
 from curricle.store import Store, layout
+from curricle.store.strict import read_json
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Failure:
         if data is None:
             return None
         try:
-            record = json.loads(data)
+            record = read_json(data)
             values = {f.name: record[f.name] for f in fields(cls) if record.get(f.name) is not None}
             texts = {name: str(value) for name, value in values.items() if name != "exit_code"}
             return cls(**{"message": "", "time": ""} | texts, exit_code=int(values.get("exit_code", 1)))

@@ -6,9 +6,12 @@ and concurrent writers leave one whole object. Knows nothing of manifests beyond
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
@@ -16,15 +19,26 @@ from urllib.parse import unquote
 from curricle.errors import StoreError
 from curricle.store import Entry
 from curricle.store.keys import check_delete, check_key, check_prefix, manifests_first
-from curricle.store.local import PART, is_part, sync_folder, write_whole
+from curricle.store.local import (
+    PART,
+    is_part,
+    open_plain,
+    remove_parts_of_the_dead,
+    sync_folder,
+    what_else,
+    write_whole,
+)
 
 _CHUNK = 1 << 20
+_log = logging.getLogger(__name__)
+_told: set[Path] = set()
+"""Links that lead nowhere, of which this process has said so."""
 
 
 def open_local(path: Path, key: str, uri: str) -> BinaryIO:
     """Open the local file that is to become object `key` of the store `uri`; StoreError when it cannot be read."""
     try:
-        return open(path, "rb")
+        return open_plain(path)
     except OSError as error:
         raise StoreError(
             f"{uri}: cannot put {key!r}: the local file {path} cannot be read ({error.strerror})"
@@ -55,7 +69,9 @@ class FolderStore:
             self.uri = path
         self._root = Path(path)
         if self._root.exists() and not self._root.is_dir():
-            raise StoreError(f"cannot open {uri!r} as a store: it is a file; pass the folder that holds it")
+            raise StoreError(
+                f"cannot open {uri!r} as a store: it is {what_else(self._root) or 'a file'}; pass the folder that holds it"
+            )
 
     def write(self, key: str, data: bytes) -> None:
         """Make `key` hold `data`, atomically."""
@@ -65,7 +81,8 @@ class FolderStore:
         """The object's bytes, or None when there is no such object."""
         path = self._path(key)
         try:
-            return path.read_bytes()
+            with open_plain(path) as file:
+                return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except OSError as error:
@@ -93,7 +110,7 @@ class FolderStore:
                 ) from error
 
     def list(self, prefix: str) -> Iterator[Entry]:
-        """Every object whose key starts with `prefix`, sorted by key; files still being written are not objects."""
+        """Every object whose key starts with `prefix`, sorted by key; files still being written are not objects, nor are links that lead nowhere (said once)."""
         head = check_prefix(prefix, self.uri).rpartition("/")[0]
         top = self._path(head) if head else self._root
         entries: list[Entry] = []
@@ -103,9 +120,15 @@ class FolderStore:
                 key = path.relative_to(self._root).as_posix()
                 if key.startswith(prefix) and not is_part(name):
                     try:
-                        entries.append(Entry(key, path.stat().st_size))
-                    except FileNotFoundError:  # deleted by another process since the walk saw it
-                        continue
+                        facts = path.stat()
+                        entries.append(Entry(key, facts.st_size, facts.st_mtime))
+                    except OSError as error:
+                        if path.is_symlink() and isinstance(error, FileNotFoundError) or error.errno == errno.ELOOP:
+                            self._tell_of_link(path)
+                        elif not isinstance(
+                            error, FileNotFoundError
+                        ):  # else deleted by another process since the walk saw it
+                            self._unlisted(error)
         yield from sorted(entries)
 
     def delete(self, prefix: str) -> int:
@@ -129,6 +152,8 @@ class FolderStore:
             for folder in folders:
                 if folder.is_dir():
                     sync_folder(folder)
+        with suppress(OSError):  # what a killed process left of a try to write the object goes with it
+            remove_parts_of_the_dead(top)
         self._prune(top)
         return deleted
 
@@ -152,7 +177,7 @@ class FolderStore:
 
     def _open(self, key: str) -> BinaryIO:
         try:
-            return open(self._path(key), "rb")
+            return open_plain(self._path(key))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise StoreError(f"{self.uri}: no object {key!r} to get") from error
         except OSError as error:
@@ -181,6 +206,16 @@ class FolderStore:
         above = top.parent
         while above != self._root and above.is_relative_to(self._root) and _remove_if_empty(above):
             above = above.parent
+
+    def _tell_of_link(self, path: Path) -> None:
+        """Say once that a link leads nowhere: nothing can be read there."""
+        if path not in _told:
+            _told.add(path)
+            _log.warning(
+                "%s: %s is a link that leads nowhere and is passed over; delete it, or restore what it led to",
+                self.uri,
+                path,
+            )
 
     def _unlisted(self, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError | NotADirectoryError):

@@ -5,9 +5,13 @@
   imported/<family>-<digest>/         a checkpoint that was made elsewhere
   published/<name>/<run id>/          a promoted checkpoint; the newest is where the next continued training starts
   promoted/<family>.json              which model is taken where none is named
+  assigned/<digest>/                  a table that is coded on several machines (`steps.shards`)
   sequential_01-02-03/                a run (its id)
     plan.json                         the newest plan: it says which stages the run consists of, and where each lies
     final.json                        how the run ended, and its result
+    verdict.json                      what was measured of the run's result, and whether that promotes it
+    matrix.json                       of a chain over several data: the score of each stage's model on each stage's domain
+    report.html                       all of this as a page (`curricle report`)
     failure.json                      why a task of the pipeline failed that trains no stage
     01_stage_1a2b3c4d/                a stage's place where 01_stage holds another configuration: name and digest
     01_stage/                         a stage's place
@@ -17,6 +21,10 @@
       manifest.json                   the stage is complete: digest, metrics, lineage, which checkpoint is best
       failure.json                    why the last attempt failed, if it did
       bad_batch.json                  the records of the step whose loss or gradient was not finite, if the last attempt ended so
+      history.json                    the curves: metrics of each epoch, losses of some steps
+      findings.json                   what was measured of the best checkpoint on test records, for the report
+      report.html                     the stage's page
+      model_card.md                   the card of its model (`curricle.cards`)
       log.json                        the newest log lines, where a pipeline trains the stage
       claim.json                      who trains the stage at present, rewritten every few seconds (`steps.claim`)
       heartbeat                       rewritten while a launcher waits for the stage's job on a cluster
@@ -24,6 +32,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -33,6 +42,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from curricle.errors import ConfigError
+from curricle.masking import masked, variable_within
+from curricle.store.strict import read_json
 
 MANIFEST = "manifest.json"
 STAGE = "stage.json"
@@ -42,6 +53,12 @@ BAD_BATCH = "bad_batch.json"
 HEARTBEAT = "heartbeat"
 CLAIM = "claim.json"
 LOG = "log.json"
+HISTORY = "history.json"
+FINDINGS = "findings.json"
+VERDICT = "verdict.json"
+MATRIX = "matrix.json"
+REPORT = "report.html"
+CARD = "model_card.md"
 LAST = "last.ckpt"
 SPARE = "last.spare.ckpt"
 """The newest state stands in one of the two slots while a stage trains."""
@@ -49,26 +66,57 @@ DATA = "data"
 IMPORTED = "imported"
 PUBLISHED = "published"
 PROMOTED = "promoted"
-RESERVED = (DATA, IMPORTED, PUBLISHED, PROMOTED)
+ASSIGNED = "assigned"
+RESERVED = (DATA, IMPORTED, PUBLISHED, PROMOTED, ASSIGNED)
 """Folders at the top of a store that hold no run."""
 FINAL = "final.json"
 SEARCH = "hpo-"
 """What the id of a search's run begins with: its stages are trials, no finished models."""
 
 WEIGHTS = "model.safetensors"
+GRAPH = "model.onnx"
+"""File of an exported graph in its folder."""
 STATE = "state.pt"
 TRAINED = "trained.safetensors"
 """The weights that training goes on from, where they are not those of `WEIGHTS`."""
 CONFIG = "config.yaml"
-STAGE_FILES = (STAGE, MANIFEST, FAILURE, BAD_BATCH, LOG, CLAIM, HEARTBEAT)
+STAGE_FILES = (STAGE, MANIFEST, FAILURE, BAD_BATCH, HISTORY, FINDINGS, REPORT, CARD, LOG, CLAIM, HEARTBEAT)
 """What lies directly at a stage's place, beside its checkpoints."""
 CHECKPOINT_FILES = (MANIFEST, WEIGHTS, STATE, TRAINED, CONFIG)
 """What every checkpoint may hold; a family's task adds its own."""
+LOADED = (
+    *(
+        "config.json",
+        "adapter_config.json",
+        "generation_config.json",
+        "labels.json",
+        "calibration.json",
+        "windows.json",
+    ),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "encoder.json", "data.json", "labels_of_source.json"),
+)
+"""Files beside the weights that loaders of a checkpoint or of prepared data read by name."""
+LOADED_ENDS = (
+    ".safetensors",
+    ".safetensors.index.json",
+    ".bin",
+    ".bin.index.json",
+    ".pt",
+    ".onnx",
+    ".onnx_data",
+    ".model",
+    ".jsonl",
+    ".py",
+)
+"""What the names of weights, of vocabularies, of records and of code end in."""
+LOADED_FOLDERS = ("adapter", "tokenizer", "whole")
+"""Folders of a checkpoint that are read as a whole."""
 LONGEST = 120
-"""Characters of a run's id or a stage's name."""
+"""Characters of a run's folder or a stage's name."""
 
 _CHECKPOINT = re.compile(
-    r"^(?P<stage>.+)-epoch=(?P<epoch>\d+)-val_loss=(?P<loss>-?[0-9.]+(?:e[+-]?\d+)?|nan|-?inf)\.ckpt$", re.I
+    r"^(?P<stage>.+)-epoch=(?P<epoch>\d{1,18})-val_loss=(?P<loss>-?[0-9.]+(?:e[+-]?\d+)?|nan|-?inf)\.ckpt$", re.I
 )
 
 
@@ -127,15 +175,39 @@ def is_checkpoint(name: str) -> bool:
     return name in (LAST, SPARE) or parse_checkpoint_name(name) is not None
 
 
+def is_loaded(name: str) -> bool:
+    """Whether a file of an artifact, or a link there, is one that loaders read: by its name in the artifact, whatever a manifest says of it."""
+    first, _, rest = name.partition("/")
+    if rest:
+        return first in LOADED_FOLDERS
+    return name in (*CHECKPOINT_FILES, *LOADED, *LOADED_FOLDERS) or name.endswith(LOADED_ENDS)
+
+
+def run_folder(run_id: str) -> str:
+    """What a run's folder is called: as its id, or, where that is longer than a folder's name may be, as its beginning with a digest."""
+    if _fits(run_id):
+        return run_id
+    mark = hashlib.sha256(run_id.encode()).hexdigest()[:12]
+    end = min(len(run_id), LONGEST - len(mark) - 1)
+    while not _fits(folder := f"{run_id[:end]}-{mark}"):
+        end -= 1
+    return folder
+
+
+def _fits(name: str) -> bool:
+    return len(name) <= LONGEST and len(name.encode(errors="surrogatepass")) <= 2 * LONGEST
+
+
 def check_run_id(name: str) -> str:
-    """The run id itself, when it may be one: see `_check_name`; and none of `RESERVED`.
+    """The name of the run's folder (`run_folder`), when it may be one: see `_check_name`; and none of `RESERVED`.
 
     Raises:
         ConfigError: says what is wrong with it.
     """
     if name in RESERVED:
         raise ConfigError(f"run id {name!r} is the name of a store's own folder; take another one")
-    return _check_name("run id", name)
+    _check_name("run id", name)
+    return run_folder(name)
 
 
 def check_stage_name(name: str) -> str:
@@ -144,11 +216,16 @@ def check_stage_name(name: str) -> str:
     Raises:
         ConfigError: says what is wrong with it.
     """
-    return _check_name("stage name", name)
+    _check_name("stage name", name)
+    if not _fits(name):
+        raise ConfigError(
+            f"stage name {name[:LONGEST]!r} is too long: {len(name)} characters, {LONGEST} are allowed (of some scripts fewer)"
+        )
+    return name
 
 
-def _check_name(what: str, name: str) -> str:
-    """A plain name: letters of any script, digits and ``. _ - +``, at most `LONGEST` characters, not beginning with ``.`` or ``-``.
+def _check_name(what: str, name: str) -> None:
+    """A plain name: letters of any script, digits and ``. _ - +``, not beginning with ``.`` or ``-``.
 
     It becomes a folder and a part of keys and labels, so nothing in it may lead elsewhere, be hidden or be read as an option.
     """
@@ -161,16 +238,23 @@ def _check_name(what: str, name: str) -> str:
         problem = "begins with . or - or holds .."
     elif name.endswith(".ckpt"):
         problem = "ends in .ckpt, which is what checkpoints do"
-    elif len(name) > LONGEST or len(name.encode()) > 2 * LONGEST:
-        problem = f"is too long: {len(name)} characters, {LONGEST} are allowed (of some scripts fewer)"
+    elif variable := variable_within(name):
+        raise ConfigError(
+            f"{what} {masked(name)!r} holds the secret of the environment variable {variable}; a name is shown everywhere: take another one"
+        )
     else:
-        return name
+        return
     raise ConfigError(f"{what} {name[:LONGEST]!r} {problem}")
 
 
 def now() -> str:
     """The time that records name: UTC, to the second, ``2026-01-31T12:00:00Z``."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time_of(datetime.now(UTC).timestamp())
+
+
+def time_of(seconds: float) -> str:
+    """The same of a moment in seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def write_record(record: Mapping[str, Any]) -> bytes:
@@ -181,7 +265,7 @@ def write_record(record: Mapping[str, Any]) -> bytes:
 def read_record(data: bytes | None) -> dict[str, Any]:
     """The object in one of the layout's JSON files; empty when there is no file, or a damaged one."""
     try:
-        record = json.loads(data or b"{}")
+        record = read_json(data or b"{}")
     except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -25,10 +25,11 @@ from curricle.errors import CheckpointError, Interrupted, StoreError
 from curricle.store import Store, join_uri, open_store, split_uri
 from curricle.store.folder import FolderStore
 from curricle.store.keys import check_key
-from curricle.store.layout import MANIFEST, now
-from curricle.store.local import is_part, remove_named
+from curricle.store.layout import MANIFEST, STAGE, is_checkpoint, is_loaded, now, store_of
+from curricle.store.local import is_part, open_plain, remove_named, what_else
 from curricle.store.patience import give_up
 from curricle.store.scratch import scratch
+from curricle.store.strict import read_json
 
 Kind = Literal["dataset", "checkpoint", "stage", "evaluation"]
 T = TypeVar("T")
@@ -105,7 +106,7 @@ class Manifest:
                 raise StoreError(f"{where} is damaged: {what}; delete the artifact and make it again")
 
         try:
-            body = json.loads(text)
+            body = read_json(text)
         except (ValueError, RecursionError) as error:
             raise StoreError(
                 f"{where} is damaged: not JSON ({error}); delete the artifact and make it again"
@@ -263,6 +264,8 @@ def _wrong_files(store: Store, prefix: str, manifest: Manifest, *, digests: bool
         if not digests:
             return None
         path = store.local(_key(prefix, name))
+        if path is not None and (what := what_else(path)):
+            return f"{name} is {what}"
         if path is not None:
             digest = sha256_of(path)
         else:
@@ -282,7 +285,8 @@ def _wrong_files(store: Store, prefix: str, manifest: Manifest, *, digests: bool
 def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:
     """Bring a whole, verified artifact to this machine.
 
-    A folder of this machine is verified where it lies and returned as it is. Anything else is downloaded, several files
+    A folder of this machine is verified where it lies and returned as it is; a file or link in it that loaders read and the manifest does not
+    list is an error (`layout.is_loaded`), and so is a checkpoint's folder that a link leads out of its store to. Anything else is downloaded, several files
     at once, to `cache_dir/<name>-<digest of the manifest>`, which appears only when every size and sha256 is right; what
     lies there already is verified again and used. A file that arrives altered is fetched once more: it may have been damaged on its way.
 
@@ -301,7 +305,8 @@ def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:
         raise _incomplete(store, uri)
     local = store.local("")
     if local is not None:
-        verify(store, "", manifest)
+        _refuse_link(local)
+        _verify_folder(local, uri, manifest)
         return local, manifest
     text = manifest.to_json()
     target = cache_dir / f"{split_uri(uri)[1]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -331,6 +336,45 @@ def fetch(uri: str, cache_dir: Path) -> tuple[Path, Manifest]:
     return target, manifest
 
 
+def _verify_folder(folder: Path, uri: str, manifest: Manifest) -> None:
+    """`verify` of a folder of this machine from which loaders read: they find by its name also what no manifest lists.
+
+    Raises:
+        CheckpointError, StoreError: names what is missing, altered, or there unlisted.
+    """
+    unlisted = [f"{name} is there, and is not listed in it" for name in _unlisted(folder, manifest)]
+    if unlisted:
+        raise _altered(uri, manifest, unlisted)
+    verify(FolderStore(str(folder)), "", manifest)
+
+
+def _unlisted(folder: Path, manifest: Manifest) -> list[str]:
+    """Names in an artifact's folder that loaders read and its manifest does not list: files, and links whatever they lead to."""
+    names = []
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        links = [name for name in folders if (here / name).is_symlink()]
+        if here == folder:  # what else lies below, as the checkpoints of a stage, is read for itself
+            folders[:] = [name for name in folders if is_loaded(name) and name not in links]
+        names += [(here / name).relative_to(folder).as_posix() for name in (*files, *links) if not is_part(name)]
+    return sorted(name for name in names if is_loaded(name) and name not in {*manifest.files, MANIFEST})
+
+
+def _refuse_link(folder: Path) -> None:
+    """Refuse a checkpoint at a stage's place whose folder lies elsewhere than in that store: what is there may change with the link.
+
+    Raises:
+        CheckpointError: names both.
+    """
+    if not is_checkpoint(folder.name) or not any((folder.parent / name).is_file() for name in (STAGE, MANIFEST)):
+        return
+    real, root = Path(os.path.realpath(folder)), os.path.realpath(store_of(str(folder)))
+    if not real.is_relative_to(root):
+        raise CheckpointError(
+            f"{folder} is refused: a link leads out of the store, to {real}; open the checkpoint there instead"
+        )
+
+
 def sha256_of(path: Path) -> str:
     """A local file's sha256; remembered within this process while inode, size and mtime stay the same."""
     key = (os.path.abspath(path), *_state(path))
@@ -349,7 +393,7 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as source:
+    with open_plain(path) as source:
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -414,7 +458,7 @@ def _is_cached(target: Path, manifest: Manifest) -> bool:
     if not target.is_dir():
         return False
     try:
-        verify(FolderStore(str(target)), "", manifest)
+        _verify_folder(target, str(target), manifest)
     except (CheckpointError, StoreError) as error:
         _log.warning("the copy in %s is damaged and is fetched again: %s", target, error)
         stays = ["a link"] if target.is_symlink() else remove_named(target, {*manifest.files, MANIFEST})

@@ -8,58 +8,47 @@ on where a broken connection left off. Memory is bounded by `_PART` x (`_PARALLE
 
 from __future__ import annotations
 
+import functools
 import io
+import logging
 import os
 import re
-import socket
-import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import BadStatusLine, HTTPResponse, IncompleteRead, RemoteDisconnected
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
-import certifi
-import urllib3
 from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import (
-    ClosedPoolError,
-    HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-    ProtocolError,
-    ProxyError,
-    SSLError,
-)
-from urllib3.exceptions import TimeoutError as HTTPTimeout
-from urllib3.response import BaseHTTPResponse
-from urllib3.util import Retry, Timeout
+from urllib3.exceptions import HTTPError, SSLError
 
 from curricle.environment import (
     AWS_ACCESS_KEY_ID,
+    AWS_CA_BUNDLE,
+    AWS_DEFAULT_REGION,
     AWS_ENDPOINT_URL,
     AWS_ENDPOINT_URL_S3,
+    AWS_PROFILE,
     AWS_REGION,
     AWS_SECRET_ACCESS_KEY,
     AWS_SESSION_TOKEN,
+    AWS_WEB_IDENTITY_TOKEN_FILE,
     S3_ENDPOINT,
     SSL_CERT_FILE,
     everything,
 )
 from curricle.errors import StoreError, StoreUnavailable
-from curricle.store import Entry
+from curricle.store import Entry, credentials
+from curricle.store.connections import cause_of, connections, received, short
 from curricle.store.folder import open_local
 from curricle.store.keys import check_delete, check_key, check_prefix, manifests_first
 from curricle.store.local import write_whole
-from curricle.store.patience import Away, Server, Tries, server_at
+from curricle.store.patience import Away, Tries, server_at
 
 ENDPOINT_VARIABLES = (S3_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL)
 """Where the endpoint stands; the first that is set counts."""
@@ -68,165 +57,15 @@ AWS_ENDPOINT = "https://s3.amazonaws.com"
 _PART = 8 << 20  # bytes of one part; 10,000 parts is S3's limit, so larger files get larger parts (`_part_size`)
 _PARALLEL = 3
 _CHUNK = 1 << 20
-_BLOCK = 64 << 10  # bytes sent or taken in one go: the time limits count for each
-_SOCKET = [
-    *HTTPConnection.default_socket_options,
-    (
-        socket.SOL_SOCKET,
-        socket.SO_SNDBUF,
-        256 << 10,
-    ),  # what waits in there has not been sent: megabytes would look like silence
-]
-_CONNECT, _IDLE = 3.5, 10.0
-"""Seconds for a connection (it survives two lost packets) and for a block that is sent, and between two bytes received. Doubled after each time
-that they were not enough, for a server may be slow, up to the next two."""
-_LONGEST_CONNECT, _LONGEST_IDLE = 30.0, 60.0
-_ONCE = Retry(total=None, connect=0, read=0, status=0, other=0, redirect=3, raise_on_status=False)
-_ANSWERS_OF_ITS_OWN = (501, 505, 507)
-"""Of 500 and more, those that will be the same the next time (507: no space left)."""
+_GUESS = "us-east-1"
+"""The region that a request is signed for where nobody named one: most servers take any, and one that does not says which it wants."""
+_regions: dict[tuple[str, str], str] = {}
+"""(server, bucket) → the region that it wanted, for all stores of this process."""
+_one_by_one: set[str] = set()
+"""Servers that do not delete several objects at once."""
+_log = logging.getLogger(__name__)
 
-
-class _WholeLines:
-    """Lines of an answer's head; an end of the stream within or before one is an error, but before the first."""
-
-    def __init__(self, stream: Any):
-        self._stream, self._begun = stream, False
-
-    def readline(self, limit: int) -> bytes:
-        line = self._stream.readline(limit)
-        cut = len(line) < limit and not line.endswith(b"\n")
-        if cut and (self._begun or line.startswith(b"HTTP/")):
-            raise IncompleteRead(line)
-        self._begun = True
-        return line
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _Answer(HTTPResponse):
-    """An answer whose head came whole: `http.client` takes the end of a connection for the end of the head."""
-
-    def begin(self) -> None:
-        """Read the head.
-
-        Raises:
-            IncompleteRead: the connection ended within it.
-        """
-        stream, self.fp = self.fp, _WholeLines(self.fp)  # type: ignore[assignment]  # all that `begin` asks of a stream
-        try:
-            super().begin()
-        finally:
-            if self.fp is not None:  # the answer may have no body
-                self.fp = stream
-
-
-class _Connection(HTTPConnection):
-    response_class = _Answer
-
-
-class _SecureConnection(HTTPSConnection):
-    response_class = _Answer
-
-
-class _Connections(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecureConnections(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
-class _PatientPool(urllib3.PoolManager):
-    """Connections to one server; a request that finds it away is sent again until the patience ends. All our requests may be repeated.
-
-    Raises:
-        Away: it stayed away.
-    """
-
-    def __init__(self, server: Server, **options: Any):
-        super().__init__(retries=_ONCE, blocksize=_BLOCK, socket_options=_SOCKET, **options)
-        self.pool_classes_by_scheme = {"http": _Connections, "https": _SecureConnections}
-        self._server = server
-
-    def urlopen(  # type: ignore[override]  # as in PoolManager, which differs from its own base
-        self, method: str, url: str, redirect: bool = True, **options: Any
-    ) -> BaseHTTPResponse:
-        body = options.pop("body", None)
-        data = body.getvalue() if isinstance(body, io.BytesIO) else body
-        tries, slow = Tries(self._server), 0
-        while True:
-            options["timeout"] = Timeout(
-                connect=_limit(_CONNECT, slow, _LONGEST_CONNECT, tries.patience),
-                read=_limit(_IDLE, slow, _LONGEST_IDLE, tries.patience),
-            )
-            options["body"] = io.BytesIO(data) if data else data  # one piece would have to be sent within the limit
-            try:
-                response = super().urlopen(method, url, redirect=redirect, **options)
-                if response.status >= 300:  # what the client reads of it later would break outside of these tries
-                    _ = response.data
-            except HTTPError as error:
-                why = _why_away(error, self._server)
-                if why is None:
-                    raise
-                if _took_too_long(error):
-                    slow += 1
-                    self.clear()  # other connections that were kept lead to the same silence
-            else:
-                why = _why_refused(response)
-                if why is None:
-                    if options.get("preload_content", True):
-                        self._server.answered()  # of a download, the bytes count
-                    return response
-            tries.failed(why)
-
-
-def _limit(least: float, slow: int, most: float, patience: float) -> float:
-    """Seconds for the next try, after `slow` ones that ran out of time."""
-    return min(least * 2**slow, most, max(2.0, patience))
-
-
-def _cause(error: BaseException) -> BaseException:
-    return getattr(error, "reason", None) or error
-
-
-def _took_too_long(error: BaseException) -> bool:
-    cause = _cause(error)
-    return isinstance(cause, HTTPTimeout) or any(isinstance(e, TimeoutError) for e in cause.args)
-
-
-def _why_away(error: HTTPError, server: Server) -> str | None:
-    """What was seen where the server is away; None where something is wrong that stays wrong."""
-    cause = _cause(error)
-    if isinstance(cause, ProxyError):
-        cause = cause.original_error
-    root = cause.__cause__ or cause.__context__
-    if isinstance(cause, SSLError):
-        away = any(isinstance(e, ssl.SSLEOFError | ConnectionError) for e in (*cause.args, root))
-    elif isinstance(cause, NameResolutionError):
-        unknown = isinstance(root, socket.gaierror) and root.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
-        away = server.has_answered or not unknown
-    elif isinstance(cause, ProtocolError):
-        away = not any(isinstance(e, BadStatusLine) and not isinstance(e, RemoteDisconnected) for e in cause.args)
-    else:
-        away = isinstance(cause, NewConnectionError | HTTPTimeout | ClosedPoolError)
-    if not away:
-        return None
-    return _short(root if isinstance(cause, NewConnectionError) and root else cause)
-
-
-def _why_refused(response: BaseHTTPResponse) -> str | None:
-    """What the server says where it cannot answer now; None for an answer. The connection of one that is not taken is given back."""
-    status = response.status
-    refused = status == 429 or (status >= 500 and status not in _ANSWERS_OF_ITS_OWN)
-    if not refused and status != 400:
-        return None
-    body = response.data[:10_000].decode(errors="replace")
-    said = [" ".join(part.split()) for part in re.findall("<(?:Code|Message)>(.*?)</", body, re.DOTALL)]
-    if not refused and said[:1] != ["RequestTimeout"]:  # the server's own word for a stalled upload
-        return None
-    response.release_conn()
-    return _short(f"HTTP {status} {': '.join(said) or response.reason or ''}")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -235,23 +74,31 @@ class S3Settings:
 
     endpoint: str
     """``host`` or ``host:port``, without scheme."""
-    access_key: str
-    secret_key: str
+    access_key: str = ""
+    secret_key: str = ""
     region: str | None = None
-    """None: the server is asked for the bucket's region."""
+    """None: what the server says that it wants."""
     secure: bool = True
     """Whether TLS is spoken."""
     session_token: str | None = None
     """Belongs to temporary credentials of AWS."""
     ca_file: str | None = None
     """The certificate authorities to trust; None: those that come with the package certifi."""
+    source: credentials.Source | None = None
+    """Where credentials come from in place of the keys."""
 
     def __post_init__(self) -> None:
         if not self.endpoint or "/" in self.endpoint:
             raise StoreError(f"S3 endpoint {self.endpoint!r} is not a host or host:port")
 
     def __repr__(self) -> str:
-        return f"S3Settings({self.url}, access_key={self.access_key!r}, secret_key=…, region={self.region!r})"
+        keys = f"source={self.source!r}" if self.source else f"access_key={self.access_key!r}, secret_key=…"
+        return f"S3Settings({self.url}, {keys}, region={self.region!r})"
+
+    @property
+    def who(self) -> str:
+        """Whose credentials they are, for messages."""
+        return self.source.name if self.source else f"{AWS_ACCESS_KEY_ID}={self.access_key!r}"
 
     @property
     def url(self) -> str:
@@ -262,8 +109,8 @@ class S3Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None, *, scheme: str = "s3") -> S3Settings:
         """Read the settings from the variables that `curricle.environment` describes; an empty one counts as not set.
 
-        Credentials are required. Without an endpoint, ``s3://`` means Amazon's own (https://s3.amazonaws.com); ``minio://`` has no
-        such default.
+        Credentials are the two keys; else what `credentials.find` finds: a pod's role, a profile, a container, for Amazon's own server also this machine.
+        Without an endpoint, ``s3://`` means Amazon's own (https://s3.amazonaws.com); ``minio://`` has no such default.
 
         Args:
             environment: the variables; None means this process's own, as in worker processes.
@@ -273,43 +120,64 @@ class S3Settings:
             StoreError: naming every variable that is missing or cannot be used.
         """
         variables = everything() if environment is None else environment
-        missing = [name for name in (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) if not variables.get(name)]
+        keys = [name for name in (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) if variables.get(name)]
         source = next((name for name in ENDPOINT_VARIABLES if variables.get(name)), None)
-        if source is None and scheme == "minio":
-            missing.insert(0, f"{S3_ENDPOINT} (or {' or '.join(ENDPOINT_VARIABLES[1:])})")
+        region = variables.get(AWS_REGION) or variables.get(AWS_DEFAULT_REGION) or ""
+        for name in (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_DEFAULT_REGION):
+            if not variables.get(name, "").isprintable():
+                raise StoreError(
+                    f"{name} holds a line break or another sign that cannot be sent; a secret that was made with `echo` has one at its end (`echo -n` has none)"
+                )
+        there = source is not None or scheme != "minio"
+        url = _url(source, variables[source].strip() if source else AWS_ENDPOINT) if there else ""
+        found = None
+        if not keys:
+            found, region = credentials.find(variables, endpoint=url, region=region)
+        missing = [] if there else [f"{S3_ENDPOINT} (or {' or '.join(ENDPOINT_VARIABLES[1:])})"]
+        missing += [] if found else [name for name in (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) if name not in keys]
         if missing:
+            instead = f" (or {AWS_PROFILE}, or {AWS_WEB_IDENTITY_TOKEN_FILE} in a pod with a role)"
             raise StoreError(
-                f"a {scheme}:// store needs environment variables that are not set: {', '.join(missing)}. "
+                f"a {scheme}:// store needs environment variables that are not set: {', '.join(missing)}{instead if not keys and not found else ''}. "
                 f"Set them, for example {S3_ENDPOINT}=http://minio-service.kubeflow:9000; in a pod they come from a secret"
             )
-        endpoint = variables[source].strip() if source else AWS_ENDPOINT
-        try:
-            parts = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
-            port = parts.port
-        except ValueError:
-            parts, port = urlsplit(""), -1
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.path.strip("/")
-            or parts.query
-            or parts.username
-            or any(c.isspace() for c in endpoint)
-            or port == -1
-        ):
-            raise StoreError(
-                f"{source}={endpoint!r} is no endpoint: expected http://host:port or https://host:port, without a path"
-            )
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         return cls(
-            endpoint=f"{host}:{port}" if port else host,
-            access_key=variables[AWS_ACCESS_KEY_ID],
-            secret_key=variables[AWS_SECRET_ACCESS_KEY],
-            region=variables.get(AWS_REGION) or None,
-            secure=parts.scheme == "https",
-            session_token=variables.get(AWS_SESSION_TOKEN) or None,
-            ca_file=variables.get(SSL_CERT_FILE) or None,
+            endpoint=url.partition("://")[2],
+            access_key=variables[AWS_ACCESS_KEY_ID] if keys else "",
+            secret_key=variables[AWS_SECRET_ACCESS_KEY] if keys else "",
+            region=region or None,
+            secure=url.startswith("https://"),
+            session_token=(variables.get(AWS_SESSION_TOKEN) or None) if keys else None,
+            ca_file=variables.get(SSL_CERT_FILE) or variables.get(AWS_CA_BUNDLE) or None,
+            source=found,
         )
+
+
+def _url(variable: str | None, endpoint: str) -> str:
+    """An endpoint as ``http://host:port`` or ``https://host``.
+
+    Raises:
+        StoreError: it is none; names the variable that holds it.
+    """
+    try:
+        parts = urlsplit(endpoint if "://" in endpoint else f"http://{endpoint}")
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), -1
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.path.strip("/")
+        or parts.query
+        or parts.username
+        or any(c.isspace() for c in endpoint)
+        or port == -1
+    ):
+        raise StoreError(
+            f"{variable}={endpoint!r} is no endpoint: expected http://host:port or https://host:port, without a path"
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}"
 
 
 class MinioStore:
@@ -325,26 +193,54 @@ class MinioStore:
         bucket, _, prefix = rest.partition("/")
         if scheme not in ("minio", "s3") or not bucket:
             raise StoreError(f"cannot open {uri!r}: expected minio://bucket/prefix or s3://bucket/prefix")
+        if "@" in bucket:
+            raise StoreError(
+                f"cannot open {scheme}://...: a password or token stands before the bucket; keys belong into {AWS_ACCESS_KEY_ID} and {AWS_SECRET_ACCESS_KEY}"
+            )
+        if not _BUCKET.fullmatch(bucket):
+            raise StoreError(
+                f"cannot open {uri!r}: {bucket!r} cannot be a bucket's name, which has at most 63 letters, digits, '.', '-' and '_'"
+            )
         self.uri = uri.rstrip("/")
         self._bucket = bucket
         prefix = prefix.strip("/")
         self._root = check_key(prefix, uri) + "/" if prefix else ""
         self.settings = settings or S3Settings.from_environment(scheme=scheme)
         self._server = server_at(self.settings.url)
-        http = _PatientPool(
-            self._server,
-            maxsize=4 * _PARALLEL,
-            cert_reqs="CERT_REQUIRED",
-            ca_certs=self.settings.ca_file or certifi.where(),
+        self._http = connections(
+            self._server, self.settings.url, ca_file=self.settings.ca_file or "", maxsize=4 * _PARALLEL
         )
-        self._client = Minio(
+
+    @functools.cached_property
+    def _client(self) -> Minio:
+        """The client, for the bucket's region. Where nobody named it the server is asked by reading an object that is not there: what a wrong one is answered
+        with names the right one, and no right is needed for it (`s3:GetBucketLocation` would be one)."""
+        place = (self.settings.url, self._bucket)
+        region = self.settings.region or _regions.get(place)
+        if region:
+            return self._connected(region)
+        client = self._connected(_GUESS)
+        try:
+            response = client.get_object(self._bucket, f"{self._root}curricle-region")
+            response.close()
+            response.release_conn()
+        except S3Error as error:
+            region = _wanted_region(error)
+        except MinioException:
+            return client  # the verb that is wanted says what is wrong
+        _regions[place] = region or _GUESS
+        return self._connected(region) if region else client
+
+    def _connected(self, region: str) -> Minio:
+        return Minio(
             self.settings.endpoint,
-            access_key=self.settings.access_key,
-            secret_key=self.settings.secret_key,
+            access_key=self.settings.access_key or None,
+            secret_key=self.settings.secret_key or None,
             session_token=self.settings.session_token,
+            credentials=self.settings.source,
             secure=self.settings.secure,
-            region=self.settings.region,
-            http_client=http,
+            region=region,
+            http_client=self._http,
         )
 
     def write(self, key: str, data: bytes) -> None:
@@ -360,10 +256,17 @@ class MinioStore:
             try:
                 self._download(name, out)
             except S3Error as error:
-                if error.code == "NoSuchKey":
+                if error.code == "NoSuchKey" or (error.code == "AccessDenied" and self._is_absent(key)):
                     return None
                 raise
         return out.getvalue()
+
+    def _is_absent(self, key: str) -> bool:
+        """Whether an object that may not be read is not there: a server says so only to who may list the whole bucket, and a policy may allow less."""
+        try:
+            return all(entry.key != key for entry in self.list(key))
+        except StoreError:
+            return False
 
     def put(self, key: str, path: Path) -> None:
         """Upload a local file in parts, several at once; the object appears when the last part has arrived."""
@@ -400,7 +303,8 @@ class MinioStore:
             for item in self._client.list_objects(self._bucket, prefix=self._root + prefix, recursive=True):
                 marks_empty_folder = item.object_name.endswith("/")  # consoles make such objects
                 if not item.is_dir and not marks_empty_folder:
-                    yield Entry(item.object_name.removeprefix(self._root), item.size)
+                    written = item.last_modified.timestamp() if item.last_modified else 0.0
+                    yield Entry(item.object_name.removeprefix(self._root), item.size, written)
 
     def delete(self, prefix: str) -> int:
         """Delete every object at or under `prefix`, manifests first; the number deleted."""
@@ -410,12 +314,32 @@ class MinioStore:
             manifests, rest = manifests_first(keys)
             for key in manifests:  # one by one: a server deletes the keys of one request in any order
                 self._client.remove_object(self._bucket, self._root + key)
-            refused = list(self._client.remove_objects(self._bucket, [DeleteObject(self._root + key) for key in rest]))
-            if refused:
-                raise StoreError(
-                    f"{self.uri}: could not delete {len(refused)} objects under {prefix!r}: {refused[0].name}: {refused[0].message}"
-                )
+            self._delete_all(rest, prefix)
         return len(keys)
+
+    def _delete_all(self, keys: Sequence[str], prefix: str) -> None:
+        """Delete objects, many with one request; one by one where the server knows no such request (Google's, some gateways), which is said once."""
+        names = [self._root + key for key in keys]
+        if self.settings.url not in _one_by_one:
+            try:
+                refused = list(self._client.remove_objects(self._bucket, map(DeleteObject, names)))
+            except MinioException as error:
+                if not _knows_no_bulk(error):
+                    raise
+                _one_by_one.add(self.settings.url)
+                _log.warning(
+                    "the store at %s deletes no several objects at once (%s): they are deleted one by one",
+                    self.settings.url,
+                    short(error),
+                )
+            else:
+                if refused:
+                    raise StoreError(
+                        f"{self.uri}: could not delete {len(refused)} objects under {prefix!r}: {refused[0].name}: {refused[0].message}"
+                    )
+                return
+        for name in names:
+            self._client.remove_object(self._bucket, name)
 
     def local(self, key: str) -> Path | None:
         """None: objects of a bucket never lie on this machine."""
@@ -451,19 +375,7 @@ class MinioStore:
             )
             if size is None:
                 size, etag = int(response.headers["Content-Length"]), response.headers.get("ETag", "")
-            why = ""
-            try:
-                for chunk in response.stream(_BLOCK):
-                    out.write(chunk)
-                self._server.answered()
-            except HTTPError as error:
-                why = _why_away(error, self._server) or ""
-                if not why:
-                    raise
-            finally:
-                response.close()
-                response.release_conn()
-            if why:
+            if why := received(response, self._server, out.write):
                 if out.tell() > before:
                     tries.go_on()
                     self._server.answered()
@@ -480,7 +392,7 @@ class MinioStore:
             raise StoreError(f"{self.uri}: cannot {verb} {key!r}: {self._advice(error)}") from error
         except (MinioException, ParseError) as error:
             raise StoreError(
-                f"{self.uri}: cannot {verb} {key!r}: {self.settings.url} answers, but not as an S3 server ({_short(error)}). "
+                f"{self.uri}: cannot {verb} {key!r}: {self.settings.url} answers, but not as an S3 server ({short(error)}). "
                 f"Is S3_ENDPOINT its API's address (for MinIO port 9000, not the console's 9001)?"
             ) from error
         except HTTPError as error:
@@ -489,7 +401,7 @@ class MinioStore:
             raise StoreError(f"{self.uri}: cannot {verb} {key!r}: {error}") from error
 
     def _advice(self, error: S3Error) -> str:
-        at, who = self.settings.url, f"AWS_ACCESS_KEY_ID={self.settings.access_key!r}"
+        at, who = self.settings.url, self.settings.who
         status = error.response.status
         said = f"{error.code or f'HTTP {status}'}: {error.message or 'without a word'}"
         match error.code:
@@ -499,6 +411,8 @@ class MinioStore:
                 return f"wrong credentials: the secret does not belong to {who} at {at}. Set AWS_SECRET_ACCESS_KEY"
             case "AccessDenied":
                 return f"not allowed: {at} knows {who}, but its policy does not permit this in bucket {self._bucket!r}. Ask for read, write, list and delete there"
+            case "ExpiredToken" | "InvalidToken" | "InvalidTokenId":
+                return f"credentials that are not valid any more: {at} refuses those of {who} ({said}). Renew them, with AWS_SESSION_TOKEN where they have one"
             case "NoSuchBucket":
                 return f"unknown bucket: {at} has no bucket {self._bucket!r}. Create it, or correct the URI"
             case "PreconditionFailed":
@@ -509,20 +423,20 @@ class MinioStore:
                 now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
                 return f"clock skew: this machine says {now} UTC and {at} disagrees by more than it allows. Set the clock of the machine that is wrong ({said})"
             case "AuthorizationHeaderMalformed" | "InvalidRegion":
-                return f"wrong region {self.settings.region!r}: {error.message}. Correct or unset AWS_REGION"
+                return f"wrong region {self.settings.region or _GUESS!r}: {error.message}. Correct AWS_REGION"
             case "XMinioStorageFull":
                 return f"{at} has no space left ({said})"
             case _:
                 return f"{at} says {said}"
 
     def _unreachable(self, error: HTTPError) -> str:
-        cause = _cause(error)
+        cause = cause_of(error)
         if isinstance(cause, SSLError):
             return (
-                f"wrong endpoint: TLS with {self.settings.url} failed ({_short(cause)}). Use http:// in S3_ENDPOINT where the server speaks no TLS; "
-                "point SSL_CERT_FILE to its authority where it has its own"
+                f"wrong endpoint: TLS with {self.settings.url} failed ({short(cause)}). Use http:// in S3_ENDPOINT where the server speaks no TLS; "
+                "point SSL_CERT_FILE (or AWS_CA_BUNDLE) to its authority where it has its own"
             )
-        return f"wrong endpoint: nothing usable at {self.settings.url} ({_short(cause.__cause__ or cause)}). Check S3_ENDPOINT"
+        return f"wrong endpoint: nothing usable at {self.settings.url} ({short(cause.__cause__ or cause)}). Check S3_ENDPOINT"
 
     def _away(self, away: Away) -> str:
         what = "the server is away" if self._server.has_answered else "the server is away, or S3_ENDPOINT is wrong"
@@ -532,10 +446,29 @@ class MinioStore:
         )
 
 
+def _wanted_region(error: S3Error) -> str:
+    """The region that a server wants instead of the one that a request was signed for; empty where it says none."""
+    header = error.response.headers.get("x-amz-bucket-region", "")
+    said = re.search(r"expecting '([\w-]+)'", error.message or "")
+    wanted = header or (said[1] if said else "")
+    return wanted if wanted != _GUESS else ""
+
+
+def _knows_no_bulk(error: MinioException) -> bool:
+    """Whether a server's answer to a request to delete several objects means that it knows none such; not that it forbids this one."""
+    if isinstance(error, S3Error):
+        return (
+            error.response.status in (404, 405, 411, 501)
+            or (
+                error.response.status == 400
+                and error.code in ("InvalidArgument", "InvalidRequest", "BadRequest", "NotImplemented", "MalformedXML")
+            )
+            if error.code != "NoSuchBucket"
+            else False
+        )
+    return bool(re.search(r"[Cc]ode:? (404|405|411|501)\b", str(error)))
+
+
 def _part_size(size: int) -> int:
     """Bytes of one part of an upload: `_PART`, or more when the file would need more than 10,000."""
     return max(_PART, -(-size // 9_000 // _CHUNK) * _CHUNK)
-
-
-def _short(error: Any) -> str:
-    return " ".join(str(error).split())[:200]

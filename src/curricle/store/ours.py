@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from curricle.errors import OutputError, StoreError, StoreUnavailable
+from curricle.errors import CurricleError, OutputError, StoreError, StoreUnavailable
 from curricle.store import Store, layout
 from curricle.store.folder import FolderStore
 from curricle.store.keys import manifests_first
 from curricle.store.layout import MANIFEST
+from curricle.store.local import folders_above, of_output
 from curricle.store.manifest import FileEntry, Manifest, differences, read_manifest, sha256_of
 from curricle.store.scratch import leftovers, scratch
 
@@ -27,22 +28,68 @@ _MADE_BY = "made_by"
 
 
 def check_output_file(path: Path, inputs: Iterable[Path] = ()) -> None:
-    """Refuse a file that may not be written: an input, a link, a folder, a device, a file of a store. Another plain file of that name is replaced.
+    """Refuse a file that may not be written: an input, a link, a folder, a device, a file of a store. Whether another plain file of that name
+    may be replaced, `check_replaced` says.
 
     Raises:
         OutputError: says why.
     """
     if path.is_symlink():
         raise OutputError(f"the output {path} is a link, which is never overwritten; name the file itself")
+    here = Path(os.path.realpath(path)).parent
+    if any(_is_of_a_store(folder) for folder in (here, *here.parents)):
+        raise OutputError(f"the output {path} lies in a run or an artifact of a store; choose another place")
     if not path.exists():
         return
     if any(path.samefile(other) for other in inputs if other.exists()):
         raise OutputError(f"the output {path} is the input itself, which is never overwritten; choose another name")
     if not path.is_file():
         raise OutputError(f"the output {path} is {'a folder' if path.is_dir() else 'no plain file'}; name a file")
-    here = Path(os.path.abspath(path)).parent
-    if any((here / name).is_file() for name in (layout.MANIFEST, layout.STAGE, layout.PLAN)):
-        raise OutputError(f"the output {path} lies in a run or an artifact of a store; choose another place")
+    if any((here / name).is_file() for name in _RECORDS):
+        raise OutputError(
+            f"the output {path} lies beside a record of a run or an artifact of a store; choose another place"
+        )
+
+
+HEAD = 1 << 20
+"""Bytes of a file by whose beginning it is told who wrote it."""
+
+
+def check_replaced(path: Path, maker: str, is_own: Callable[[bytes], bool]) -> None:
+    """Refuse to replace a file that another program, a person or another command wrote. An empty one holds nothing that could be lost.
+
+    Args:
+        maker: the command that writes, for the message.
+        is_own: whether a file that begins so (`HEAD` bytes at most) is what this very command writes.
+
+    Raises:
+        OutputError: another file is there.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if head and not is_own(head):
+        raise OutputError(
+            f"the output {path} is there already, and by what it holds `{maker}` did not write it; choose another name, or move it away"
+        )
+
+
+_RECORDS = {
+    layout.MANIFEST: {"kind", "digest", "files"},
+    layout.STAGE: {"digest", "config"},
+    layout.PLAN: {"run_id", "stages"},
+}
+"""Files that a run, a stage or an artifact is known by, and keys that they have."""
+
+
+def _is_of_a_store(folder: Path) -> bool:
+    """Whether a run, a stage or an artifact lies in a folder; other programs have files of these names too."""
+    for name, keys in _RECORDS.items():
+        with suppress(OSError):
+            if (folder / name).is_file() and keys <= layout.read_record((folder / name).read_bytes()).keys():
+                return True
+    return False
 
 
 def check_output_folder(folder: Path, maker: str, inputs: Iterable[Path] = ()) -> Manifest | None:
@@ -110,12 +157,16 @@ def write_folder(folder: Path, maker: str, fill: Callable[[Path], object], input
         OSError: the place cannot be written to.
     """
     inputs = list(inputs)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folders_above(folder):
+        _write_folder(folder, maker, fill, inputs)
+
+
+def _write_folder(folder: Path, maker: str, fill: Callable[[Path], object], inputs: list[Path]) -> None:
     prefix = f".{folder.name[:40]}.writing-"
     for left in leftovers(prefix, folder.parent):
         if (left / "old").is_dir() and not os.path.lexists(folder):
             (left / "old").rename(folder)
-    with scratch(prefix, folder.parent) as place:
+    with _beside(folder, prefix) as place:
         fresh, old = place / "new", place / "old"
         fresh.mkdir()
         fill(fresh)
@@ -137,6 +188,18 @@ def write_folder(folder: Path, maker: str, fill: Callable[[Path], object], input
 
 
 @contextmanager
+def _beside(folder: Path, prefix: str) -> Iterator[Path]:
+    """`scratch` beside a folder; what the system says of it is said of `folder`."""
+    try:
+        with scratch(prefix, folder.parent) as place:
+            yield place
+    except CurricleError:  # some of ours are OSErrors too
+        raise
+    except OSError as error:
+        raise of_output(error, folder, folder.parent / prefix) from None
+
+
+@contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill that takes the place of `folder` when the block ends well: whole or not at all. Nothing is replaced.
 
@@ -145,8 +208,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         OSError: the place cannot be written to.
     """
     require_free(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with scratch(f".{folder.name[:40]}.new-", folder.parent) as place:
+    with folders_above(folder), _beside(folder, f".{folder.name[:40]}.new-") as place:
         fresh = place / "new"
         fresh.mkdir()
         yield fresh
@@ -248,12 +310,14 @@ def _strangers(folder: Path, manifest: Manifest) -> list[str]:
     )
 
 
-def require_free(place: Path) -> None:
-    """Refuse a place where anything is but an empty folder.
+def require_free(place: Path, *, for_file: bool = False) -> None:
+    """Refuse a place where anything is but an empty folder; for a file that too.
 
     Raises:
         OutputError: something is there.
     """
     empty = place.is_dir() and not place.is_symlink() and not any(place.iterdir())
+    if for_file and empty:
+        raise OutputError(f"{place} is a folder, and a file is written; name the file: {place / 'NAME'}")
     if os.path.lexists(place) and not empty:
         raise OutputError(f"{place} is there already, and is not overwritten; name another one, or move it away")

@@ -50,6 +50,26 @@ def process_start(pid: int) -> str | None:
     return None if state in "ZX" else rest[18]
 
 
+def running_with(option: str, place: str) -> list[int]:
+    """Processes of this machine, but for this one, that were given a place (a URI or a path) as the value of an option; none where the system does
+    not tell (not Linux)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
+            values = [value for word, value in zip(words, words[1:], strict=False) if word == option]
+            if values and _absolute(values[-1], entry / "cwd") == _absolute(place, Path.cwd()):
+                found.append(int(entry.name))
+        except OSError:  # it has ended, or is another user's
+            continue
+    return [pid for pid in sorted(found) if pid != os.getpid() and process_start(pid) is not None]
+
+
+def _absolute(place: str, folder: Path) -> str:
+    bare = place.removeprefix("file://")
+    return place if "://" in bare else os.path.realpath(folder / bare)
+
+
 def when_gone(parent: int, then: Callable[[], object]) -> None:
     """Call `then` from a thread of its own once the process that started this one, whose number is `parent`, has ended; at once where it has already.
 

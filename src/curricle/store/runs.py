@@ -39,6 +39,10 @@ class RunPlace:
     run: str
     files: set[str] = field(default_factory=set)
     """Names directly at the place: ``plan.json``, ``failure.json``, ``final.json``."""
+    bytes: int = 0
+    """Of all that lies there."""
+    modified: float = 0.0
+    """When something was last written there, in seconds since 1970 by the store's clock."""
     stages: dict[str, StagePlace] = field(default_factory=dict)
     """By name, sorted. Also places that hold nothing of a stage but a stray object; `trained` leaves those out."""
 
@@ -56,6 +60,8 @@ def survey(store: Store, run: str = "") -> dict[str, RunPlace]:
         if name in layout.RESERVED or not rest:
             continue
         place = runs.setdefault(name, RunPlace(name))
+        place.bytes += entry.size
+        place.modified = max(place.modified, entry.modified)
         if len(rest) == 1:
             place.files.add(rest[0])
             continue

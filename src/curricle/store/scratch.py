@@ -30,8 +30,7 @@ def make_scratch(prefix: str, parent: Path | None = None) -> Path:
         OSError: `parent` is missing, full or may not be written to.
     """
     parent = parent or Path(tempfile.gettempdir())
-    for folder in leftovers(prefix, parent):
-        shutil.rmtree(folder, ignore_errors=True)
+    remove_leftovers(prefix, parent)
     return Path(tempfile.mkdtemp(prefix=f"{prefix}{owner()}-", dir=parent))
 
 
@@ -42,6 +41,12 @@ def scratch(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     try:
         yield folder
     finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(prefix: str, parent: Path) -> None:
+    """Remove what dead processes left in `parent` under `prefix`."""
+    for folder in leftovers(prefix, parent):
         shutil.rmtree(folder, ignore_errors=True)
 
 

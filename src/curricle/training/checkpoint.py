@@ -29,9 +29,11 @@ from curricle.store import Store, join_uri, layout, open_store, references, spli
 from curricle.store.manifest import Manifest, publish, read_manifest
 from curricle.store.ours import retire
 from curricle.store.runs import checkpoint_names
-from curricle.store.scratch import make_scratch
+from curricle.store.scratch import make_scratch, remove_leftovers
 from curricle.training.task import TrainingTask
 
+SAVE = "save-"
+"""Begins the name of a folder that a checkpoint is written into before it goes to the store."""
 PAUSE = 10.0
 """Seconds between two tries at a store that has been away for longer than anybody waits."""
 
@@ -61,6 +63,14 @@ class State:
     scaler: dict[str, Any] = field(default_factory=dict)
     tracking: str = ""
     """What the stage is tracked under, so that its curves go on."""
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """Of each complete epoch: ``epoch``, ``step``, mean training losses, validation metrics."""
+    losses: list[list[float]] = field(default_factory=list)
+    """[step, loss] of some hundred steps, evenly over the stage."""
+
+    def history(self) -> dict[str, Any]:
+        """The stage's curves so far: what `history.json` holds."""
+        return {"epochs": self.epochs, "losses": self.losses}
 
 
 def newest(store: Store, prefix: str) -> tuple[str, Manifest] | None:
@@ -124,6 +134,15 @@ def check_finite(source: str | Path, tensors: Mapping[str, torch.Tensor]) -> Non
             )
 
 
+def wrong_dtypes(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> list[str]:
+    """Of the given tensors those that are no floating-point numbers where a model's own are: a phrase each. Copied, they would be other weights."""
+    return [
+        f"the tensor {name} is {str(given[name].dtype).removeprefix('torch.')}, expected floating point"
+        for name, tensor in own.items()
+        if name in given and tensor.is_floating_point() and not given[name].is_floating_point()
+    ]
+
+
 def _finite(value: Any) -> Any:
     """Plain data with its numbers that are not finite as text: ``nan``, ``inf``, ``-inf``."""
     if isinstance(value, dict):
@@ -156,6 +175,7 @@ class Checkpoints:
         self._lineage = lineage
         self._info = info
         self._scratch = scratch_dir
+        remove_leftovers(SAVE, scratch_dir)  # now, for what is left to do may need no save
         self._uploads = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._running: Future | None = None
         self._is_awaited = threading.Event()
@@ -189,22 +209,23 @@ class Checkpoints:
         """
         weights = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in task.weights().items()}
         with self._writing() as folder:
-            with self._named(folder, RuntimeError):  # torch's own writer does not say what the system said
+            with self._named(RuntimeError):  # torch's own writer does not say what the system said
                 torch.save(vars(state), folder / layout.STATE)
-            with self._named(folder):
+            with self._named():
                 save_file(weights, folder / layout.WEIGHTS)
                 (folder / layout.CONFIG).write_text(self._config, encoding="utf-8")
                 task.save_extras(folder)
             self.join()
         info = {**self._info, "stage": self.stage, "epoch": state.epoch, "step": state.step}
-        self._running = self._uploads.submit(self._upload, folder, dict(metrics), info, state.best_name, best)
+        history = layout.write_record(_finite(state.history()))
+        self._running = self._uploads.submit(self._upload, folder, dict(metrics), info, state.best_name, best, history)
 
     @contextmanager
     def _writing(self) -> Iterator[Path]:
         """A folder for a checkpoint's files, which goes where the block does not end well."""
-        with self._named(self._scratch):
+        with self._named():
             self._scratch.mkdir(parents=True, exist_ok=True)
-            folder = make_scratch("save-", self._scratch)
+            folder = make_scratch(SAVE, self._scratch)
         try:
             yield folder
         except BaseException:
@@ -212,7 +233,7 @@ class Checkpoints:
             raise
 
     @contextmanager
-    def _named(self, folder: Path, *others: type[Exception]) -> Iterator[None]:
+    def _named(self, *others: type[Exception]) -> Iterator[None]:
         """Make an error of writing to the cache, a full disk mostly, one that names the place."""
         kinds: tuple[type[Exception], ...] = (OSError, SafetensorError, *others)
         try:
@@ -220,12 +241,12 @@ class Checkpoints:
         except kinds as error:
             free = shutil.disk_usage(self._scratch if self._scratch.is_dir() else Path()).free >> 20
             raise CheckpointError(
-                f"cannot write a checkpoint to {folder}: {getattr(error, 'strerror', None) or error} ({free} MiB are free there). Make room, "
+                f"cannot write a checkpoint to {self._scratch}: {getattr(error, 'strerror', None) or error} ({free} MiB are free there). Make room, "
                 "or set paths.cache_dir to another place; the same command goes on from the last saved state"
             ) from error
 
     def _upload(
-        self, folder: Path, metrics: dict[str, float], info: dict[str, Any], best_name: str, best: bool
+        self, folder: Path, metrics: dict[str, float], info: dict[str, Any], best_name: str, best: bool, history: bytes
     ) -> None:
         try:
             if best:
@@ -233,6 +254,7 @@ class Checkpoints:
             former = self._slot
             self._slot = layout.SPARE if former == layout.LAST else layout.LAST
             self._insist(lambda: self._publish(self._slot, folder, metrics, info))
+            self._insist(lambda: self.store.write(f"{self.prefix}/{layout.HISTORY}", history))
             if former:
                 self._insist(lambda: retire(self.store, f"{self.prefix}/{former}"))
             if best:
@@ -299,6 +321,10 @@ class Checkpoints:
             self.join()
         retire(self.store, f"{self.prefix}/{layout.SPARE}")  # what an attempt that crashed may have left
         self._retire_but(state.best_name)
+        history = layout.write_record(
+            _finite(state.history())
+        )  # an attempt may have ended between its last save and this
+        self.store.write(f"{self.prefix}/{layout.HISTORY}", history)
         self.store.delete(f"{self.prefix}/{layout.FAILURE}")
         publish(
             self.store,

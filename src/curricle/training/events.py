@@ -55,6 +55,16 @@ class Resumed:
 
 
 @dataclass(frozen=True)
+class Working:
+    """Something that takes a while goes on beside training itself, as encoding texts does."""
+
+    what: str
+    """What is worked on, in the plural: ``texts encoded``."""
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Step:
     """One optimiser step."""
 
@@ -65,6 +75,8 @@ class Step:
     steps: int
     """Steps that this epoch has."""
     loss: float
+    examples: int = 0
+    """Records of the step, over all ranks; 0 where nobody said."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +130,14 @@ class Log:
     line: str
 
 
-Event = StageStarted | StageDone | Resumed | Step | Epoch | Saved | Warned | Done | Log
+Event = StageStarted | StageDone | Resumed | Working | Step | Epoch | Saved | Warned | Done | Log
 Listener = Callable[[Event], None]
 
 _KINDS: dict[str, type[Event]] = {
     "stage": StageStarted,
     "stage_done": StageDone,
     "resumed": Resumed,
+    "working": Working,
     "step": Step,
     "epoch": Epoch,
     "saved": Saved,
@@ -140,6 +153,10 @@ _ACCEPTED: dict[str, tuple[type, ...]] = {
     "str": (str,),
 }
 """A field's declared type → the types of its value in JSON."""
+
+
+def nobody(event: Event) -> None:
+    """Hears events, and does nothing."""
 
 
 def to_line(event: Event) -> str:
@@ -185,6 +202,15 @@ def _read(record: dict[str, Any]) -> Event:
         raise ValueError(str(error)) from error
 
 
+def duration(seconds: float) -> str:
+    """``8 s``, ``3 min``, ``2.5 h``, ``4 days``."""
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length:
+            whole = seconds / length
+            return f"{whole:.0f} {unit}" if unit == "min" or whole >= 10 else f"{whole:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def sentence(event: Event) -> str:
     """The event for a person, in one line."""
     match event:
@@ -192,6 +218,8 @@ def sentence(event: Event) -> str:
             return line
         case Warned(message):
             return f"warning: {message}"
+        case Working(what, done, total):
+            return f"{done:,} of {total:,} {what}"
         case Step(epoch, step, steps, loss):
             return f"epoch {epoch}  step {step}/{steps}  loss {loss:.4f}"
         case Epoch(epoch, _, best, metrics):
@@ -211,3 +239,10 @@ def sentence(event: Event) -> str:
 def figures(metrics: Metrics) -> str:
     """Metrics in a row, four decimals each."""
     return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def metric_title(name: str) -> str:
+    """A metric as people call it, without the split that it was measured on: ``val/top1`` is ``top-1``, ``train/loss_epoch`` is ``loss``."""
+    last = name.rpartition("/")[2].removesuffix("_epoch")
+    known = {"top1": "top-1", "f1": "F1", "mrr": "MRR", "val_loss": "val loss"}
+    return known.get(last, last)

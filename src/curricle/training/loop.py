@@ -10,6 +10,8 @@ import contextlib
 import hashlib
 import math
 import platform
+import resource
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +22,18 @@ import torch
 from curricle.config import advice
 from curricle.config.load import to_tree
 from curricle.config.schema import StageConfig
-from curricle.errors import ConfigError, Interrupted, JobError
+from curricle.errors import Interrupted, JobError
 from curricle.store import layout
 from curricle.training.checkpoint import Checkpoints, State, load_state, load_weights
 from curricle.training.distributed import Ranks, reduce_gradients
 from curricle.training.events import Done, Epoch, Listener, Resumed, Saved, Step, Warned
 from curricle.training.memory import give_back
+from curricle.training.optimizers import make_optimizer
 from curricle.training.precision import Precision, resolve_precision
 from curricle.training.task import SCORE, TrainingTask
 
+CURVE = 300
+"""Steps whose loss is kept in the stage's history, about."""
 GIVE_BACK = 25
 """Steps between two calls of `give_back`."""
 
@@ -40,6 +45,8 @@ class Curves(Protocol):
     """What a resumed stage is tracked under."""
 
     def log(self, values: dict[str, float], step: int) -> None: ...
+
+    def describe(self, facts: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -118,35 +125,22 @@ class _Stage:
         self.parameters = [p for g in groups for p in g["params"]]
         given = config.training.learning_rate
         self.learning_rate = task.learning_rate if given is None else given
-        self.optimizer = self._optimizer(groups) if groups else None
-
-    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.AdamW:
-        training, seen = self.config.training, set()
-        for parameter in self.parameters:
-            if id(parameter) in seen or not parameter.requires_grad:
-                raise ConfigError(
-                    "a parameter stands in two parameter groups of the stage, or is frozen; each must be trained once"
-                )
-            seen.add(id(parameter))
-        return torch.optim.AdamW(
-            [
-                {
-                    "params": g["params"],
-                    "name": g["name"],
-                    "scale": g.get("lr_scale", 1.0),
-                    "weight_decay": g.get("weight_decay", training.weight_decay),
-                }
-                for g in groups
-            ],
-            lr=self.learning_rate,
-            fused=True,
-        )
+        self.steps_here, self.began = 0, time.monotonic()
+        """Steps of this process, and when it began them: what its speed is measured by."""
+        self.optimizer = make_optimizer(groups, self.learning_rate, config.training.weight_decay) if groups else None
 
     def run(self, resume_dir: Path | None) -> TrainedStage:
         if resume_dir is not None:
             self._resume(resume_dir)
         else:
             self.ranks.broadcast_tensors(self.parameters)
+            self.tracker.describe(
+                {
+                    "learning_rate": self.learning_rate,
+                    "precision": self.precision.name,
+                    "world_size": self.ranks.world_size,
+                }
+            )
         if self.optimizer is None:
             if not self.state.best_name:
                 self._end_epoch()
@@ -163,11 +157,21 @@ class _Stage:
                 "world_size": self.ranks.world_size,
                 "precision": self.precision.name,
                 "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+                **self._cost(),
             }
             self.checkpoints.finish(self.task, state, state.best_metrics, facts)
         self.ranks.barrier()
         self.report(Done(best=result.best, epochs=result.epochs, steps=result.steps, metrics=result.metrics))
         return result
+
+    def _cost(self) -> dict[str, float]:
+        """What the stage took, by what of it this process did: seconds a step, validation and saving included, and its peak memory."""
+        if not self.steps_here:
+            return {}
+        return {
+            "seconds_per_step": round((time.monotonic() - self.began) / self.steps_here, 4),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        }
 
     def _stops_early(self) -> bool:
         stopping = self.config.training.early_stopping
@@ -182,7 +186,7 @@ class _Stage:
             self.scaler.load_state_dict(self.state.scaler)
         self.report(Resumed(epoch=self.state.epoch, step=self.state.step))
 
-    def _epoch(self, optimizer: torch.optim.AdamW) -> None:
+    def _epoch(self, optimizer: torch.optim.Optimizer) -> None:
         state, accumulate = self.state, self.trainer.accumulate_grad_batches
         batches = self.task.batches(state.epoch)
         length = self.ranks.largest(len(batches))
@@ -203,6 +207,7 @@ class _Stage:
                 state.sums[name] = state.sums.get(name, 0.0) + value
             state.step_in_epoch += 1
             state.step += 1
+            self.steps_here += 1
             self._log_step(optimizer, terms, steps)
             if stop:
                 self._interrupt()
@@ -214,7 +219,7 @@ class _Stage:
         state.epoch, state.step_in_epoch, state.sums = state.epoch + 1, 0, {}
         self._end_epoch(means)
 
-    def _step(self, optimizer: torch.optim.AdamW, micro_batches: list[Any]) -> tuple[dict[str, float], bool]:
+    def _step(self, optimizer: torch.optim.Optimizer, micro_batches: list[Any]) -> tuple[dict[str, float], bool]:
         """One optimiser step; the losses (mean over micro-batches and ranks), and whether any rank was asked to stop."""
         state, training = self.state, self.config.training
         torch.manual_seed(seed_of(self.config.seed, state.step, self.ranks.rank))
@@ -294,12 +299,18 @@ class _Stage:
             f"(epoch {state.epoch + 1}): {numbers}, gradient norm {norm:.6g}; nothing of this step is saved. "
             f"Its {len(records)} records (first {shown}{', ...' if len(records) > 3 else ''}) {where}. "
             + advice.for_divergence(to_tree(self.config), self.learning_rate, self.precision.name),
+            reason="diverged",
             exit_code=2,
         )
 
-    def _log_step(self, optimizer: torch.optim.AdamW, terms: dict[str, float], steps: int) -> None:
+    def _log_step(self, optimizer: torch.optim.Optimizer, terms: dict[str, float], steps: int) -> None:
         state = self.state
-        self.report(Step(epoch=state.epoch + 1, step=state.step_in_epoch, steps=steps, loss=terms["loss"]))
+        if state.step == 1 or state.step % max(1, state.total_steps // CURVE) == 0:
+            state.losses.append([state.step, terms["loss"]])
+        examples = self.config.data_loader.batch_size * self.trainer.accumulate_grad_batches
+        self.report(
+            Step(epoch=state.epoch + 1, step=state.step_in_epoch, steps=steps, loss=terms["loss"], examples=examples)
+        )
         if state.step == 1 or state.step % self.config.tracking.log_every_n_steps == 0:
             rates = {f"train/lr/{g['name']}": g["lr"] for g in optimizer.param_groups}
             self.tracker.log(
@@ -323,6 +334,7 @@ class _Stage:
             raise JobError(
                 f"stage {self.checkpoints.stage}: the validation loss after epoch {state.epoch} (step {state.step}) is {loss}; this epoch is "
                 "not saved. " + advice.for_divergence(to_tree(self.config), self.learning_rate, self.precision.name),
+                reason="diverged",
                 exit_code=2,
             )
         if loss < state.stop_loss - stopping.min_delta:
@@ -334,7 +346,8 @@ class _Stage:
             state.best_name = layout.checkpoint_name(self.checkpoints.stage, state.epoch, loss)
             state.best_loss, state.best_metrics = loss, metrics
         self.metrics = metrics
-        self.tracker.log({**(means or {}), **metrics, "epoch": float(state.epoch)}, state.step)
+        state.epochs.append({"epoch": state.epoch, "step": state.step, **(means or {}), **metrics})
+        self.tracker.log({**(means or {}), **metrics, "train/epoch": float(state.epoch)}, state.step)
         self.report(Epoch(epoch=state.epoch, step=state.step, best=best, metrics={**(means or {}), **metrics}))
         self._save(best=best)
 

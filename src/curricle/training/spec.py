@@ -11,6 +11,7 @@ from curricle.config.schema import StageConfig
 from curricle.errors import CheckpointError, ConfigError
 from curricle.registry import family
 from curricle.store import layout, open_store, references, split_uri
+from curricle.store.strict import read_json
 
 FORMAT = 1
 
@@ -57,7 +58,7 @@ class StageSpec:
         if text is None:
             raise CheckpointError(f"there is no {where}; the training step writes it before it starts the job")
         try:
-            spec = from_tree(cls, json.loads(text))
+            spec = from_tree(cls, read_json(text))
             parent_uri = references.resolve(spec.parent_uri, stage_uri) or None
             data_uri = references.resolve(spec.data_uri, stage_uri)
         except (ValueError, RecursionError) as error:

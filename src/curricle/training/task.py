@@ -11,6 +11,7 @@ import torch
 
 from curricle.config.schema import StageConfig
 from curricle.training.distributed import Ranks
+from curricle.training.events import Listener, nobody
 
 SCORE = "val/score"
 """Name of the metric that picks the best checkpoint where a task gives it; higher is better."""
@@ -30,6 +31,8 @@ class StageContext:
     """A local scratch folder that may be reused by later stages (feature caches)."""
     device: torch.device
     ranks: Ranks
+    report: Listener = nobody
+    """Gets the events of what takes a while before the first step (`Working`)."""
 
 
 class TrainingTask(Protocol):
@@ -46,7 +49,8 @@ class TrainingTask(Protocol):
     """The peak learning rate where the configuration says null; a family whose configuration never does needs none."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """AdamW groups: `params`, `name`, optionally `lr_scale` (times the stage's learning rate) and `weight_decay`.
+        """Groups of the optimiser: `params`, `name`, optionally `lr_scale` (times the stage's learning rate) and `weight_decay`; AdamW trains them. Of
+        `geoopt.ManifoldParameter`s with ``manifold: True``: Riemannian Adam does.
 
         An empty list means that the stage trains nothing: the loop then validates and saves once.
         """

@@ -31,6 +31,9 @@ class NoTracker:
     def log(self, values: dict[str, float], step: int) -> None:
         pass
 
+    def describe(self, facts: dict[str, Any]) -> None:
+        pass
+
     def close(self, status: str = "FINISHED") -> None:
         pass
 
@@ -44,7 +47,7 @@ class Tracker:
         experiment: MLflow's experiment.
         run_name: the run's name in it.
         key: what a former attempt of this stage was tracked under (a resumed stage goes on in its MLflow run), or "" for a new one.
-        params: the configuration, flat.
+        params: the configuration, flat. TensorBoard shows it as a text, and its settings beside the scores of all stages (HPARAMS).
         tags: digests, parent, kind of training.
         purge_step: points of a former attempt from this step on are dropped (TensorBoard).
         warn: gets the one sentence about a backend that fails.
@@ -64,11 +67,11 @@ class Tracker:
         warn: Callable[[str], None],
     ):
         self.key, resumed = key or uuid.uuid4().hex, bool(key)
-        self._queue: queue.SimpleQueue[tuple[int, float, dict[str, float]] | str] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, float, dict[str, float]] | dict[str, Any] | str] = queue.SimpleQueue()
         self._warn = warn
         self._backends: dict[str, Callable[[], Any]] = {}
         if folder is not None:
-            self._backends["TensorBoard"] = lambda: _TensorBoard(folder, purge_step)
+            self._backends["TensorBoard"] = lambda: _TensorBoard(folder, purge_step, params)
         if mlflow_uri is not None:
             self._backends["MLflow"] = lambda: _MLflow(
                 mlflow_uri, experiment, run_name, self.key, resumed, params, tags
@@ -79,6 +82,10 @@ class Tracker:
     def log(self, values: dict[str, float], step: int) -> None:
         """Queue points of curves."""
         self._queue.put((step, time.time(), dict(values)))
+
+    def describe(self, facts: dict[str, Any]) -> None:
+        """What training found out beside the configuration, once: the learning rate that holds where none was written down, and such."""
+        self._queue.put(facts)
 
     def close(self, status: str = "FINISHED", patience: float = 30.0) -> None:
         """Write what is queued and end the run; gives up after `patience` seconds (said once)."""
@@ -94,16 +101,18 @@ class Tracker:
                 open_backends[name] = backend
         end = None
         while end is None:
-            points = [self._queue.get()]
-            if not isinstance(points[0], str):
+            items = [self._queue.get()]
+            if not isinstance(items[0], str):
                 time.sleep(_PAUSE)
             while not self._queue.empty():
-                points.append(self._queue.get())
-            end = next((p for p in points if isinstance(p, str)), None)
-            batch = [p for p in points if not isinstance(p, str)]
-            for name, backend in list(open_backends.items()):
-                if batch:
-                    self._guard(open_backends, name, backend.write, batch)
+                items.append(self._queue.get())
+            end = next((item for item in items if isinstance(item, str)), None)
+            facts = [item for item in items if isinstance(item, dict)]
+            points = [item for item in items if isinstance(item, tuple)]
+            for act, batch in (("describe", facts), ("write", points)):
+                for name, backend in list(open_backends.items()):
+                    if batch:
+                        self._guard(open_backends, name, getattr(backend, act), batch)
         for name, backend in list(open_backends.items()):
             self._guard(open_backends, name, backend.close, end)
 
@@ -121,19 +130,43 @@ class Tracker:
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path, purge_step: int | None):
+    def __init__(self, folder: Path, purge_step: int | None, params: dict[str, Any]):
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        self._settings, self._compared = dict(params), False
+
+    def describe(self, facts: list[dict[str, Any]]) -> None:
+        self._settings |= {f"effective.{name}": value for found in facts for name, value in found.items()}
+        rows = [f"|{k}|`{str(v).replace('`', ' ').replace('|', ' ')}`|" for k, v in self._settings.items()]
+        self._writer.add_text("settings", "\n".join(["|setting|value|", "|---|---|", *rows]))
+        self._writer.flush()
 
     def write(self, points: list[tuple[int, float, dict[str, float]]]) -> None:
         for step, when, values in points:
             for name, value in values.items():
-                self._writer.add_scalar(name, value, step, walltime=when)
+                self._writer.add_scalar(_grouped(name), value, step, walltime=when)
+            if not self._compared and "val_loss" in values:
+                self._compare([name for name in values if name.startswith("val")])
         self._writer.flush()
+
+    def _compare(self, scores: list[str]) -> None:
+        """Put the settings beside these curves' last values, for the page HPARAMS. (`add_hparams` would make a run of its own.)"""
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in self._settings.items()}
+        for summary in hparams(plain, dict.fromkeys(scores, 0.0))[:2]:
+            self._writer._get_file_writer().add_summary(summary)
+        self._compared = True
 
     def close(self, status: str) -> None:
         self._writer.close()
+
+
+def _grouped(name: str) -> str:
+    """A curve's name in TensorBoard, which sorts its groups: what is of neither training nor validation by its name (``structure/pearson``) is measured in validation, and stands
+    there, so that the losses come first."""
+    return name if name.startswith(("train", "val")) else f"val/{name}"
 
 
 class _MLflow:
@@ -165,6 +198,12 @@ class _MLflow:
         rows = [Param(name, str(value)[:6000]) for name, value in params.items()]
         for first in range(0, len(rows), 100):
             self._client.log_batch(self._run_id, params=rows[first : first + 100])
+
+    def describe(self, facts: list[dict[str, Any]]) -> None:
+        from mlflow.entities import Param
+
+        rows = [Param(f"effective.{name}", str(value)[:6000]) for found in facts for name, value in found.items()]
+        self._client.log_batch(self._run_id, params=rows)
 
     def write(self, points: list[tuple[int, float, dict[str, float]]]) -> None:
         from mlflow.entities import Metric

@@ -32,7 +32,8 @@ from curricle.store import layout, open_store, split_uri
 from curricle.store.failure import Failure
 from curricle.store.manifest import Manifest, fetch, read_manifest
 from curricle.store.process import die_with, take_all_characters
-from curricle.training.events import Done, Event, Listener, Step, Warned, sentence, to_line
+from curricle.training.events import Done, Event, Listener, Step, Warned, Working, nobody, sentence, to_line
+from curricle.training.job_status import JobStatus, server_of_pod
 from curricle.training.spec import StageSpec
 
 if TYPE_CHECKING:
@@ -52,9 +53,12 @@ class ProgressPrinter:
         self._line, self._next_step = to_line if style == "json" else sentence, 0.0
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Step):
-            now = time.monotonic()
-            if now < self._next_step and event.step < event.steps:
+        if isinstance(event, Step | Working):
+            now, ends = (
+                time.monotonic(),
+                event.step == event.steps if isinstance(event, Step) else event.done == event.total,
+            )
+            if now < self._next_step and not ends:
                 return
             self._next_step = now + 0.2
         # in one write: who follows the output would take what comes before the newline for a line
@@ -103,7 +107,10 @@ def run(
     config = spec.configuration(stage_uri, schema)
     ranks = init_ranks(config.training.trainer.accelerator)
     if report is None or ranks.rank > 0:
-        report = _nobody
+        report = nobody
+    report = job_status = JobStatus(
+        server_of_pod() if ranks.rank == 0 else None, config.training.trainer.max_epochs, report
+    )
     previous = {
         s: signal.signal(s, lambda number, frame: ranks.request_stop(number)) for s in (signal.SIGTERM, signal.SIGINT)
     }
@@ -144,7 +151,7 @@ def run(
             tracker = _tracker(spec, prefix, config, report, mlflow_uri, state)
         torch.manual_seed(config.seed)
         build = build or family(spec.family).load("build")
-        task = build(StageContext(config, data_dir, parent_dir, cache / "work", ranks.device, ranks))
+        task = build(StageContext(config, data_dir, parent_dir, cache / "work", ranks.device, ranks, report))
         try:
             result = run_stage(task, config, checkpoints, ranks, tracker=tracker, report=report, resume_dir=resume_dir)
         finally:
@@ -165,6 +172,7 @@ def run(
         ) from None
     finally:
         tracker.close(status)
+        job_status.close()
         for number, handler in previous.items():
             signal.signal(number, handler)
         ranks.close()
@@ -192,10 +200,6 @@ def _yaml(tree: dict[str, Any]) -> str:
     import yaml
 
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-
-
-def _nobody(event: Event) -> None:
-    """Hears the events of ranks other than 0."""
 
 
 def _tracker(
@@ -263,7 +267,7 @@ def main(
     place_is_own = True
     report = ProgressPrinter(options.progress)
     try:
-        with _store_heard(report if environment.rank_numbers().rank == 0 else _nobody):
+        with _store_heard(report if environment.rank_numbers().rank == 0 else nobody):
             run(
                 options.stage_uri,
                 digest=options.digest,
@@ -287,7 +291,8 @@ def main(
 
 
 def _record(stage_uri: str, message: str, exit_code: int, cause: str) -> None:
-    """Leave the reason at the stage's place. An attempt begins by removing it, so the first failing rank has the word."""
+    """Leave the reason at the stage's place, unless the stage is complete. An attempt begins by removing it, so the first failing rank has the
+    word."""
     base, stage = split_uri(stage_uri)
     failure = Failure(
         message,
@@ -298,7 +303,9 @@ def _record(stage_uri: str, message: str, exit_code: int, cause: str) -> None:
         attempt=environment.attempt() or str(os.getpid()),
     )
     with suppress(CurricleError):  # the store may be what has failed
-        failure.write(open_store(base), stage, keep_first=True)
+        store = open_store(base)
+        if read_manifest(store, stage) is None:  # another rank may have been killed after the end
+            failure.write(store, stage, keep_first=True)
 
 
 if __name__ == "__main__":

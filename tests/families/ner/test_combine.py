@@ -140,6 +140,10 @@ def test_an_unknown_strategy_and_missing_paths_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
+        (
+            b'[{"text": "a b", "annotations": [], "text": "c"}]',
+            r"record 1 \(byte \d+\): not JSON: key 'text' stands twice",
+        ),
         (b'[{"text": "a b", "annotations": []}, {"text": "c', r"record 2 \(byte \d+\): not JSON.*cut off"),
         (b'[{"text": "a b", "annotations": []}', "record 1 .*cut off"),
         (b'[{"text": "a", "annotations": []}] x', "after the closing"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from curricle.errors import DataError, OutputError
 from curricle.families.ner.convert import convert
 from curricle.families.ner.formats import load_records
+from curricle.families.ner.labels import label_problem
 
 EXACT = ("seed", "jsonl", "label-studio", "doccano", "prodigy", "spacy")
 """Formats that hold everything."""
@@ -18,7 +19,7 @@ TOKENS = ("conll", "hf", "hf.parquet")
 FILES = {"hf.parquet": ("hf", "out.parquet"), "docbin": ("spacy", "out.spacy")}
 PLAIN = ("text", "annotations")
 
-labels = st.text(string.ascii_letters + "-_é ", min_size=1, max_size=6)
+labels = st.text(string.ascii_letters + "-_é ", min_size=1, max_size=6).filter(lambda x: not label_problem(x))
 texts = st.one_of(
     st.text(max_size=30),
     st.lists(
@@ -161,18 +162,25 @@ def test_nothing_is_overwritten_and_a_wrong_input_writes_nothing(tmp_path, targe
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "content", "message"),
     [
-        ("", "is empty"),
-        ("[]", "holds no record"),
-        ("{", "not JSON"),
-        ('[{"text": "a", "spans": [], "answer": "reject"}]', "holds no record"),
+        ("in.json", "", "is empty"),
+        ("in.json", "[]", "in.json, read as JSON array, holds no record"),
+        ("in.txt", " [ ]\n", "read as JSON array, holds no record"),
+        ("in.jsonl", "\n", "read as JSON Lines, holds no record"),
+        ("in.txt", "\n", "read as CoNLL, holds no record"),
+        ("in.json", "{", "not JSON"),
+        (
+            "in.json",
+            '[{"text": "a", "spans": [], "answer": "reject"}]',
+            r"read as JSON array, Prodigy .*, holds no record \(left out: 1 × not accepted in Prodigy\); nothing was written",
+        ),
     ],
 )
-def test_an_input_without_a_record_is_refused(tmp_path, content, message):
-    (tmp_path / "in.json").write_text(content)
+def test_an_input_without_a_record_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
-        convert(tmp_path / "in.json", tmp_path / "out", "jsonl")
+        convert(tmp_path / name, tmp_path / "out", "jsonl")
     with pytest.raises(DataError, match="none is not there"):
         convert(tmp_path / "none", tmp_path / "out", "jsonl")
     assert not (tmp_path / "out").exists()
@@ -213,3 +221,12 @@ def test_a_docbin_is_read_and_written_by_spacy_and_missed_in_one_sentence(tmp_pa
         {"text": "", "annotations": []},
     ]
     assert there_and_back(tmp_path, rows, "docbin") == (rows, set())
+
+
+def test_an_input_that_cannot_be_read_is_named_and_not_the_output(tmp_path):
+    (tmp_path / "brat").mkdir()
+    (tmp_path / "brat/a.ann").touch()
+    (tmp_path / "brat/a.txt").symlink_to("/proc/self/mem")  # it opens, and reading fails
+    with pytest.raises(DataError, match="brat cannot be read: Input/output error"):
+        convert(tmp_path / "brat", tmp_path / "out.json", "jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["brat"]

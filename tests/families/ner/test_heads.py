@@ -116,20 +116,66 @@ def test_rows_without_names_are_refused_before_any_training_and_a_file_names_the
     ("tags", "problem"),
     [
         (("NOUN", "VERB"), "none of its rows .NOUN, VERB. is O"),
-        (("O", "B-NAME", "NAME-B"), None),
+        (("O", "B-NAME", "NAME-B"), "mix tags of parts .B-NAME ....* with NAME-B: name all rows .*labels.json"),
+        (("O", "B-PERSON", "I-PERSON", "ORG"), "mix tags of parts .B-PERSON ....* with ORG: .*ORG as B-ORG"),
+        (("O", "B_A", "I_A", "ORG", "PAD"), "mix tags of parts .B_A ....* with ORG: "),
+        (("ORG", "A-B", "A-I", "O"), "mix tags of parts .A-B ....* with ORG: "),
+        (("O", "X", "B-PERSON", "GPE", "S-DATE"), "mix tags of parts .B-PERSON ....* with GPE: "),
+        (("O", "B-B-A", "I-B-A"), "the label 'B-A' of its rows looks like a tag"),
+        (("O", "O", "B-NAME"), "two of its rows mean O"),
         (("O", "B-NAME", "B_NAME"), "two of its rows mean B-NAME"),
         (("O", "S-NAME", "U-NAME"), "two of its rows mean S-NAME"),
     ],
 )
 def test_a_head_whose_rows_cannot_be_told_apart_is_refused(tags, problem, tiny, tmp_path):
-    if problem is None:  # no scheme has both: plain labels
-        assert Scheme(tags).labels == ["B-NAME", "NAME-B"]
-        return
     save_with_head(tiny, tmp_path / "m", tags)
     with pytest.raises(CheckpointError, match=problem):
         load_tagger(tmp_path / "m")
     with pytest.raises(ConfigError, match=problem):
         reconcile(tags, tags_of(["NAME"]))
+
+
+def test_labels_json_corrects_rows_that_are_mixed(tiny, tmp_path):
+    save_with_head(tiny, tmp_path / "m", ("O", "B-PERSON", "I-PERSON", "ORG"))
+    (tmp_path / "m/labels.json").write_text('{"labels": ["O", "B-PERSON", "I-PERSON"]}')
+    with pytest.raises(CheckpointError, match="labels.json names 3 rows, and the head beside it has 4"):
+        check_checkpoint(tmp_path / "m")
+    (tmp_path / "m/labels.json").write_text('{"labels": ["O", "B-PERSON", "I-PERSON", "B-ORG"]}')
+    assert load_tagger(tmp_path / "m").scheme.labels == ["ORG", "PERSON"]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ("O", "B-NAME", "I-NAME", "X", "[CLS]", "[SEP]"),
+        ("PAD", "O", "B-NAME", "I-NAME"),
+        ("<pad>", "O", "NAME-B", "NAME-I", "<s>", "</s>", "UNK"),
+        ("0", "O", "B_NAME", "I_NAME"),
+    ],
+)
+def test_rows_for_what_is_no_word_mean_no_span(tags, tiny, tmp_path):
+    scheme = Scheme(tags)
+    assert scheme.labels == ["NAME"] and scheme.outside == tags.index("O")
+    rest = [row for row, mean in enumerate(scheme.means) if mean.part == "O"]
+    assert len(rest) == len(tags) - 2
+    made = reconcile(tags, tags_of(["NAME"]))
+    assert made.sources() == [(scheme.outside,), *((row,) for row in scheme.rows("NAME", 2))]
+    assert reconcile(tags, tags).sources() == [(row,) for row in range(len(tags))]
+    if tags[-1] == "[SEP]":
+        model, tokenizer = save_with_head(tiny, tmp_path / "m", tags)
+        fit(model, tokenizer, [*scheme.rows("NAME", 2), 3, scheme.outside, 4])
+        model.save_pretrained(tmp_path / "m")
+        tagger = load_tagger(tmp_path / "m")
+        found = predict(tagger, [TEXT])[0]
+        assert [(s["start"], s["end"], s["label"]) for s in found] == [(0, 11, "NAME")]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [("O", "B_CELL", "T_CELL"), ("VITAMIN-B", "PROTEIN", "O"), ("O", "X", "PER"), ("O", "S-PHASE", "ORG"), ("O",)],
+)
+def test_plain_labels_may_look_like_parts(tags):
+    assert Scheme(tags).labels == sorted({*tags} - {"O"})
 
 
 @pytest.mark.parametrize("kind", ["AutoModelForTokenClassification", "AutoModelForSequenceClassification"])

@@ -11,6 +11,7 @@ from curricle.config.load import to_tree
 from curricle.config.schema import DataLoaderConfig, PathsConfig, TrackingConfig, TrainerConfig, TrainingConfig
 from curricle.families.ner.config import NerConfig, NerData, NerModel
 from curricle.families.ner.evaluate import evaluate
+from curricle.families.ner.predict import calibrate, load_tagger
 from curricle.launch.job import Job
 from curricle.launch.local import LocalLauncher
 from curricle.steps.prepare import data_digest, prepare_data
@@ -89,6 +90,10 @@ def test_two_processes_are_one_training_that_counts_each_validation_record_once(
     assert {k: best[k] for k in ("val/f1", "val/precision", "val/recall", "val/f1/NAME")} == pytest.approx(
         {k: alone[k] for k in ("val/f1", "val/precision", "val/recall", "val/f1/NAME")}
     )
+    tagger = load_tagger(stage / manifest["info"]["best"])
+    theirs, data = tagger.calibration, references.resolve(manifest["lineage"]["data_uri"], str(stage))
+    assert theirs is not None and theirs.spans.count == calibrate(tagger, data).spans.count, "the spans of both ranks"
+    assert theirs.spans.scale == pytest.approx(tagger.calibration.spans.scale, abs=0.01)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mlflow's own, of sqlalchemy 2.1
         client = MlflowClient(f"sqlite:///{stage.parents[2]}/mlflow.db")

@@ -28,13 +28,13 @@ def tokenizer():
     return load_tokenizer(encoder_folder(EMBEDDED))
 
 
-def scores(gold, predicted):
+def scores(gold, predicted, own=None):
     """Of sequences of tags, by the way of the product: tags → spans → counts → scores."""
     counts = SpanCounts()
     for right, guess in zip(gold, predicted, strict=True):
         places = np.arange(len(right))
         bounds = np.stack([places, places + 1], 1)
-        counts.add(decode(means(right), bounds), decode(means(guess), bounds))
+        counts.add(decode(means(right), bounds), decode(means(guess), bounds), own)
     return counts.scores()
 
 
@@ -143,9 +143,11 @@ def test_labels_keep_their_names_and_half_a_span_is_worth_nothing():
 
 def test_spans_of_labels_that_nobody_annotated_are_told_apart():
     gold, guess = [["B-SKILL", "O", "O", "B-SKILL"]], [["B-SKILL", "O", "B-NAME", "O"]]
-    found = scores(gold, guess)
-    assert found["f1"] == pytest.approx(2 * 1 / (2 + 2)) and found["f1_annotated"] == pytest.approx(2 * 1 / (1 + 2))
-    assert scores([["B-SKILL", "O", "B-NAME", "B-SKILL"]], guess)["f1_annotated"] == pytest.approx(2 * 2 / (2 + 3))
+    found = scores(gold, guess, own={"SKILL"})
+    assert found["f1"] == pytest.approx(2 * 1 / (1 + 2)) and found["f1_full"] == pytest.approx(2 * 1 / (2 + 2))
+    assert found["precision"] == 1.0 and found["f1_macro"] == found["f1"] and "f1/NAME" not in found
+    everything = scores(gold, guess)
+    assert everything["f1"] == everything["f1_full"] == found["f1_full"]
 
 
 def test_scores_equal_seqeval():

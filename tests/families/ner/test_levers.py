@@ -5,17 +5,18 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from curricle.config.load import from_tree
 from curricle.config.schema import DataLoaderConfig, EarlyStoppingConfig, TrainerConfig, TrainingConfig
-from curricle.errors import Interrupted
+from curricle.errors import ConfigError, Interrupted
 from curricle.families.ner.config import NerConfig, NerData, NerForgetting, NerLora, NerModel, NerTraining
-from curricle.families.ner.levers import mixed
+from curricle.families.ner.levers import by_labels, mixed
 from curricle.families.ner.prepare import prepare
-from curricle.families.ner.task import build
+from curricle.families.ner.task import build, layer_of
 from curricle.store import layout
 from curricle.training.checkpoint import Checkpoints, load_weights
 from curricle.training.distributed import Ranks
@@ -74,12 +75,61 @@ def test_rows_of_added_tags_are_fitted_before_training_and_nothing_else_is(old, 
 
 def test_soft_targets_keep_labels_that_nobody_marked_in_the_new_text(old, tmp_path):
     config, parent = old
+    config = replace(config, data=replace(config.data, labels_of_source="all"))
     scores = {}
     for weight in (0.0, 5.0):
         task = build(context(tmp_path, replace(config, forgetting=NerForgetting(distill=weight)), parent))
         train(task, tmp_path / f"model{weight}", epochs=8)
         scores[weight] = task.validate()["val/old/f1/NAME"]
     assert scores[0.0] == 0.0 and scores[5.0] == 1.0
+
+
+def test_labels_that_a_source_does_not_annotate_are_kept_without_any_soft_target(old, tmp_path):
+    task = build(context(tmp_path, *old))
+    train(task, tmp_path / "model", epochs=8)
+    found = task.validate()
+    assert found["val/old/f1/NAME"] == 1.0 and found["val/new/f1"] == 1.0
+    assert "val/new/f1/NAME" not in found and found["val/new/f1_full"] < 1.0
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_frozen_layers_and_all_below_them_stay_and_the_others_learn(old, tmp_path, lora):
+    config, parent = old
+    model = replace(NONE, frozen_layers=4, lora=NerLora(enabled=lora))
+    task = build(context(tmp_path, replace(config, model=model), parent))
+    train(task, tmp_path / "model", epochs=2)
+    place = tmp_path / "model" / ("whole" if lora else "")
+    before, after = load_file(parent / layout.WEIGHTS), load_file(place / layout.WEIGHTS)
+    moved = {
+        layer_of(name)
+        for name, was in before.items()
+        if was.shape == after[name].shape and not torch.equal(after[name], was)
+    }
+    assert moved - {None} == {4, 5} and torch.equal(*(w["bert.embeddings.LayerNorm.weight"] for w in (before, after)))
+
+
+def test_more_frozen_layers_than_there_are_is_an_error(old, tmp_path):
+    config, parent = old
+    with pytest.raises(ConfigError, match="frozen_layers is 7, and the encoder has 6 layers"):
+        build(context(tmp_path, replace(config, model=replace(NONE, frozen_layers=7)), parent))
+
+
+def test_replay_by_labels_reads_every_label_about_equally_often():
+    labels = [{"a"}] * 60 + [{"a", "b"}] * 6 + [{"c"}] * 6 + [set()] * 60
+    order = by_labels(labels, np.random.default_rng(0).permutation(len(labels)).tolist())
+    assert sorted(order) == list(range(len(labels)))
+    first = [labels[i] for i in order[:16]]
+    assert sum(not found for found in first) == 4 and all(3 <= sum(x in found for found in first) <= 8 for x in "abc")
+
+
+def test_replay_by_labels_is_what_an_epoch_reads(old, tmp_path):
+    config, parent = old
+    data = replace(config.data, strategy="combined", replay=0.4, replay_draw="each_epoch", replay_choice="labels")
+    task = build(context(tmp_path, replace(config, data=data), parent))
+    read = [i for rows, _ in task.batches(0) for i in rows if i in task.ring]
+    assert sorted(read) == sorted(task.ring[: task.drawn])
+    with pytest.raises(ValueError, match="needs replay_draw each_epoch"):
+        replace(data, replay_draw="once")
 
 
 def test_soft_targets_ask_nothing_of_a_model_that_still_says_what_the_old_one_said(old, tmp_path):

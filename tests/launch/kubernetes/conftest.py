@@ -4,6 +4,12 @@ import pytest
 
 from curricle.launch.job import Job
 from curricle.launch.kubernetes.options import ClusterOptions, Elastic, Owner
+from tests.launch.kubernetes.kinds import SHAPES, Shape
+
+
+@pytest.fixture(params=SHAPES)
+def shape(request: pytest.FixtureRequest) -> Shape:
+    return SHAPES[request.param]
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import time
 
 from curricle.launch.kubernetes.api import Conflict, Unreachable
 from curricle.launch.kubernetes.options import Waits
+from tests.launch.kubernetes.kinds import shape_of
 
-FAST = Waits(poll=0.01, notice=0.0, drain=2.0)
+FAST = Waits(poll=0.01, notice=0.0, drain=2.0, submit=0.2)
 
 
 class Cluster:
@@ -16,10 +17,15 @@ class Cluster:
     def __init__(self):
         self.jobs, self.pods, self.logs, self.deleted, self.down, self.warned = {}, {}, {}, [], 0, []
         self.events, self.served = [], ()
+        self.webhook = 0
+        """How often an admission webhook does not answer yet."""
         self.on_get = lambda: None
 
     def create_job(self, body):
         name = body["metadata"]["name"]
+        if self.webhook:
+            self.webhook -= 1
+            raise Unreachable(f"create {name}: the admission webhook v.kubeflow.org does not answer")
         if name in self.jobs:
             raise Conflict(name)
         self.jobs[name] = body
@@ -64,7 +70,7 @@ class Cluster:
     def serves(self, group, version, resource):
         return resource in self.served
 
-    def get_object(self, group, version, resource, name):
+    def get_object(self, group, version, resource, name, *, cluster_wide=False):
         return None
 
     def nodes_with(self, resource):
@@ -73,13 +79,18 @@ class Cluster:
     def operator_images(self):
         return ["operator:1"]
 
-    def end(self, name, exit_code, *, pod_name="master-0", success="Succeeded"):
-        """Let a job's only pod end, and the job with it."""
-        self.pods[name] = [pod(f"{name}-{pod_name}", exit_code, "said by the rank" if exit_code else "")]
-        self.now(name, "Failed" if exit_code else success)
+    def containers_of(self, deployment):
+        return []
 
-    def now(self, name, condition, message=""):
-        self.jobs[name]["status"] = {"conditions": [{"type": condition, "status": "True", "message": message}]}
+    def end(self, name, exit_code):
+        """Let a job's only pod end, and the job with it."""
+        pod_name = shape_of(self.jobs[name]).pods[0]
+        self.pods[name] = [pod(f"{name}-{pod_name}", exit_code, "said by the rank" if exit_code else "")]
+        self.now(name, "failed" if exit_code else "succeeded")
+
+    def now(self, name, state):
+        """Bring a job into a state that its `Shape` names."""
+        self.jobs[name]["status"] = shape_of(self.jobs[name]).states[state]
 
 
 def pod(name, code=None, message=""):

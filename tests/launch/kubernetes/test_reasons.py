@@ -4,8 +4,10 @@ import pytest
 
 from curricle.launch.job import RETRYABLE
 from curricle.launch.kubernetes import reasons
-from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
+from curricle.launch.kubernetes.options import ClusterOptions
+from tests.launch.kubernetes.kinds import SHAPES
 
+PYTORCHJOB = SHAPES["pytorchjob"].kind
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 
 
@@ -28,9 +30,12 @@ def ended(name, code, *, seconds=0.0, reason="Error", message="", deleted=None, 
     return {"metadata": meta, "spec": {"containers": [limits]}, "status": status}
 
 
-def failed(message="PyTorchJob j is failed because 1 Worker replica(s) failed."):
-    return {"metadata": {"name": "j"}, "spec": {"runPolicy": {"activeDeadlineSeconds": 9}},
-            "status": {"conditions": [{"type": "Running", "status": "False"}, {"type": "Failed", "status": "True", "message": message}]}}  # fmt: skip
+def failed(shape=SHAPES["pytorchjob"], state="failed"):
+    return {
+        "metadata": {"name": "j"},
+        "spec": {"runPolicy": {"activeDeadlineSeconds": 9}, "activeDeadlineSeconds": 9},
+        "status": shape.states[state],
+    }
 
 
 def disrupted(why):
@@ -115,31 +120,46 @@ def test_a_pod_killed_by_hand_is_the_cause_though_others_fail_with_it():
     assert outcome.reason in RETRYABLE
 
 
-def test_the_deadline_is_read_from_the_job():
-    outcome = reasons.classify(
-        PYTORCHJOB, [], failed("Job j has failed because it was active longer than specified deadline")
-    )
+def test_the_deadline_is_read_from_the_job(shape):
+    outcome = reasons.classify(shape.kind, [], failed(shape, "late"))
     assert outcome.reason == "deadline" and "9 s" in outcome.message
 
 
-def test_a_failed_job_without_pods_quotes_the_operator():
-    outcome = reasons.classify(PYTORCHJOB, [], failed())
-    assert outcome.reason == "lost" and "1 Worker replica(s) failed" in outcome.message
+def test_a_failed_job_without_pods_quotes_the_operator(shape):
+    outcome = reasons.classify(shape.kind, [], failed(shape))
+    assert outcome.reason == "lost" and shape.states["failed"]["conditions"][0]["message"] in outcome.message
 
 
-def test_a_deleted_job_is_cancelled():
-    assert reasons.classify(PYTORCHJOB, [ended("m", 143)], None).state == "cancelled"
+def test_a_deleted_job_is_cancelled(shape):
+    assert reasons.classify(shape.kind, [ended("m", 143)], None).state == "cancelled"
+
+
+@pytest.mark.parametrize("state", ["created", "running", "suspended", "succeeded", "failed"])
+def test_each_state_of_a_job_is_told(state, shape):
+    job = {"spec": {}, "status": shape.states[state]}
+    assert shape.kind.phase(job) == ("pending" if state == "created" else state) and reasons.picked_up(shape.kind, job)
+    assert not reasons.picked_up(shape.kind, {"spec": {}}) and shape.kind.phase({"spec": {}}) == "pending"
 
 
 @pytest.mark.parametrize(
     ("true", "phase"),
     [
-        ([], "pending"), (["Created"], "pending"), (["Created", "Running"], "running"), (["Running", "Suspended"], "suspended"),
-        (["Running", "Succeeded"], "succeeded"), (["Succeeded", "Failed"], "failed"),
+        (["Created", "Running"], "running"), (["Running", "Suspended"], "suspended"), (["Running", "Succeeded"], "succeeded"),
+        (["Succeeded", "Failed"], "failed"),
     ],
 )  # fmt: skip
 def test_the_gravest_of_several_true_conditions_counts(true, phase):
     assert PYTORCHJOB.phase({"status": {"conditions": [{"type": t, "status": "True"} for t in true]}}) == phase
+
+
+def test_pods_are_in_order_and_the_first_leads(shape):
+    pods = [{"metadata": {"name": f"j-{name}"}} for name in reversed(shape.pods)]
+    assert [pod["metadata"]["name"] for pod in sorted(pods, key=lambda pod: shape.kind.order(pod, "j"))] == [
+        f"j-{name}" for name in shape.pods
+    ]
+    options = ClusterOptions(image="x:1")
+    assert [shape.kind.leads(pod, "j", options) for pod in pods] == [False, True]
+    assert shape.kind.host("j", options) == shape.host
 
 
 def waiting(why, message="", key="containerStatuses"):

@@ -6,8 +6,14 @@ from torchx.runner import Runner
 from torchx.specs import AppDef, AppState, Resource, Role, macros
 
 from curricle.errors import ConfigError
-from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
 from curricle.launch.kubernetes.scheduler import KubernetesScheduler, Opts, manifest
+from tests.launch.kubernetes.kinds import SHAPES
+
+PYTORCHJOB = SHAPES["pytorchjob"].kind
+PODS = {
+    "PyTorchJob": ("worker-1", "worker-0", "master-0"),
+    "TrainJob": ("node-0-2-cccc", "node-0-1-bbbb", "node-0-0-aaaa"),
+}
 
 
 class Cluster:
@@ -32,7 +38,7 @@ class Cluster:
     def list_pods(self, name):
         return [
             {"metadata": {"name": f"{name}-{which}"}, "status": {"phase": "Running"}}
-            for which in ("worker-1", "worker-0", "master-0")
+            for which in PODS[next(iter(self.jobs.values()))["kind"]]
         ]
 
     def read_log(self, pod, *, since_seconds, follow):
@@ -47,12 +53,12 @@ def app():
 
 
 @pytest.fixture
-def runner():
-    clusters = {}
+def runner(shape):
+    clusters, kind = {}, shape.kind
     scheduler = KubernetesScheduler(
-        PYTORCHJOB, "s", connect=lambda namespace: clusters.setdefault(namespace, Cluster(namespace))
+        kind, "s", connect=lambda namespace: clusters.setdefault(namespace, Cluster(namespace))
     )
-    with Runner("s", scheduler_factories={"pytorchjob": lambda session_name, **kwargs: scheduler}) as runner:
+    with Runner("s", scheduler_factories={kind.name: lambda session_name, **kwargs: scheduler}) as runner:
         runner.clusters = clusters
         yield runner
 
@@ -61,12 +67,17 @@ def test_the_torchx_that_is_installed_is_the_one_that_fits():
     assert version("torchx-nightly") == "2026.10.26"
 
 
-def test_an_app_becomes_one_job(app):
-    body = manifest(PYTORCHJOB, app, Opts(namespace="team", queue="q"))
-    template = body["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]
+def test_an_app_becomes_one_job(app, shape):
+    body = manifest(shape.kind, app, Opts(namespace="team", queue="q"))
+    template = shape.pod(body)["spec"]["containers"][0]
+    pods, command = shape.kind.gang(body)
     name = body["metadata"]["name"]
-    assert body["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] == 2 and name.startswith("toy-chain-")
-    assert template["command"] == ["python", "-m", "curricle.launch.agent", "--", "-c", "print()", name]
+    assert pods == 3 and name.startswith("toy-chain-")
+    assert (
+        template["command"]
+        == command["command"]
+        == ["python", "-m", "curricle.launch.agent", "--", "-c", "print()", name]
+    )
     assert template["resources"]["limits"] == {"cpu": "2", "memory": "2048Mi", "nvidia.com/gpu": "1"}
     assert body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "q"
 
@@ -97,26 +108,29 @@ def test_settings_of_a_role_are_checked_like_those_of_a_cluster(app):
         manifest(PYTORCHJOB, app, Opts())
 
 
-def test_run_status_log_list_and_cancel(app, runner):
-    shown = str(runner.dryrun(app, "pytorchjob", {"namespace": "team"}))
-    assert yaml.safe_load(shown)["kind"] == "PyTorchJob"
-    handle = runner.run(app, "pytorchjob", {"namespace": "team"})
-    assert handle.startswith("pytorchjob://s/team:toy-chain-")
+def test_the_name_leaves_room_for_what_the_operator_appends(app, shape):
+    app.name = "a-very-long-name-of-an-app-that-somebody-has-thought-of-one-day"
+    assert len(manifest(shape.kind, app, Opts())["metadata"]["name"]) <= shape.kind.name_limit
+
+
+def test_run_status_log_list_and_cancel(app, runner, shape):
+    kind = shape.kind
+    shown = str(runner.dryrun(app, kind.name, {"namespace": "team"}))
+    assert yaml.safe_load(shown)["kind"] == kind.kind
+    handle = runner.run(app, kind.name, {"namespace": "team"})
+    assert handle.startswith(f"{kind.name}://s/team:toy-chain-")
     job = next(iter(runner.clusters["team"].jobs.values()))
-    job["status"] = {"conditions": [{"type": "Running", "status": "True"}]}
-    status = runner.status(handle)
-    assert status.state == AppState.RUNNING and [r.hostname[-8:] for r in status.roles[0].replicas] == [
-        "master-0",
-        "worker-0",
-        "worker-1",
-    ]
-    assert list(runner.log_lines(handle, "worker", k=1, regex="hello")) == ["hello from worker-0\n"]
-    assert [a.state for a in runner.list("pytorchjob", {"namespace": "team"})] == [AppState.RUNNING]
+    job["status"] = shape.states["running"]
+    status, ordered = runner.status(handle), tuple(reversed(PODS[kind.kind]))
+    assert status.state == AppState.RUNNING
+    assert [r.hostname.removeprefix(job["metadata"]["name"] + "-") for r in status.roles[0].replicas] == list(ordered)
+    assert list(runner.log_lines(handle, "worker", k=1, regex="hello")) == [f"hello from {ordered[1][-8:]}\n"]
+    assert [a.state for a in runner.list(kind.name, {"namespace": "team"})] == [AppState.RUNNING]
     runner.cancel(handle)
     assert runner.status(handle) is None
 
 
-def test_torchx_finds_the_scheduler_by_itself():
+def test_torchx_finds_the_schedulers_by_itself():
     from torchx.schedulers import get_scheduler_factories
 
-    assert "pytorchjob" in get_scheduler_factories()
+    assert SHAPES.keys() <= get_scheduler_factories().keys()

@@ -73,6 +73,9 @@ def test_the_task_goes_before_the_options_and_adds_to_them(job, plain):
         ("{", "no JSON"),
         ({"resources": {"limits": {"nvidia.com/gpu": "1", "amd.com/gpu": "1"}}}, "several kinds"),
         ({"resources": {"limits": {"nvidia.com/gpu": "0.5"}}}, "whole GPUs"),
+        ({"node_selector": 3}, "node_selector must be an object"),
+        ({"tolerations": ["x"]}, "tolerations must be a list of objects"),
+        ("3", "must be an object"),
     ],
 )
 def test_a_task_configuration_that_has_no_place_is_refused(task, words):
@@ -155,3 +158,74 @@ def test_the_plain_variables_are_had_without_an_image():
         "S3_ENDPOINT": "http://x:9000"
     }
     assert plain_environment({}) == {}
+
+
+def test_with_a_role_for_the_store_nobody_takes_the_keys_of_the_pipelines_secret(plain):
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    key = {"name": "mlpipeline-minio-artifact", "key": "accesskey", "optional": True}
+    task = {"env": [{"name": name, "valueFrom": {"secretKeyRef": key}} for name in names]}
+    assert len(apply_task_config(plain, task).env_entries) == 2
+    assert apply_task_config(dataclasses.replace(plain, store_by_role=True), task).env_entries == ()
+    text = "env: {S3_ENDPOINT: https://s3}\nstore_by_role: true"
+    assert plain_environment({"CURRICLE_CLUSTER_YAML": text}) == {"S3_ENDPOINT": "https://s3", **dict.fromkeys(names)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "count", "others"),
+    [
+        ({"nvidia.com/mig-1g.10gb": "1"}, "nvidia.com/mig-1g.10gb", 1, {}),
+        ({"amd.com/gpu": "2"}, "amd.com/gpu", 2, {}),
+        ({"nvidia.com/gpu": "1", "nvidia.com/gpumem": "3000", "nvidia.com/gpucores": "30"}, "nvidia.com/gpu", 1, {"nvidia.com/gpumem": "3000", "nvidia.com/gpucores": "30"}),
+        ({"nvidia.com/gpu": "1", "rdma/ib": "1"}, "nvidia.com/gpu", 1, {"rdma/ib": "1"}),
+        ({"gpu.intel.com/i915": "1"}, "gpu.intel.com/i915", 1, {}),
+        ({"habana.ai/gaudi": "8"}, "habana.ai/gaudi", 8, {}),
+        ({"nvidia.com/gpu.shared": "1"}, "nvidia.com/gpu.shared", 1, {}),
+        ({"volcano.sh/vgpu-number": "1", "volcano.sh/vgpu-memory": "3000"}, "volcano.sh/vgpu-number", 1, {"volcano.sh/vgpu-memory": "3000"}),
+        ({"nvidia.com/gpu": "0"}, "nvidia.com/gpu", 0, {}),
+        ({"nvidia.com/gpu": "0", "nvidia.com/mig-1g.5gb": "1"}, "nvidia.com/mig-1g.5gb", 1, {}),
+        ({"aws.amazon.com/neuroncore": "2"}, "aws.amazon.com/neuroncore", 2, {}),
+        ({"qualcomm.com/qaic": "1"}, "qualcomm.com/qaic", 1, {}),
+        ({"nvidia.com/GA102GL_A10": "1"}, "nvidia.com/GA102GL_A10", 1, {}),
+        ({"hygon.com/dcunum": "1", "hygon.com/dcumem": "2000"}, "hygon.com/dcunum", 1, {"hygon.com/dcumem": "2000"}),
+        ({"huawei.com/Ascend310P": "1", "huawei.com/Ascend310P-memory": "8"}, "huawei.com/Ascend310P", 1, {"huawei.com/Ascend310P-memory": "8"}),
+        ({"nvidia.com/gpu": "1", "nvidia.com/hostdev": "1"}, "nvidia.com/gpu", 1, {"nvidia.com/hostdev": "1"}),
+    ],
+)  # fmt: skip
+def test_a_task_has_one_kind_of_gpu_whatever_the_cluster_has(asked, kind, count, others, job, plain):
+    """In place of the settings' own kind and of what belongs to it, beside what does not."""
+    base = dataclasses.replace(
+        plain, gpus=1, gpu_resource="nvidia.com/gpu", extra_resources={"nvidia.com/gpumem": "1", "rdma/hca": "1"}
+    )
+    merged = apply_task_config(base, {"resources": {"limits": asked}})
+    kept = {"nvidia.com/gpumem": "1"} if kind == "nvidia.com/gpu" else {}
+    assert (merged.gpu_resource, merged.gpus) == (kind, count)
+    assert merged.extra_resources == {"rdma/hca": "1", **kept, **others}
+    limits = container(render(PYTORCHJOB, dataclasses.replace(job, processes_per_node=1), merged))["resources"][
+        "limits"
+    ]
+    assert {name for name in limits if name not in ("cpu", "memory")} == {
+        "rdma/hca",
+        *kept,
+        *others,
+        *([kind] if count else []),
+    }
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"nvidia.com/gpu": "1", "amd.com/gpu": "1"}, {"nvidia.com/mig-1g.5gb": "1", "nvidia.com/mig-2g.10gb": "1"}],
+)
+def test_two_kinds_of_gpu_are_refused(asked):
+    with pytest.raises(ConfigError, match="several kinds of GPU"):
+        from_task_config({"resources": {"limits": asked}})
+
+
+@pytest.mark.parametrize(
+    "share", [{"tencent.com/vcuda-core": "30", "tencent.com/vcuda-memory": "8"}, {"aliyun.com/gpu-mem": "4"}]
+)
+def test_a_share_of_another_makers_gpu_needs_no_number_and_gets_no_whole_one(share, plain):
+    base = dataclasses.replace(plain, gpus=1, gpu_resource="nvidia.com/gpu")
+    merged = apply_task_config(base, {"resources": {"limits": share}})
+    assert merged.gpus == 0 and merged.extra_resources == share
+    own = apply_task_config(base, {"resources": {"limits": {"nvidia.com/gpumem": "3000"}}})
+    assert own.gpus == 1, "it is of the GPU that the settings name"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curricle.errors import CheckpointError, MissingCheckpointError
+from curricle.errors import CheckpointError, ConfigError, MissingCheckpointError
 from curricle.families.ner.labels import Scheme
+from curricle.store import layout
+from curricle.store.local import what_else
+from curricle.store.strict import read_json
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.bin")
 TOKENIZERS = (
@@ -23,6 +27,11 @@ TOKENIZERS = (
 )
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 
+_HEAD = re.compile(r"\b(classifier|score)\b")
+"""In the names of a head's tensors."""
+WHOLE = "whole"
+"""Folder in a LoRA stage's checkpoint with the model that has its adapters merged in."""
+
 
 @dataclass(frozen=True)
 class CheckpointFacts:
@@ -30,27 +39,32 @@ class CheckpointFacts:
 
     path: Path
     kind: str
-    """`model` (whole weights), `sharded` or `adapter` (PEFT)."""
+    """`model` (whole weights), `sharded`, `adapter` (PEFT) or `onnx` (a graph: can be run, not trained)."""
     base_model: str = ""
-    """The adapter's base model."""
+    """The adapter's base model: a folder of this machine, made good for the working folder, or a name."""
+    own_head: bool = True
+    """False for an adapter that saved no head: then `labels` are those of its base model's."""
     labels: tuple[str, ...] = ()
-    """Names of the head's rows, in order; empty for a plain encoder or an adapter without a label file."""
+    """Names of the head's rows, in order; empty for a plain encoder."""
 
     @property
     def trained(self) -> bool:
         """Whether the folder holds a model that can be measured, and not only an encoder."""
-        return bool(self.labels) or self.kind == "adapter"
+        return bool(self.labels)
 
 
-def check_checkpoint(folder: Path | str) -> CheckpointFacts:
+def check_checkpoint(folder: Path | str, *, to_run: bool = False) -> CheckpointFacts:
     """Open a checkpoint's files and say what it is. A trainer's folder leads to its newest ``checkpoint-N`` child.
+
+    Args:
+        to_run: an exported graph will do.
 
     Raises:
         CheckpointError: it is no whole checkpoint; says which file is missing or damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        what = f"is {what_else(folder) or 'a file'}, not a folder" if folder.exists() else "does not exist"
         raise MissingCheckpointError(f"Checkpoint path {folder} {what}")
     if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         children = {
@@ -59,21 +73,23 @@ def check_checkpoint(folder: Path | str) -> CheckpointFacts:
         if children:
             folder = children[max(children)]
         else:
-            folder = next((folder / name for name in ("checkpoint", "whole") if (folder / name).is_dir()), folder)
+            folder = next((folder / name for name in ("checkpoint", WHOLE) if (folder / name).is_dir()), folder)
     if (folder / "adapter_config.json").is_file():
-        adapter = read_object(folder / "adapter_config.json")
-        _weights(folder, ("adapter_model.safetensors", "adapter_model.bin"))
-        base = adapter.get("base_model_name_or_path") or ""
-        if not base:
-            raise CheckpointError(
-                f"{folder}/adapter_config.json names no base_model_name_or_path; the adapter cannot be used without it"
-            )
-        return CheckpointFacts(folder, "adapter", base, _label_file(folder))
+        return _adapter(folder)
     if not (folder / "config.json").is_file():
         here = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
         raise CheckpointError(f"{folder} holds no config.json (nor adapter_config.json); it holds {here}")
     config = read_object(folder / "config.json")
-    kind = _weights(folder, WEIGHTS)
+    weights = [name for name in WEIGHTS if (folder / name).is_file() or (folder / f"{name}.index.json").is_file()]
+    if (folder / layout.GRAPH).is_file() and not weights:
+        if not to_run:
+            raise CheckpointError(
+                f"{folder} is an ONNX export, which `curricle ner predict` and `ner evaluate` run and nothing trains further; "
+                "name the checkpoint that it was made from"
+            )
+        kind = "onnx"
+    else:
+        kind = _weights(folder, WEIGHTS)
     if not any((folder / name).is_file() for name in TOKENIZERS):
         above = sorted(path.name for path in folder.parent.iterdir() if path.name in (*TOKENIZERS, *TOKENIZER_SETTINGS))
         way = (
@@ -85,6 +101,38 @@ def check_checkpoint(folder: Path | str) -> CheckpointFacts:
         )
         raise CheckpointError(f"{folder} holds no tokenizer ({', '.join(TOKENIZERS[:3])} ...); {way}")
     return CheckpointFacts(folder, kind, labels=_labels(config, folder))
+
+
+def _adapter(folder: Path) -> CheckpointFacts:
+    """What an adapter folder is: with a head of its own, whose rows labels.json names, or on its base model's head, or of a plain encoder."""
+    weights = ("adapter_model.safetensors", "adapter_model.bin")
+    _weights(folder, weights)
+    said = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
+    if not said or not isinstance(said, str):
+        raise CheckpointError(
+            f"{folder}/adapter_config.json names no base_model_name_or_path, and the adapter cannot be used without its base model; write its folder "
+            "or Hugging Face name there"
+        )
+    beside = folder / said
+    base = str(beside) if not Path(said).is_dir() and (beside / "config.json").is_file() else said
+    named = _label_file(folder)
+    tensors = _header(folder / weights[0]) if (folder / weights[0]).is_file() else {}
+    own = any(map(_HEAD.search, tensors)) if tensors else bool(named)  # pickled weights are not opened here
+    config = Path(base) / "config.json"
+    of_base = _labels(read_object(config), Path(base)) if config.is_file() else ()
+    if not own:
+        return CheckpointFacts(folder, "adapter", base, own_head=False, labels=of_base)
+    if not named:
+        same = f"; if it kept the rows of its base model: {json.dumps({'labels': of_base})}" if of_base else ""
+        raise CheckpointError(
+            f"{folder} is an adapter with a head of its own, and no labels.json names its rows. Write them there in their order: "
+            f'{{"labels": ["O", "B-NAME", "I-NAME"]}}{same}'
+        )
+    rows = {entry["shape"][0] for name, entry in tensors.items() if _HEAD.search(name) and entry.get("shape")}
+    if rows - {len(named)}:
+        raise CheckpointError(f"{folder}/labels.json names {len(named)} rows, and the head beside it has {max(rows)}")
+    _scheme(named, folder / "labels.json")
+    return CheckpointFacts(folder, "adapter", base, labels=named)
 
 
 def _labels(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
@@ -108,9 +156,23 @@ def _labels(config: dict[str, Any], folder: Path) -> tuple[str, ...]:
         labels = list(named)
     try:
         Scheme(labels)
-    except ValueError as error:
-        raise CheckpointError(f"{folder}/config.json: its head cannot be used: {error}") from None
+    except ValueError:  # a file beside it may name the rows better
+        if (corrected := _label_file(folder)) and list(corrected) != labels:
+            if len(corrected) != len(labels):
+                raise CheckpointError(
+                    f"{folder}/labels.json names {len(corrected)} rows, and the head beside it has {len(labels)}"
+                ) from None
+            _scheme(corrected, folder / "labels.json")
+            return corrected
+    _scheme(labels, folder / "config.json")
     return tuple(labels)
+
+
+def _scheme(labels: Sequence[str], place: Path) -> None:
+    try:
+        Scheme(labels)
+    except ValueError as error:
+        raise CheckpointError(f"{place}: its head cannot be used: {error}") from None
 
 
 def _label_file(folder: Path) -> tuple[str, ...]:
@@ -131,12 +193,24 @@ def read_object(path: Path) -> dict[str, Any]:
         CheckpointError: it is something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold an object, not a {type(content).__name__}")
     return content
+
+
+def require_positions(max_tokens: int, positions: int | None, source: str | Path) -> None:
+    """Refuse windows longer than a model's positions.
+
+    Raises:
+        ConfigError: says which length fits.
+    """
+    if positions is not None and max_tokens > positions:
+        raise ConfigError(
+            f"model.max_tokens is {max_tokens}, and {source} has positions for {positions} tokens; set model.max_tokens={positions} or less"
+        )
 
 
 def _weights(folder: Path, names: tuple[str, ...]) -> str:
@@ -163,6 +237,12 @@ def _weight_file(path: Path) -> None:
         raise CheckpointError(f"{path} is empty (0 bytes)")
     if path.suffix != ".safetensors":
         return
+    _header(path)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file, which is found whole."""
+    size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
@@ -177,3 +257,4 @@ def _weight_file(path: Path) -> None:
         raise CheckpointError(
             f"{path} is cut off: {size} bytes, its header tells of {8 + length + max(ends, default=0)}"
         )
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}

@@ -9,6 +9,8 @@ Rules:
 - A training text that also stands in validation (equal after Unicode NFKC, case folding and removal of white space) leaves training.
   A text of a source's test file leaves both. Of equal texts in training one is kept, the new source's before the old's.
 - `combined` orders by hash; `append` keeps old, then new, each in file order; `new_only` reads the old source not at all.
+- A record's `origin` says where it comes from (`annotated.origin_of`): `old` or `new`, and of an old dataset that was combined before ``old/old``
+  or ``old/new``.
 - `replay` keeps that share of the old training records (at least one) that are left after the split.
 """
 
@@ -38,6 +40,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from curricle.errors import ConfigError, DataError
+from curricle.families.ner.annotated import origin_of, source_of
 from curricle.families.ner.formats import SUFFIXES, Seen, dataset_files, iter_pieces, overlapping, read_piece
 from curricle.store.ours import check_output_folder, write_folder
 from curricle.store.process import die_with
@@ -90,6 +93,10 @@ class _File:
         self.blanks, self.tangled = array("Q"), array("Q")
         self.overlapping = 0
         self.labels: Counter[str] = Counter()
+        self.annotated: dict[str, set[str]] = {}
+        """Source → labels that occur in its records here."""
+        self.nested = False
+        """Whether it is the old dataset and holds origins of an earlier combination."""
         self.seen, self.plain = Seen(), True
         """What the file turned out to be, and whether its bytes are records as they stand."""
         self._handle, copies = -1, None
@@ -111,7 +118,14 @@ class _File:
             keys += text_key(text)
             name = piece.record.get("id")
             groups.append(-1 if name is None else seen.setdefault(str(name), len(seen)))
-            self.labels.update([label for _, _, label in spans])
+            found = [label for _, _, label in spans]
+            self.labels.update(found)
+            origin = source
+            if "origin" in piece.record:
+                origin = origin_of(piece.record, source)
+                self.nested |= source == "old"
+                origin = source_of({"origin": origin})
+            self.annotated.setdefault(origin, set()).update(found)
         self.starts, self.ends, self.groups = (
             np.frombuffer(a, dtype=t) if len(a) else np.empty(0, t)
             for a, t in ((starts, np.uint64), (ends, np.uint64), (groups, np.int64))
@@ -150,11 +164,16 @@ class _File:
     def record(self, row: int) -> dict[str, Any]:
         """One record."""
         raw = self.raw(row)
-        return json.loads(raw) if self.copied else read_piece(self.path, self.number(row), int(self.starts[row]), raw)
+        if self.copied:
+            return json.loads(raw)
+        return read_piece(self.path, self.number(row), int(self.starts[row]), raw, self.seen.numbered)
 
     def line(self, row: int) -> bytes:
-        """One record as one line of JSON with its `origin`; a record that has an origin already keeps it."""
+        """One record as one line of JSON with its `origin`; one of the new dataset that has an origin already keeps it."""
         origin = b'{"origin": "' + self.source.encode() + b'", '
+        if self.nested:
+            record = self.record(row)
+            return json.dumps(record | {"origin": origin_of(record, "old")}, ensure_ascii=False).encode() + b"\n"
         if not self.plain:
             return origin + json.dumps(self.record(row), ensure_ascii=False).encode()[1:] + b"\n"
         raw = self.raw(row).strip()
@@ -401,7 +420,12 @@ class _Plan:
             "overlapping annotations": [f.place(n) for f in files for n in f.tangled[:5]],
         }
         self.examples: dict[str, list[str]] = {why: places[:5] for why, places in named.items() if places}
-        self.notes: list[str] = []
+        self.notes = [
+            f"{f.source} {f.path.name}: {count} × {why}"
+            for f in files
+            for why, count in sorted(f.seen.notes.items())
+            if count
+        ]
 
     def _drop(self, mask: np.ndarray, why: str) -> None:
         self.dropped[why] = int(mask.sum())
@@ -530,12 +554,23 @@ class _Plan:
             "near_duplicates_kept": self.near,
             "duplicates_with_other_annotations": self.conflicts,
             "annotations": labels,
+            "labels_of_source": _annotated(self.files),
             "left_out": sorted({why for f in self.files for why, count in f.seen.left_out.items() if count}),
             "files": {f"{f.source} {f.path.name}": f.seen.what for f in self.files},
             "overlapping_annotations": {s: sum(f.overlapping for f in self.files if f.source == s) for s in sources},
             "notes": self.notes,
         }
         return CombinedDataset(parts["train"], parts["validation"], report)
+
+
+def _annotated(files: list[_File]) -> dict[str, list[str]]:
+    """Source → labels that occur in its training and validation records, before anything was dropped."""
+    found: dict[str, set[str]] = {}
+    for file in files:
+        if file.split != "test":
+            for source, labels in file.annotated.items():
+                found.setdefault(source, set()).update(labels)
+    return {source: sorted(labels) for source, labels in sorted(found.items())}
 
 
 def _mixed(keys: np.ndarray, seed: int, purpose: bytes) -> np.ndarray:

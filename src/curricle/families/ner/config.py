@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from curricle.config.schema import (
     DataLoaderConfig,
@@ -44,13 +44,25 @@ class NerData:
     replay_draw: Literal["once", "each_epoch"] = "once"
     """`once`: the combination leaves the others out. `each_epoch`: it keeps all, and every epoch of a continued stage reads another share;
     a stage that starts from the base encoder has nothing to replay and reads all."""
+    replay_choice: Literal["random", "labels"] = "random"
+    """Which old windows an epoch's share holds: `random`, or `labels`: three of four with an annotation, every label about equally often (of
+    `each_epoch` only)."""
     labels: tuple[Text, ...] | None = None
     """Labels of the head; null takes those of the training data and of the old dataset. A label of the data that is not here is an error."""
+    labels_of_source: Literal["all"] | dict[str, Literal["all"] | tuple[Text, ...]] = field(default_factory=dict)
+    """Labels that the annotators of a source (`old`, `new`) looked for, beside those that occur in its training and validation records: a list, or
+    `all`; `all` alone is meant of every source. Of other labels a word without annotation says nothing: where the model says one, losses
+    leave it open (`annotated.left_open`), and scores do not count it (`f1`; `f1_full` does). A label that no source annotates and
+    that the start checkpoint does not know counts as annotated everywhere."""
 
     def __post_init__(self) -> None:
         require(
             self.strategy == "new_only" or bool(self.old_dataset_path),
             f"strategy {self.strategy} needs old_dataset_path",
+        )
+        require(
+            self.replay_choice == "random" or self.replay_draw == "each_epoch",
+            "replay_choice labels needs replay_draw each_epoch",
         )
 
 
@@ -93,6 +105,9 @@ class NerModel:
     labels are fitted to its encoder before training."""
     train_embeddings: bool = False
     """Train the table of word embeddings too: a fifth more time a step, and no better F1 where it was measured."""
+    frozen_layers: Annotated[int, Range("[0, 1000]")] = 0
+    """So many of the lowest layers stay as they are, and all below them: less to forget, and less work a step (three of six: a third less). All
+    of them: only the head learns."""
     lora: NerLora = field(default_factory=NerLora)
     """Adapters."""
 
@@ -118,16 +133,24 @@ class NerForgetting:
 
     distill: Weight = 0.0
     """Weight of the old model's distribution over its labels as soft targets, beside the data's tags; 0 is none. Keeps old labels also in new
-    text, where nobody annotated them."""
+    text, where nobody annotated them. See `teacher`."""
+    teacher: str = ""
+    """Folder of another model whose soft targets `distill` takes instead of the old model's: any token-classification model that
+    transformers, PEFT or `ner export` wrote, of any architecture, tokenizer and label scheme; also without an old model. Labels are matched
+    by meaning, and those that it does not know are learnt from the tags alone. Its name is part of the stage's digest, its content is not."""
     average: tuple[Annotated[float, Range("(0, 1)")], ...] = ()
     """Shares of the trained weights in an average with the old ones, tried beside 1 after the last epoch (after each where early stopping
     may end the stage); what scores best on validation is published. Empty: no averages."""
+
+    def __post_init__(self) -> None:
+        require(not self.teacher or self.distill > 0, "teacher needs distill above 0, the weight of what it says")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NerConfig(StageConfig):
     """One NER stage's effective configuration."""
 
+    ADDED: ClassVar = {"model.frozen_layers": 0, "forgetting.teacher": ""}
     family: Text = "ner"
     training: NerTraining = field(default_factory=NerTraining)
     """Optimisation."""

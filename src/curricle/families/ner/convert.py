@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 
 from curricle.errors import ConfigError, DataError
 from curricle.families.ner.foreign import write_brat, write_docbin, write_parquet
-from curricle.families.ner.formats import Seen, iter_pieces
+from curricle.families.ner.formats import Seen, iter_pieces, said_left_out
 from curricle.families.ner.kinds import KINDS, Kind, LeftOut, Odd, kind_of, rest
 from curricle.families.ner.tokens import ends_with_blanks, record_of, tagged
-from curricle.store.local import write_whole
+from curricle.store.local import folders_above, write_whole
 from curricle.store.ours import new_folder, require_free
 
 TARGETS = ("seed", "jsonl", "conll", "label-studio", "doccano", "prodigy", "brat", "hf", "spacy")
@@ -38,6 +38,8 @@ class Converted:
     annotations: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     """What of the input is no record by the rules of its tool."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What people should know of how it was read."""
     losses: Counter[str] = field(default_factory=Counter)
     """What the target cannot hold."""
 
@@ -45,6 +47,7 @@ class Converted:
         """For people."""
         lines = [f"read as {self.what}: {self.records} records, {self.annotations} annotations"]
         lines += [f"left out: {count} × {why}" for why, count in sorted(self.left_out.items()) if count]
+        lines += [f"note: {count} × {why}" for why, count in sorted(self.notes.items()) if count]
         return lines + [
             f"not held by the target: {count} × {why}" for why, count in sorted(self.losses.items()) if count
         ]
@@ -67,7 +70,7 @@ def convert(source: Path, output: Path, target: str, *, strict: bool = False) ->
         raise ConfigError(f"--to {target!r} is not one of {', '.join(TARGETS)}")
     if not source.exists():
         raise DataError(f"{source} is not there")
-    require_free(output)
+    require_free(output, for_file=target != "brat")
     fine = (target == "conll" or target == "hf") and not ends_with_blanks(p.record for p in iter_pieces(source))
     made, seen = Converted(), Seen()
 
@@ -78,15 +81,15 @@ def convert(source: Path, output: Path, target: str, *, strict: bool = False) ->
             yield piece.record
 
     def finished() -> None:
-        made.what, made.left_out = seen.what, seen.left_out
+        made.what, made.left_out, made.notes = seen.what, seen.left_out, seen.notes
         if not made.records:
-            raise DataError(f"{source}, read as {made.what}, holds no record; nothing was written")
+            why = said_left_out(made.left_out)
+            raise DataError(f"{source}, read as {made.what}, holds no record{why}; nothing was written")
         lost = {why: count for why, count in made.losses.items() if count}
         if strict and lost:
             said = "; ".join(f"{count} × {why}" for why, count in sorted(lost.items()))
             raise DataError(f"{source} does not fit into {target}, and nothing was written: {said}")
 
-    output.parent.mkdir(parents=True, exist_ok=True)
     if target == "brat":
         with new_folder(output) as folder:
             write_brat(records(), folder, made.losses)
@@ -97,7 +100,8 @@ def convert(source: Path, output: Path, target: str, *, strict: bool = False) ->
         _write(records(), out, target, output.suffix, fine, made.losses)
         finished()
 
-    write_whole(output, fill)
+    with folders_above(output):
+        write_whole(output, fill)
     return made
 
 
@@ -166,6 +170,6 @@ def _conll(record: dict[str, Any], fine: bool, losses: Counter[str]) -> bytes:
 
 def _is_read_back(kind: Kind, value: Any, record: dict[str, Any]) -> bool:
     try:
-        return kind_of(value) is kind and kind.read(value, lambda column: []) == record
+        return kind_of(value) is kind and kind.read(value, lambda column: [], Counter()) == record
     except (LeftOut, Odd):
         return False

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from curricle.errors import DataError, MissingDataError
-from curricle.families.ner.kinds import TAG_COLUMNS, LeftOut, Odd, kind_of
+from curricle.families.ner.kinds import TAG_COLUMNS, LeftOut, Odd, checked_edges, kind_of
 from curricle.families.ner.tokens import tagged, without_overlaps
+from curricle.store.strict import read_json
 
 BINARY = {b"PAR1": "Hugging Face Parquet", b"ARROW1": "Hugging Face Arrow"}
-_ENTITY = re.compile(r"T[^\t]*\t(?P<label>\S+) (?P<places>\d+ \d+(?:;\d+ \d+)*)\t?.*")
+_ENTITY = re.compile(
+    r"T[^\t]*\t(?P<label>\S+) (?P<places>\d{1,18} \d{1,18}(?:;\d{1,18} \d{1,18})*) *(?:\t(?P<text>.*))?"
+)
 """A line of a BRAT file that annotates text."""
 
 
@@ -33,11 +36,12 @@ def foreign_kind(path: Path) -> str:
     return next((name for mark, name in BINARY.items() if head.startswith(mark)), "")
 
 
-def read_foreign(path: Path, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
+def read_foreign(path: Path, left_out: Counter[str], notes: Counter[str]) -> Iterator[dict[str, Any]]:
     """The records of such a file or folder, not yet checked.
 
     Args:
         left_out: is added what is no record, or no span, by the rules of the tool.
+        notes: is added what people should know of how the others were read.
 
     Raises:
         DataError: it is damaged; names file and record.
@@ -45,14 +49,18 @@ def read_foreign(path: Path, left_out: Counter[str]) -> Iterator[dict[str, Any]]
     """
     kind = foreign_kind(path)
     if kind.startswith("BRAT"):
-        yield from _read_brat(path, left_out)
+        yield from _read_brat(path, left_out, notes)
     elif kind.startswith("spaCy"):
         yield from _read_docbin(path)
     else:
-        yield from _read_arrow(path, left_out)
+        yield from _read_arrow(path, left_out, notes)
 
 
-def _read_brat(folder: Path, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
+def _read_brat(folder: Path, left_out: Counter[str], notes: Counter[str]) -> Iterator[dict[str, Any]]:
+    alone = sum(not place.with_suffix(".ann").is_file() for place in folder.glob("*.txt"))
+    left_out["texts without an .ann file beside them"] += alone
+    below = {place.parent for place in folder.rglob("*.ann")} - {folder}
+    left_out["sub-folders with .ann files, which are not read: give each alone, or move its pairs up"] += len(below)
     for number, place in enumerate(sorted(folder.glob("*.ann")), 1):
         text_file = place.with_suffix(".txt")
         if not text_file.is_file():
@@ -63,7 +71,8 @@ def _read_brat(folder: Path, left_out: Counter[str]) -> Iterator[dict[str, Any]]
                 texts.append(file.read_bytes().decode("utf-8"))
             except UnicodeDecodeError as error:
                 raise DataError(f"{file}, record {number} (byte {error.start}): not UTF-8 text") from None
-        spans: list[list[Any]] = []
+        marked: list[tuple[list[int], str | None]] = []
+        labels = []
         for line in texts[1].split("\n"):
             if not line.startswith("T"):
                 left_out["BRAT lines that annotate no text (relations, events, notes)"] += bool(line.strip())
@@ -72,8 +81,14 @@ def _read_brat(folder: Path, left_out: Counter[str]) -> Iterator[dict[str, Any]]
             if not match:
                 raise DataError(f"{place}, record {number}: line {line[:80]!r}: T1, label, start and end were expected")
             edges = [int(edge) for edge in re.findall(r"\d+", match["places"])]
-            left_out["BRAT annotations in pieces, taken from first to last"] += len(edges) > 2
-            spans.append([min(edges), max(edges), match["label"]])
+            notes["BRAT annotations in pieces, taken from first to last"] += len(edges) > 2
+            marked.append((edges, match["text"]))
+            labels.append(match["label"])
+        try:
+            found = checked_edges(texts[0], marked, notes)
+        except Odd as problem:
+            raise DataError(f"{place}, record {number}: {problem}") from None
+        spans = [[min(edges), max(edges), label] for edges, label in zip(found, labels, strict=True)]
         yield {"text": texts[0], "annotations": spans}
 
 
@@ -147,7 +162,7 @@ def _words_and_spaces(text: str, borders: set[int]) -> tuple[list[str], list[boo
     return words, spaces
 
 
-def _read_arrow(path: Path, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
+def _read_arrow(path: Path, left_out: Counter[str], notes: Counter[str]) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
 
     number = 0
@@ -157,7 +172,7 @@ def _read_arrow(path: Path, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
             for value in (value for batch in batches for value in batch.to_pylist()):
                 number += 1
                 try:
-                    yield kind_of(value).read(value, features_in(schema, file))
+                    yield kind_of(value).read(value, features_in(schema, file), notes)
                 except LeftOut as reason:
                     left_out[str(reason)] += 1
                 except Odd as problem:
@@ -204,7 +219,7 @@ def features_beside(file: Path) -> Callable[[str], list[str]]:
                 if not place.is_file():
                     continue
                 try:
-                    said = json.loads(place.read_text(encoding="utf-8"))
+                    said = read_json(place.read_text(encoding="utf-8"))
                 except ValueError as error:
                     raise DataError(f"{place} is not JSON: {error}") from None
                 for info in [said, *(said.values() if isinstance(said, dict) else ())]:

@@ -6,7 +6,8 @@ Nothing here knows files; a problem is an `Odd`, and whoever reads the file adds
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,10 @@ from curricle.families.ner.tokens import SCHEMES, TAG, record_of
 TAG_COLUMNS = ("ner_tags", "tags", "labels")
 _PRODIGY = ("tokens", "answer", "_input_hash", "_task_hash", "_session_id", "_view_id", "_timestamp", "_annotator_id", "_is_binary")  # fmt: skip
 _JSON_MIN = ("annotation_id", "annotator", "lead_time", "created_at", "updated_at", "agreement", "draft_id")
+
+
+Names = Callable[[str], list[str]]
+"""What finds the names of tags that are numbers, by column."""
 
 
 class Odd(Exception):
@@ -34,8 +39,8 @@ class Kind:
     shape: str
     """How it looks, for people."""
     is_one: Callable[[Any], bool]
-    read: Callable[[Any, Callable[[str], list[str]]], dict[str, Any]]
-    """From the value, and what finds the names of tags that are numbers (by column). Raises `Odd` and `LeftOut`."""
+    read: Callable[[Any, Names, Counter[str]], dict[str, Any]]
+    """From the value; the counter is added what people should know of how it was read. Raises `Odd` and `LeftOut`."""
     write: Callable[[dict[str, Any]], Any] | None = None
     """The value of a record; None where it is only read."""
 
@@ -62,11 +67,61 @@ def _without(value: dict[str, Any], *keys: str) -> dict[str, Any]:
     return {key: item for key, item in value.items() if key not in keys}
 
 
-def spans_of_objects(items: Any, start: str = "start", end: str = "end", label: str = "label") -> list[Any]:
-    """``[start, end, label]`` of objects with such keys; what is none stays for the record's check."""
+def spans_of_objects(
+    text: Any, items: Any, notes: Counter[str], start: str = "start", end: str = "end", label: str = "label"
+) -> Any:
+    """``[start, end, label]`` of objects with such keys, checked by their `text`; what is none stays for the record's check."""
     if type(items) is not list:
         return items
-    return [[x[start], x[end], x[label]] if _has(x, start, end, label) else x for x in items]
+    spans = [[x[start], x[end], x[label]] if _has(x, start, end, label) else x for x in items]
+    at = [i for i, x in enumerate(items) if _has(x, start, end, label) and type(x[start]) is type(x[end]) is int]
+    found = checked_edges(text, [([*spans[i][:2]], items[i].get("text")) for i in at], notes)
+    for i, edges in zip(at, found, strict=True):
+        spans[i][:2] = edges
+    return spans
+
+
+def checked_edges(text: Any, marked: Sequence[tuple[list[int], Any]], notes: Counter[str]) -> list[list[int]]:
+    """The edges of a record's annotations in characters. They count characters, or, where these do not give the texts beside them and UTF-16
+    units do, such units.
+
+    Args:
+        text: the record's; what is no string checks nothing.
+        marked: each annotation's edges (start, end; of one in pieces start, end, start, end ...), and the text that the file has beside them, if any.
+
+    Raises:
+        Odd: neither gives those texts.
+    """
+    edges = [places for places, _ in marked]
+    if type(text) is not str or all(_gives(text, *each) for each in marked):
+        return edges
+    if not text.isascii():
+        units = text.encode("utf-16-le", "surrogatepass")
+        counted = [[_in_characters(units, edge) for edge in places] for places in edges]
+        if all(_gives(text, places, said) for places, (_, said) in zip(counted, marked, strict=True)):
+            notes["records whose offsets count UTF-16 units (as JavaScript does), read as such"] += 1
+            return counted
+    places, said = next(each for each in marked if not _gives(text, *each))
+    raise Odd(
+        f"the offsets {places[0]} to {places[-1]} give {_at(text, places)[:60]!r}, and {said[:60]!r} stands beside them: offsets must count the characters "
+        "of the text as it stands here, from 0, end exclusive; a line end \\r\\n is two, an emoji one or more. Export or correct them"
+    )
+
+
+def _in_characters(units: bytes, edge: int) -> int:
+    """An edge in UTF-16 units as one in characters; one outside of the text stays outside."""
+    if not 0 <= 2 * edge <= len(units):
+        return edge
+    return len(units[: 2 * edge].decode("utf-16-le", "replace"))
+
+
+def _at(text: str, places: list[int]) -> str:
+    return " ".join(text[start:end] for start, end in zip(places[::2], places[1::2], strict=True))
+
+
+def _gives(text: str, places: list[int], said: Any) -> bool:
+    """Whether these places give what the file says, but for white space, which tools trim and write in other ways; an empty text says nothing."""
+    return type(said) is not str or not said.strip() or _at(text, places).split() == said.split()
 
 
 def has_objects(value: Any) -> bool:
@@ -75,8 +130,12 @@ def has_objects(value: Any) -> bool:
     return type(spans) is list and len(spans) > 0 and type(spans[0]) is dict
 
 
-def _read_seed(value: Any, names: Callable[[str], list[str]]) -> dict[str, Any]:
-    return value | {"annotations": spans_of_objects(value["annotations"])} if has_objects(value) else value
+def _read_seed(value: Any, names: Names, notes: Counter[str]) -> dict[str, Any]:
+    return (
+        value | {"annotations": spans_of_objects(value.get("text"), value["annotations"], notes)}
+        if has_objects(value)
+        else value
+    )
 
 
 def _write_seed(record: dict[str, Any]) -> Any:
@@ -87,7 +146,7 @@ def _is_hf(value: Any) -> bool:
     return _has(value, "tokens") and "spans" not in value and any(column in value for column in TAG_COLUMNS)
 
 
-def _read_hf(value: Any, names: Callable[[str], list[str]]) -> dict[str, Any]:
+def _read_hf(value: Any, names: Names, notes: Counter[str]) -> dict[str, Any]:
     column = next((column for column in TAG_COLUMNS if column in value), TAG_COLUMNS[0])
     tokens, tags = value.get("tokens"), value.get(column)
     if type(tokens) is not list or type(tags) is not list or any(type(t) is not str or not t for t in tokens):
@@ -105,10 +164,11 @@ def _read_hf(value: Any, names: Callable[[str], list[str]]) -> dict[str, Any]:
     return record_of(tokens, tags) | _without(value, "tokens", column, "text", "annotations")
 
 
-def _read_prodigy(value: Any, names: Callable[[str], list[str]]) -> dict[str, Any]:
+def _read_prodigy(value: Any, names: Names, notes: Counter[str]) -> dict[str, Any]:
     if value.get("answer", "accept") != "accept":
         raise LeftOut("not accepted in Prodigy")
-    return _made(value.get("text"), spans_of_objects(value.get("spans", [])), _without(value, "spans", *_PRODIGY))
+    spans = spans_of_objects(value.get("text"), value.get("spans", []), notes)
+    return _made(value.get("text"), spans, _without(value, "spans", *_PRODIGY))
 
 
 def _write_prodigy(record: dict[str, Any]) -> Any:
@@ -123,7 +183,7 @@ def _is_doccano(value: Any) -> bool:
     return type(labels) is list and all(type(item) is list and len(item) == 3 for item in labels)
 
 
-def _read_doccano(value: Any, names: Callable[[str], list[str]]) -> dict[str, Any]:
+def _read_doccano(value: Any, names: Names, notes: Counter[str]) -> dict[str, Any]:
     column = "label" if "label" in value else "labels"
     return _made(value.get("text"), value.get(column), _without(value, column, "Comments"))
 
@@ -139,8 +199,10 @@ def _is_doccano_relations(value: Any) -> bool:
     )
 
 
-def _read_doccano_relations(value: Any, names: Callable[[str], list[str]]) -> dict[str, Any]:
-    spans = spans_of_objects(value.get("entities"), "start_offset", "end_offset")
+def _read_doccano_relations(value: Any, names: Names, notes: Counter[str]) -> dict[str, Any]:
+    spans = spans_of_objects(value.get("text"), value.get("entities"), notes, "start_offset", "end_offset")
+    relations = value.get("relations")
+    notes["relations, left out"] += len(relations) if type(relations) is list else 0
     return _made(value.get("text"), spans, _without(value, "entities", "relations", "Comments"))
 
 
@@ -148,7 +210,7 @@ def _is_label_studio(value: Any) -> bool:
     return _has(value, "data") and type(value["data"]) is dict and any(k in value for k in ("annotations", "completions", "predictions"))  # fmt: skip
 
 
-def _read_label_studio(value: Any, names: Callable[[str], list[str]]) -> dict[str, Any]:
+def _read_label_studio(value: Any, names: Names, notes: Counter[str]) -> dict[str, Any]:
     data = value.get("data")
     if type(data) is not dict:
         raise Odd("a Label Studio task has an object `data`")
@@ -160,16 +222,21 @@ def _read_label_studio(value: Any, names: Callable[[str], list[str]]) -> dict[st
     if not done:
         raise LeftOut("Label Studio task without annotation")
     answer = next((answer for answer in done if answer.get("ground_truth")), done[0])
-    spans: list[Any] = []
+    regions: list[Any] = []
     if type(results := answer.get("result") or []) is not list:
         raise Odd("the result of a Label Studio annotation is a list")
     for result in results:
+        if type(result) is dict and result.get("type") == "relation":
+            notes["relations, left out"] += 1
+            continue
         region = result.get("value") if type(result) is dict else None
         if type(region) is not dict:
             raise Odd("each result of a Label Studio annotation has an object `value`")
-        spans += _regions(text, region, region.get("labels", region.get("hypertextlabels", [])))
+        regions.append(region)
     further = _without(data, key)
-    return _made(text, spans, ({"id": value["id"]} if "id" in value else {}) | further)
+    return _made(
+        text, _spans_of_regions(text, regions, notes), ({"id": value["id"]} if "id" in value else {}) | further
+    )
 
 
 def _only_text(data: dict[str, Any], besides: tuple[str, ...] = ()) -> tuple[str, str]:
@@ -184,21 +251,23 @@ def _only_text(data: dict[str, Any], besides: tuple[str, ...] = ()) -> tuple[str
     return next(iter(texts.items()))
 
 
-def _regions(text: str, region: dict[str, Any], labels: Any) -> list[Any]:
-    """A region's spans, one a label. Its offsets are characters; where these do not give the text beside them, and UTF-16 units do, those."""
-    if type(labels) is not list:
-        raise Odd("labels of a region are a list")
-    place = region["globalOffsets"] if type(region.get("globalOffsets")) is dict else region
-    start: Any = place.get("start")
-    end: Any = place.get("end")
-    if labels and (type(start) is not int or type(end) is not int):
-        raise Odd(f"a region's start and end are numbers, not {start!r} and {end!r}")
-    said = region.get("text")
-    if labels and type(said) is str and not text.isascii() and text[start:end] != said:
-        units = text.encode("utf-16-le", "surrogatepass")
-        if units[2 * start : 2 * end].decode("utf-16-le", "replace") == said:
-            start, end = (len(units[: 2 * edge].decode("utf-16-le", "replace")) for edge in (start, end))
-    return [[start, end, label] for label in labels]
+def _spans_of_regions(text: str, regions: list[dict[str, Any]], notes: Counter[str]) -> list[Any]:
+    """The spans of Label Studio's regions, one a label, checked by the text in each."""
+    marked, names = [], []
+    for region in regions:
+        labels = region.get("labels", region.get("hypertextlabels", []))
+        if type(labels) is not list:
+            raise Odd("labels of a region are a list")
+        if not labels:  # a choice or a rating
+            continue
+        place = region["globalOffsets"] if type(region.get("globalOffsets")) is dict else region
+        start, end = place.get("start"), place.get("end")
+        if type(start) is not int or type(end) is not int:
+            raise Odd(f"a region's start and end are numbers, not {start!r} and {end!r}")
+        marked.append(([start, end], region.get("text")))
+        names.append(labels)
+    found = checked_edges(text, marked, notes)
+    return [[*edges, label] for edges, labels in zip(found, names, strict=True) for label in labels]
 
 
 def regions_of(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -238,16 +307,12 @@ def _region_column(value: dict[str, Any]) -> str:
     )
 
 
-def _read_json_min(value: Any, names: Callable[[str], list[str]]) -> dict[str, Any]:
+def _read_json_min(value: Any, names: Names, notes: Counter[str]) -> dict[str, Any]:
     column = _region_column(value)
     if not column and "annotation_id" not in value:
         raise LeftOut("Label Studio task without annotation")
     key, text = _only_text(value, _JSON_MIN)
-    spans = [
-        span
-        for region in value.get(column, [])
-        for span in _regions(text, region, region.get("labels", region.get("hypertextlabels")))
-    ]
+    spans = _spans_of_regions(text, value.get(column, []), notes)
     return _made(text, spans, _without(value, key, column, *_JSON_MIN))
 
 
@@ -255,7 +320,7 @@ def _is_spacy(value: Any) -> bool:
     return type(value) is list and len(value) == 2 and type(value[0]) is str and _has(value[1], "entities")
 
 
-def _read_spacy(value: Any, names: Callable[[str], list[str]]) -> dict[str, Any]:
+def _read_spacy(value: Any, names: Names, notes: Counter[str]) -> dict[str, Any]:
     if not _is_spacy(value):
         raise Odd("[text, {entities: [[start, end, label], ...]}] was expected")
     return _made(value[0], value[1]["entities"], _without(value[1], "entities"))

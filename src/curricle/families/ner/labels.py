@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
@@ -23,19 +25,32 @@ _STANDS_IN: dict[Part, tuple[Part, ...]] = {
 }
 """For a part of a span, the row of a head that tells of it: the first that the scheme has. (IOB1 opens with I where nothing is before.)"""
 
+_NO_SPAN = re.compile(r"x|0|</?s>|[\[<]?(?:pad|cls|sep|unk|mask|bos|eos|start|stop)[\]>]?", re.IGNORECASE)
+"""Rows that old scripts add to a head for what is no word: padding, special tokens, sub-words that continue a word (X)."""
+
+
+@functools.lru_cache(4096)
+def label_problem(label: str) -> str:
+    """Why a text cannot be a label's name, as the end of a sentence; empty where it can: it is seen, written and read again, and is no tag."""
+    kinds = [unicodedata.category(c) for c in label]
+    if any(kind in ("Cc", "Cs") for kind in kinds) or not any(kind[0] in "LNPS" for kind in kinds):
+        return "holds a control character or half a surrogate pair, or nothing that can be seen"
+    name = label.strip()
+    if name == "O" or name[:2] in ("B-", "I-"):
+        return "looks like a tag; labels are plain names (SKILL), the tags B-SKILL and I-SKILL are made of them, and O is of words without one"
+    return ""
+
 
 def tags_of(labels: Iterable[str]) -> tuple[str, ...]:
     """``O``, then ``B-x`` and ``I-x`` of every label, labels sorted.
 
     Raises:
-        ConfigError: a label is empty or looks like a tag.
+        ConfigError: a label is none (`label_problem`).
     """
     labels = sorted(set(labels))
     for label in labels:
-        if not label or label == "O" or label[:2] in ("B-", "I-"):
-            raise ConfigError(
-                f"label {label!r} looks like a tag; labels are plain names (SKILL), the tags B-SKILL and I-SKILL are made of them"
-            )
+        if problem := label_problem(label):
+            raise ConfigError(f"label {label!r} {problem}")
     return ("O", *(f"{prefix}-{label}" for label in labels for prefix in "BI"))
 
 
@@ -50,11 +65,14 @@ class Tag(NamedTuple):
 class Scheme:
     """The rows of a head by meaning: ``B-x`` and its kin, ``x-B`` (or with ``_``), or plain labels; ``O`` in any place.
 
+    Beside tags with parts, rows for what is no word (``X``, ``[CLS]``, ``PAD`` ...) mean no span, as ``O`` does.
+
     Args:
         tags: the rows' names, in order.
 
     Raises:
-        ValueError: the names tell no labels (``LABEL_0`` ...), none of them is ``O``, or two mean the same.
+        ValueError: the names tell no labels (``LABEL_0`` ...), none of them is ``O``, two mean the same, tags with parts are mixed with others,
+            or a label is none (`label_problem`).
     """
 
     def __init__(self, tags: Sequence[str]):
@@ -66,21 +84,21 @@ class Scheme:
             raise ValueError(
                 f"none of its rows ({', '.join(self.tags[:6])}{' ...' if len(self.tags) > 6 else ''}) is O, for words outside of any span"
             )
-        first = [re.fullmatch(r"([BIESLU])[-_](.+)", tag) for tag in named]
-        last = [re.fullmatch(r"(.+)[-_]([BIESLU])", tag) for tag in named]
-        if all(first):
-            means = [Tag(_PARTS[m[1]], m[2]) for m in first if m]
-        elif all(last):
-            means = [Tag(_PARTS[m[2]], m[1]) for m in last if m]
-        else:
-            means = [Tag("", tag) for tag in named]
-        rest = iter(means)
-        self.means = tuple(Tag("O", "") if tag == "O" else next(rest) for tag in self.tags)
-        self.at = {mean: row for row, mean in enumerate(self.means)}
-        """Meaning → row."""
-        if len(self.at) < len(self.means):
-            twice = sorted({"-".join(filter(None, m)) for m in self.means if self.means.count(m) > 1})
+        words = [tag for tag in named if not _NO_SPAN.fullmatch(tag)]
+        means = _with_parts(words)
+        if means is None:
+            words, means = named, [Tag("", tag) for tag in named]
+        meant = dict(zip(words, means, strict=True))
+        if len(meant) < len(words) or self.tags.count("O") > 1 or len(set(means)) < len(means):
+            twice = sorted({"-".join(filter(None, m)) for m in means if means.count(m) > 1} or {"O"})
             raise ValueError(f"two of its rows mean {', '.join(twice)}")
+        outside = Tag("O", "")
+        self.means = tuple(meant.get(tag, outside) for tag in self.tags)
+        self.at = {mean: row for row, mean in enumerate(self.means)} | {outside: self.tags.index("O")}
+        """Meaning → row."""
+        for label in sorted({mean.label for mean in means}):
+            if problem := label_problem(label):
+                raise ValueError(f"the label {label!r} of its rows {problem}")
         self.outside = self.at[Tag("O", "")]
         """The row of words outside of any span."""
         self.labels = sorted({mean.label for mean in means})
@@ -103,6 +121,30 @@ class Scheme:
         if len(rows) < words:
             raise KeyError(label)
         return rows
+
+
+def _with_parts(tags: Sequence[str]) -> list[Tag] | None:
+    """What tags of parts (``B-x``, ``x-B``) mean; None for plain labels.
+
+    Raises:
+        ValueError: some are of parts and others are not.
+    """
+    prefixed = [Tag(_PARTS[m[1]], m[2]) if (m := re.fullmatch(r"([BIESLU])[-_](.+)", tag)) else None for tag in tags]
+    suffixed = [Tag(_PARTS[m[2]], m[1]) if (m := re.fullmatch(r"(.+)[-_]([BIESLU])", tag)) else None for tag in tags]
+    for means in (prefixed, suffixed):
+        if tags and all(means):
+            return [mean for mean in means if mean]
+    for means in (prefixed, suffixed):  # plain ones may look alike: B_CELL, VITAMIN-B
+        parts = [(mean.label, mean.part) for mean in means if mean]
+        labels = [label for label, _ in set(parts)]
+        if len(set(labels)) < len(labels) or any(tag[:2] in ("B-", "I-") for tag in tags):
+            odd = [tag for tag, mean in zip(tags, means, strict=True) if not mean]
+            like = next((tag for tag, mean in zip(tags, means, strict=True) if mean), "")
+            raise ValueError(
+                f"its rows mix tags of parts ({like} ...) with {', '.join(odd)}: name all rows in their order in `labels.json` beside config.json "
+                f'({{"labels": ["O", ...]}}), {odd[0]} as B-{odd[0]} if it is a label, as X if it is of no word'
+            )
+    return None
 
 
 def check_labels(annotated: Iterable[str], allowed: Sequence[str], where: str) -> None:
@@ -192,6 +234,8 @@ def reconcile(checkpoint: Sequence[str], wanted: Sequence[str]) -> Reconciliatio
     rows, used = [], set()
     for new, (tag, mean) in enumerate(zip(ours.tags, ours.means, strict=True)):
         old, also, status = theirs.row(mean.part, mean.label), None, cast(Status, "added")
+        if mean.part == "O":  # O itself, or a row of that name for what is no word
+            old = theirs.tags.index(tag) if tag in theirs.tags else None
         if old is not None:
             status = "kept" if old == new else "permuted"
             if theirs.means[old] != mean:

@@ -5,6 +5,7 @@ A checkpoint's head is loaded as it is and its rows are then moved by `labels.re
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,17 @@ from typing import Any
 import torch
 
 from curricle.errors import CheckpointError, ConfigError
-from curricle.families.encoders import Wrong, check_tensors, encoder_folder, load_model, load_tokenizer, merge_adapters
-from curricle.families.ner.checkpoint import check_checkpoint
+from curricle.families.encoders import (
+    Wrong,
+    check_tensors,
+    encoder_folder,
+    load_config,
+    load_model,
+    load_tokenizer,
+    merge_adapters,
+)
+from curricle.families.ner.checkpoint import TOKENIZERS, CheckpointFacts, check_checkpoint, require_positions
+from curricle.families.ner.config import NerConfig
 from curricle.families.ner.labels import Reconciliation, Row, reconcile
 
 LABELS_FILE = "labels.json"
@@ -43,11 +53,9 @@ def build_model(
     facts = check_checkpoint(checkpoint)
     head_tags = list(facts.labels)
     if facts.kind == "adapter":
+        model, tokenizer = _with_adapters(facts, head_tags or tags, dropout, seed)
         if not head_tags:
-            raise CheckpointError(f"{facts.path} is an adapter without {LABELS_FILE}; its head's labels are unknown")
-        base = encoder_folder(facts.base_model)
-        model, tokenizer, missing = _with_head(base, head_tags, CheckpointError, dropout, seed, fresh=True)
-        model = merge_adapters(model, facts.path, missing)
+            return model, tokenizer, None
     else:
         model, tokenizer, missing = _with_head(
             facts.path,
@@ -64,6 +72,36 @@ def build_model(
     replace_head(model, made, seed)
     _log.info("labels of %s:\n%s", facts.path, made.table())
     return model, tokenizer, made
+
+
+def _with_adapters(facts: CheckpointFacts, tags: Sequence[str], dropout: float | None, seed: int) -> tuple[Any, Any]:
+    """An adapter's base model with the adapters merged in, and its tokenizer: that of the adapter's folder, where it has one.
+
+    The head is the adapter's own, else the base model's; a fresh one where neither has any.
+    """
+    kept = bool(facts.labels) and not facts.own_head
+    base = encoder_folder(facts.base_model)
+    try:
+        model, tokenizer, missing = _with_head(base, tags, CheckpointError, dropout, seed, fresh=not kept)
+    except CheckpointError as error:
+        if Path(base).exists():
+            raise
+        raise CheckpointError(
+            f"{facts.path} is an adapter, and its base model {facts.base_model!r} is no folder here (nor in the adapter's) and cannot be "
+            f"fetched by that name ({error}). Put the base model's folder there, or set base_model_name_or_path in adapter_config.json to where it is"
+        ) from None
+    if kept:
+        check_tensors(base, missing, {})
+    model = merge_adapters(model, facts.path, missing if facts.labels and facts.own_head else ())
+    if any((facts.path / name).is_file() for name in TOKENIZERS):
+        tokenizer = load_tokenizer(facts.path, CheckpointError)
+        rows = model.get_input_embeddings().num_embeddings
+        if len(tokenizer) > rows:
+            raise CheckpointError(
+                f"the tokenizer of {facts.path} has {len(tokenizer)} tokens and its base model {base} {rows}: the adapter was trained on a base model with "
+                "more; save that one, with the adapters merged in (merge_and_unload)"
+            )
+    return model, tokenizer
 
 
 def _with_head(
@@ -106,6 +144,32 @@ def positions_of(model: Any) -> int | None:
         if name.endswith("position_embeddings") and isinstance(part, torch.nn.Embedding):
             return part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1)
     return None
+
+
+def check(config: NerConfig, parent_dir: Path | None) -> None:
+    """What is known before a stage begins: that its windows fit the encoder, or the checkpoint's. Loads no weights.
+
+    Raises:
+        ConfigError: they do not, or the encoder cannot be read.
+        CheckpointError: the checkpoint is not whole.
+    """
+    facts = check_checkpoint(parent_dir) if parent_dir is not None else None
+    source = config.model.encoder if facts is None else facts.base_model or str(facts.path)
+    require_positions(config.model.max_tokens, _positions_at(encoder_folder(source)), source)
+
+
+@functools.lru_cache(64)
+def _positions_at(source: str) -> int | None:
+    """`positions_of` the model of a folder or name, by its configuration."""
+    from transformers import AutoModelForTokenClassification
+
+    config = load_config(source, ConfigError)
+    try:
+        with torch.device("meta"):
+            return positions_of(AutoModelForTokenClassification.from_config(config))
+    except Exception as error:  # what stands in a configuration can make the library fail in any way
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{source} cannot be loaded as an encoder: {said[:300]}") from None
 
 
 def _head_name(model: Any) -> str:

@@ -12,35 +12,68 @@ from typing import Any, Literal
 import torch
 
 from curricle.errors import CheckpointError, DataError
-from curricle.families.ner.checkpoint import check_checkpoint, read_object
+from curricle.families.ner.calibration import Calibration, Sureness, read_calibration
+from curricle.families.ner.checkpoint import WHOLE, check_checkpoint, read_object
 from curricle.families.ner.combine import text_key
+from curricle.families.ner.formats import require_folder, split_file
 from curricle.families.ner.kinds import regions_of, rest
 from curricle.families.ner.model import build_model, positions_of
-from curricle.families.ner.tagger import Tagger
+from curricle.families.ner.onnx_model import open_onnx
+from curricle.families.ner.tagger import ScoredSet, Tagger
+from curricle.store.strict import read_json
 
+LONGEST = 1 << 26
+"""Bytes of a line of the input at most."""
 Form = Literal["jsonl", "label-studio"]
 Found = tuple[dict[str, Any], list[float], float]
-"""A record with the spans that the model finds, their scores, and that of the whole record (`Tagger.tag_scored`)."""
+"""A record with the spans that the model finds, their probabilities, and the record's certainty (`tagger.Scored`)."""
 
 
 def load_tagger(folder: Path | str, device: str | torch.device = "cpu") -> Tagger:
-    """The tagger of a checkpoint's folder.
+    """The tagger of a checkpoint's folder; its probabilities are calibrated where the folder says how (`calibration`).
 
     Raises:
-        CheckpointError: the folder holds no whole token-classification model.
+        CheckpointError: the folder holds no whole token-classification model, or a file beside it is damaged.
     """
     folder = Path(folder)
-    if (folder / "whole").is_dir():
-        folder = folder / "whole"
-    facts = check_checkpoint(folder)
+    if (folder / WHOLE).is_dir():
+        folder = folder / WHOLE
+    facts = check_checkpoint(folder, to_run=True)
+    if not facts.labels and facts.kind == "adapter":
+        raise CheckpointError(
+            f"{folder} is an adapter without a head (peft saves one for task_type TOKEN_CLS, or with modules_to_save), and its base model "
+            f"{facts.base_model} brings none that is known here: as a start for training it will do, for tagging it lacks the classifier"
+        )
     if not facts.labels:
         raise CheckpointError(
             f"{folder} is a plain encoder: its config.json names no token-classification head; train it first"
         )
-    model, tokenizer, _ = build_model("", facts.labels, folder)
+    model, tokenizer, _ = open_onnx(facts.path) if facts.kind == "onnx" else build_model("", facts.labels, folder)
     window = _windows(folder / "windows.json", positions_of(model))
     device = torch.device(device)
-    return Tagger(model.to(device).eval(), tokenizer, facts.labels, device, **window)
+    known = read_calibration(folder)
+    return Tagger(model.to(device).eval(), tokenizer, facts.labels, device, calibration=known, **window)
+
+
+def calibrate(tagger: Tagger, data: Path | str) -> Calibration:
+    """Fit the probabilities of a tagger to the validation records of a dataset's folder (its test records are left for the test).
+
+    Raises:
+        DataError: there are none, or the model finds no span in them.
+    """
+    require_folder(Path(data))
+    path = split_file(Path(data), "validation")
+    if path is None:
+        raise DataError(
+            f"{data} holds no validation records (validation.json, .jsonl, .conll) to fit the probabilities to"
+        )
+    records, seen = ScoredSet(path, tagger), Sureness(tagger.scheme.outside)
+    records.score(tagger, seen=seen)
+    made = records.calibration(seen)
+    if made is None:
+        raise DataError(f"the model finds no span in {path}: there is nothing to fit the probabilities to")
+    tagger.calibration = made
+    return made
 
 
 def _windows(path: Path, positions: int | None) -> dict[str, int]:
@@ -63,12 +96,19 @@ def _windows(path: Path, positions: int | None) -> dict[str, int]:
     return {"max_tokens": length, "stride": stride}
 
 
-def predict(tagger: Tagger, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
-    """Per text its spans: ``{"start", "end", "label", "text"}``, characters, end exclusive, in text order."""
-    spans, _, _ = tagger.tag(tagger.encode(texts), range(len(texts)))
+def predict(tagger: Tagger, texts: Sequence[str], threshold: float = 0.0) -> list[list[dict[str, Any]]]:
+    """Per text its spans: ``{"start", "end", "label", "text", "score"}``, characters, end exclusive, in text order.
+
+    Args:
+        threshold: spans whose score (`tagger.Scored`) is lower are left out.
+    """
     return [
-        [{"start": s, "end": e, "label": label, "text": text[s:e]} for s, e, label in spans[i]]
-        for i, text in enumerate(texts)
+        [
+            {"start": start, "end": end, "label": label, "text": text[start:end], "score": score}
+            for (start, end, label), score in zip(found.spans, found.scores, strict=True)
+            if score >= threshold
+        ]
+        for text, found in zip(texts, tagger.tag_scored(tagger.encode(texts)), strict=True)
     ]
 
 
@@ -80,6 +120,10 @@ def decoded(lines: Iterable[bytes]) -> Iterator[str]:
     """
     at = 0
     for number, line in enumerate(lines, 1):
+        if len(line) >= LONGEST:
+            raise DataError(
+                f"input line {number} (byte {at}): longer than {LONGEST:,} bytes; one text a line was expected"
+            )
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -99,7 +143,7 @@ def records_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         record: Any = {"text": line}
         if line.lstrip().startswith("{"):
             try:
-                record = json.loads(line)
+                record = read_json(line)
                 json.dumps(record, ensure_ascii=False).encode()
             except UnicodeEncodeError:
                 raise DataError(f"input line {number} holds half a surrogate pair, which is no character") from None
@@ -110,20 +154,24 @@ def records_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def predict_lines(tagger: Tagger, lines: Iterable[str], batch: int = 256, form: Form = "jsonl") -> Iterator[str]:
+def predict_lines(
+    tagger: Tagger, lines: Iterable[str], batch: int = 256, form: Form = "jsonl", threshold: float = 0.0
+) -> Iterator[str]:
     """Lines in (`records_of`), the records out with what was found; a record's other keys are kept.
 
     Args:
-        form: `jsonl`: JSON Lines with `annotations`; `label-studio`: the lines of one JSON array of tasks with pre-annotations and their scores.
+        form: `jsonl`: JSON Lines with `annotations` and, in the same order, their `scores`; `label-studio`: the lines of one JSON array of tasks
+            with pre-annotations and their scores.
+        threshold: spans whose score is lower are left out.
 
     Raises:
         DataError: a line is no record.
     """
-    scored = _scored(tagger, records_of(lines), batch)
+    scored = _scored(tagger, records_of(lines), batch, threshold)
     if form == "label-studio":
         yield from array_of(task_of(*found) for found in scored)
     else:
-        yield from (json.dumps(record, ensure_ascii=False) for record, _, _ in scored)
+        yield from (json.dumps(record | {"scores": each}, ensure_ascii=False) for record, each, _ in scored)
 
 
 def select_uncertain(tagger: Tagger, lines: Iterable[str], count: int, batch: int = 256) -> tuple[list[Found], int]:
@@ -152,11 +200,12 @@ def select_uncertain(tagger: Tagger, lines: Iterable[str], count: int, batch: in
     return [found for *_, found in sorted(held, reverse=True)], len(seen)
 
 
-def _scored(tagger: Tagger, records: Iterator[dict[str, Any]], batch: int) -> Iterator[Found]:
+def _scored(tagger: Tagger, records: Iterator[dict[str, Any]], batch: int, threshold: float = 0.0) -> Iterator[Found]:
     while held := list(itertools.islice(records, batch)):
         tagged = tagger.tag_scored(tagger.encode([record["text"] for record in held]))
         for record, (spans, each, whole) in zip(held, tagged, strict=True):
-            yield record | {"annotations": [list(span) for span in spans]}, each, whole
+            kept = [i for i, score in enumerate(each) if score >= threshold]
+            yield record | {"annotations": [list(spans[i]) for i in kept]}, [each[i] for i in kept], whole
 
 
 def task_of(record: dict[str, Any], each: Sequence[float], whole: float) -> dict[str, Any]:

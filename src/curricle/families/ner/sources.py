@@ -33,11 +33,11 @@ def local_datasets(data: NerData) -> Iterator[NerData]:
 
 
 def _fetched(uri: str, folder: Path, what: str) -> Path:
-    from curricle.store import open_store
+    from curricle.store import open_store, web
 
     store = open_store(uri)
-    held = [entry.key for entry in store.list("")]
     wanted = [f"{split}{suffix}" for split in SPLITS for suffix in (*SUFFIXES, *FURTHER_SUFFIXES)]
+    held = web.keys(store, wanted)
     keys = [key for key in held if key in wanted]
     folders = set(SPLITS) - {key.partition(".")[0] for key in keys}
     keys += [key for key in held if key.count("/") == 1 and key.partition("/")[0] in folders]

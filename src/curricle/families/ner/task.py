@@ -10,7 +10,6 @@ import logging
 import math
 import re
 from collections.abc import Sequence
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,25 @@ from safetensors.torch import save_file
 
 from curricle.errors import ConfigError, DataError
 from curricle.families.encoders import add_adapters, length_bucketed
+from curricle.families.forgetting import changes, score
+from curricle.families.ner.annotated import cross_entropy, domain_of, left_open, read_annotated, source_of, unknown_rows
+from curricle.families.ner.calibration import Calibration, Sureness
+from curricle.families.ner.checkpoint import WHOLE, require_positions
 from curricle.families.ner.config import NerConfig
-from curricle.families.ner.forgetting import changes, score
 from curricle.families.ner.formats import load_records, spans_of
 from curricle.families.ner.labels import tags_of
-from curricle.families.ner.levers import HEAD, SoftTargets, fit_added_rows, mixed
+from curricle.families.ner.levers import HEAD, SoftTargets, by_labels, fit_added_rows, mixed, said_before
 from curricle.families.ner.model import build_model, positions_of, write_labels
-from curricle.families.ner.tagger import ScoredSet, Tagger, collate
+from curricle.families.ner.tagger import ScoredSet, Tagger, collate, spread
+from curricle.families.ner.teacher import TeacherTargets
 from curricle.families.ner.windows import IGNORE
 from curricle.store import layout
+from curricle.training.checkpoint import wrong_dtypes
 from curricle.training.compiled import compile_forward
 from curricle.training.precision import resolve_precision
 from curricle.training.task import SCORE, StageContext
 
 _log = logging.getLogger(__name__)
-WHOLE = "whole"
-"""Folder in a LoRA stage's checkpoint with the model that has its adapters merged in."""
 
 
 class NerTask:
@@ -48,11 +50,14 @@ class NerTask:
         self.precision = resolve_precision(config.training.trainer.precision, context.device)
         self._open_model(context.data_dir)
         old = self._read_windows(context.data_dir)
+        self._ask_old_model()
         self._adapt(old)
         self._plan_replay(old)
         self._read_validation(context.data_dir)
-        self._keep_old_model()
+        self._keep_old_model(context.data_dir)
         self.published: dict[str, torch.Tensor] = {}
+        self.calibration: Calibration | None = None
+        """Of the weights as they were validated; None once they are trained further."""
         self.epoch = 0
 
     def _open_model(self, data_dir: Path) -> None:
@@ -64,12 +69,7 @@ class NerTask:
         model, tokenizer, self.made = build_model(
             config.model.encoder, self.tags, checkpoint, dropout=config.model.dropout, seed=config.seed
         )
-        positions = positions_of(model)
-        if positions is not None and config.model.max_tokens > positions:
-            raise ConfigError(
-                f"model.max_tokens is {config.model.max_tokens}, and {checkpoint or config.model.encoder} has positions for {positions} tokens; "
-                f"set model.max_tokens={positions} or less"
-            )
+        require_positions(config.model.max_tokens, positions_of(model), checkpoint or config.model.encoder)
         by_width = min(4e-4 * (384 / model.config.hidden_size) ** 3, 1e-3)
         self.learning_rate = by_width * math.sqrt(config.data_loader.batch_size / 16)
         if self.device.type == "cpu":
@@ -87,7 +87,7 @@ class NerTask:
         )
 
     def _read_windows(self, data_dir: Path) -> np.ndarray:
-        """The training windows; bool [windows]: which come from the old dataset."""
+        """The training windows, and which tags the source of each does not annotate; bool [windows]: which come from the old dataset."""
         records = load_records(data_dir / "train.jsonl")
         self.data = self.tagger.encode([r["text"] for r in records], [spans_of(r) for r in records])
         if not self.data.windows:
@@ -100,16 +100,58 @@ class NerTask:
                 sum(map(len, self.data.gold)),
                 rules,
             )
-        return np.array([records[w.record].get("origin") == "old" for w in self.data.windows])
+        sources = [source_of(records[w.record]) for w in self.data.windows]
+        self.annotated = self._annotated(data_dir)
+        rows = {s: unknown_rows(self.tagger.scheme, self.annotated.get(s, ())) for s in set(sources)}
+        some = any(row.any() for row in rows.values())
+        self.unknown = torch.from_numpy(np.stack([rows[s] for s in sources])) if some else None
+        return np.array([domain_of(s) == "old" for s in sources])
+
+    def _annotated(self, data_dir: Path) -> dict[str, set[str]]:
+        """Source → the labels that it annotates. What no source annotates is open where the checkpoint knows it, and O anywhere else: nothing
+        but that O would teach its rows anything."""
+        annotated = read_annotated(data_dir)
+        means = self.tagger.scheme.means
+        fresh = {means[row].label for row in (self._added() if self.made else range(len(means)))}
+        nobody = (fresh - {""}).difference(*annotated.values())
+        return {source: own | nobody for source, own in annotated.items()}
 
     def _adapt(self, old: np.ndarray) -> None:
         """Fit the head's rows of added tags to the new windows, then put adapters in and compile, where the configuration says so."""
         if self._added():
             with self.precision.autocast():
-                fit_added_rows(self.tagger, list(compress(self.data.windows, ~old)), self._added(), self.config.seed)
+                new = np.flatnonzero(~old)
+                unknown = None if self.unknown is None else self.unknown[new]
+                fit_added_rows(
+                    self.tagger, [self.data.windows[i] for i in new], self._added(), self.config.seed, unknown
+                )
         self.model = self.tagger.model = self._with_lora(self.tagger.model).to(self.device)
+        self._freeze(self.config.model.frozen_layers)
         if self.config.training.trainer.compile:
             compile_forward(self.model)
+
+    def _freeze(self, count: int) -> None:
+        """Leave the lowest layers, and what lies below the first one, as they are."""
+        named = [(layer_of(name), name, parameter) for name, parameter in self.model.named_parameters()]
+        layers = 1 + max((layer for layer, _, _ in named if layer is not None), default=-1)
+        if count > layers:
+            raise ConfigError(
+                f"model.frozen_layers is {count}, and the encoder has {layers} layers that can be told apart"
+            )
+        if count:
+            first = next(place for place, (layer, _, _) in enumerate(named) if layer is not None)
+            for place, (layer, _, parameter) in enumerate(named):
+                if place < first or layer is not None and layer < count:
+                    parameter.requires_grad_(False)
+
+    def _ask_old_model(self) -> None:
+        """What the model that this stage continues says of words that the data leave open to it."""
+        self.said: list[torch.Tensor] = []
+        if self.made is not None and self.unknown is not None:
+            known = torch.ones(len(self.tags), dtype=torch.bool)
+            known[self._added()] = False
+            with self.precision.autocast():
+                self.said = said_before(self.tagger, self.data.windows, self.unknown & known)
 
     def _added(self) -> list[int]:
         """Rows of the head that the checkpoint had nothing for."""
@@ -123,29 +165,37 @@ class NerTask:
             replayed = old
         self.fresh = np.flatnonzero(~replayed)
         self.ring = np.random.default_rng(self.config.seed).permutation(np.flatnonzero(replayed))
+        if data.replay_choice == "labels":
+            means = self.tagger.scheme.means
+            labels = [{means[tag].label for tag in window.tags} - {""} for window in self.data.windows]
+            self.ring = np.array(by_labels(labels, self.ring.tolist()), np.int64)
         self.drawn = max(1, round(len(self.ring) * (data.replay or 0.0))) if len(self.ring) else 0
 
     def _read_validation(self, data_dir: Path) -> None:
         paths = [data_dir / f"{name}.jsonl" for name in ("validation", "watch_old")]
-        self.sets = [ScoredSet(path, self.tagger) for path in paths if path.is_file()]
+        self.sets = [ScoredSet(path, self.tagger, self.annotated) for path in paths if path.is_file()]
 
-    def _keep_old_model(self) -> None:
+    def _keep_old_model(self, data_dir: Path) -> None:
         """What the levers against forgetting need of the model that this stage continues from: its scores, soft targets, weights."""
         levers = self.config.forgetting
         self.before: dict[str, float] = {}
-        self.soft: SoftTargets | None = None
+        self.soft: SoftTargets | TeacherTargets | None = None
         self.start: dict[str, torch.Tensor] = {}
         if self.parent is not None:
             with torch.no_grad(), self.precision.autocast():
                 self.before = {name: s["f1"] for name, s in self._score(self._added())[0].items()}
+        if levers.teacher:
+            texts = [record["text"] for record in load_records(data_dir / "train.jsonl")]
+            with torch.no_grad(), self.precision.autocast():
+                self.soft = TeacherTargets(levers.teacher, self.tagger, self.data, texts)
         if self.made is None:
-            if self.parent is not None and (levers.distill or levers.average):
+            if self.parent is not None and ((levers.distill and not levers.teacher) or levers.average):
                 _log.warning(
                     "%s is a plain encoder: forgetting.distill and forgetting.average have no old model to keep",
                     self.parent,
                 )
             return
-        if levers.distill:
+        if levers.distill and not levers.teacher:
             with torch.no_grad(), self.precision.autocast():
                 self.soft = SoftTargets(self.tagger, self.data.windows, self.made)
         if levers.average:
@@ -167,14 +217,14 @@ class NerTask:
         section = self.config.model
         of_head = section.head_lr_scale or (10.0 if self.made is None else 3.0)
         named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-        depth = 1 + max((int(m[1]) for n, _ in named if (m := re.search(r"\.layers?\.(\d+)\.", n))), default=-1)
+        depth = 1 + max((layer for n, _ in named if (layer := layer_of(n)) is not None), default=-1)
         groups: dict[tuple[str, bool], dict[str, Any]] = {}
         for name, parameter in named:
-            layer = re.search(r"\.layers?\.(\d+)\.", name)
+            layer = layer_of(name)
             if HEAD.search(name):
                 part, scale = "head", of_head
-            elif layer:
-                part, scale = f"layer{layer[1]}", section.layer_decay ** (depth - 1 - int(layer[1]))
+            elif layer is not None:
+                part, scale = f"layer{layer}", section.layer_decay ** (depth - 1 - layer)
             else:
                 part, scale = "embeddings", section.layer_decay**depth
             plain = parameter.ndim < 2
@@ -203,9 +253,10 @@ class NerTask:
         ]
 
     def losses(self, batch: tuple[np.ndarray, int]) -> dict[str, torch.Tensor]:
-        """Mean cross-entropy over the scored words of the whole batch, and with distillation its weighted divergence from the old model."""
+        """Mean cross-entropy over the scored words of the whole batch, open to what a source does not annotate (`annotated.cross_entropy`), and with
+        distillation its weighted divergence from the old model."""
         rows, words = batch
-        self.published = {}
+        self.published, self.calibration = {}, None
         if not len(rows):
             trained = (p.sum() * 0.0 for p in self.model.parameters() if p.requires_grad)
             nothing = sum(trained, torch.zeros((), device=self.device))
@@ -213,9 +264,13 @@ class NerTask:
         tensors = collate([self.data.windows[i] for i in rows], self.tagger.pad, self.device)
         labels = tensors.pop("labels")
         logits = self.model(**tensors).logits.float()
-        summed = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
-        )
+        scored = labels != IGNORE
+        found = logits[scored]
+        open_to = None
+        if self.unknown is not None:
+            before = torch.cat([self.said[i] for i in rows]).to(self.device) if self.said else None
+            open_to = left_open(found, spread(self.unknown[rows], scored), before)
+        summed = cross_entropy(found, labels[scored], self.tagger.scheme.outside, open_to)
         share = self.ranks.world_size / max(1, words)
         if self.soft is None:
             return {"loss": summed * share}
@@ -235,8 +290,10 @@ class NerTask:
         """Nothing further."""
         return {}
 
-    def _score(self, banned: Sequence[int] = ()) -> tuple[dict[str, dict[str, float]], float]:
-        first, loss = self.sets[0].score(self.tagger, self.ranks, banned)
+    def _score(
+        self, banned: Sequence[int] = (), seen: Sureness | None = None
+    ) -> tuple[dict[str, dict[str, float]], float]:
+        first, loss = self.sets[0].score(self.tagger, self.ranks, banned, seen)
         for watched in self.sets[1:]:
             more, _ = watched.score(self.tagger, self.ranks, banned)
             first = {k: v for k, v in more.items() if k != "all"} | first
@@ -260,16 +317,20 @@ class NerTask:
             scores = self._metrics()
             if scores[SCORE] > best:
                 best, metrics, self.published = scores[SCORE], scores | {"val/average": share}, weights
+                calibration = self.calibration
         self.load_weights(trained)
+        self.calibration = calibration
         return metrics
 
     def _metrics(self) -> dict[str, float]:
-        scores, loss = self._score()
+        seen = Sureness(self.tagger.scheme.outside)
+        scores, loss = self._score(seen=seen)
+        self.calibration = self.sets[0].calibration(seen, self.ranks)
         out = {"val_loss": loss} | {f"val/{name}": value for name, value in scores.pop("all").items()}
         for domain, values in scores.items():
             out |= {f"val/{domain}/{name}": value for name, value in values.items()}
         after = {name: v["f1"] for name, v in scores.items()}
-        return out | changes(self.before, after) | {SCORE: score(self.before, after, loss)}
+        return out | changes(self.before, after, "f1") | {SCORE: score(self.before, after, loss)}
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The whole model, named as transformers names it; under LoRA the adapters and the head only (the whole one: `save_extras`).
@@ -293,13 +354,21 @@ class NerTask:
                 f"the saved weights do not fit this model: missing {sorted(own.keys() - weights.keys())[:3]}, "
                 f"unknown {sorted(weights.keys() - own.keys())[:3]}"
             )
+        wrong = [
+            f"the tensor {name} is {list(weights[name].shape)}, not {list(tensor.shape)}"
+            for name, tensor in own.items()
+            if weights[name].shape != tensor.shape
+        ]
+        if wrong := wrong + wrong_dtypes(own, weights):
+            raise DataError(f"the saved weights do not fit this model: {wrong[0]}")
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(weights[name])
         torch.clear_autocast_cache()  # within one autocast the bf16 copies of the former weights would go on being used
 
     def save_extras(self, folder: Path) -> None:
-        """Configuration, tokenizer and labels: with the weights beside them the folder loads with transformers."""
+        """Configuration, tokenizer, labels, and after a validation how its probabilities are calibrated: with the weights beside them the folder
+        loads with transformers."""
         folder.mkdir(parents=True, exist_ok=True)
         target = folder
         if self.config.model.lora.enabled:
@@ -319,6 +388,14 @@ class NerTask:
         write_labels(target, self.tags, self.made, self.data.counts)
         window = {"max_tokens": self.config.model.max_tokens, "stride": self.config.model.stride}
         (target / "windows.json").write_text(json.dumps(window) + "\n", encoding="utf-8")
+        if self.calibration is not None:
+            self.calibration.write(target)
+
+
+def layer_of(name: str) -> int | None:
+    """The encoder layer that a parameter belongs to, by its name; None for embeddings, head and what layers share."""
+    found = re.search(r"\.layers?\.(\d+)\.", name)
+    return int(found[1]) if found else None
 
 
 def build(context: StageContext) -> NerTask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 from curricle.families.ner.config import NerConfig
 from curricle.families.ner.formats import load_records, split_file
+
+_log = logging.getLogger(__name__)
 
 
 class EntityTagger:
@@ -23,17 +26,24 @@ class EntityTagger:
     def __init__(self, folder: Path, data_dir: Callable[[], Path]):
         self._folder = folder
 
-    def predict(self, texts: Sequence[str]) -> list[list[dict[str, Any]]]:
-        """Per text its spans: ``{"start", "end", "label", "text"}``, characters, end exclusive, in text order."""
+    def predict(self, texts: Sequence[str], threshold: float = 0.0) -> list[list[dict[str, Any]]]:
+        """Per text its spans: ``{"start", "end", "label", "text", "score"}``, characters, end exclusive, in text order.
+
+        Args:
+            threshold: spans whose score, the probability that they are exactly right, is lower are left out.
+        """
         from curricle.families.ner.predict import predict
 
-        return predict(self._tagger, list(texts))
+        return predict(self._tagger, list(texts), threshold)
 
     @functools.cached_property
     def _tagger(self) -> Any:
         from curricle.families.ner.predict import load_tagger
 
-        return load_tagger(self._folder)
+        tagger = load_tagger(self._folder)
+        if tagger.calibration is None:
+            _log.warning("%s holds no calibration.json: scores are the model's own, not calibrated", self._folder)
+        return tagger
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -68,7 +69,7 @@ class ClusterApi(Protocol):
         """
 
     def job_warnings(self, name: str) -> list[str]:
-        """What the operator could not do for a job (events of type Warning), newest last; empty where they may not be read."""
+        """What the operator could not do for a job (events of type Warning of the kind's `tellers`); empty where they may not be read."""
 
     def read_log(self, pod: str, *, since_seconds: int | None, follow: bool) -> Iterable[bytes]:
         """See `logs.LogSource`."""
@@ -79,14 +80,19 @@ class ClusterApi(Protocol):
     def serves(self, group: str, version: str, resource: str) -> bool:
         """Whether the API server knows a resource; every account may ask."""
 
-    def get_object(self, group: str, version: str, resource: str, name: str) -> dict[str, Any] | None:
-        """A custom object of the namespace, or None; raises `JobError` where it may not be read."""
+    def get_object(
+        self, group: str, version: str, resource: str, name: str, *, cluster_wide: bool = False
+    ) -> dict[str, Any] | None:
+        """A custom object of the namespace, or of none, or None; raises `JobError` where it may not be read."""
 
     def nodes_with(self, resource: str) -> int:
         """How many nodes offer a resource; raises `JobError` where nodes may not be listed."""
 
     def operator_images(self) -> list[str]:
         """Images of the operators of this kind that run in the cluster; raises `JobError` where deployments may not be listed."""
+
+    def containers_of(self, deployment: str) -> list[tuple[str, dict[str, str]]]:
+        """(image, plain environment) of the containers of every deployment of that name; raises `JobError` where deployments may not be listed."""
 
 
 class KubernetesApi:
@@ -162,7 +168,7 @@ class KubernetesApi:
                 or error.status >= 500
                 or (error.status == 400 and "waiting to start" in str(error.body))
             ):
-                raise Unreachable(f"{what}: {error.status} {error.reason}") from error
+                raise Unreachable(f"{what}: {_webhook(_said(error))}") from error
             raise JobError(f"{what}: {_said(error)}", reason="refused", exit_code=2) from error
 
     def create_job(self, body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
@@ -244,14 +250,16 @@ class KubernetesApi:
         )
 
     def job_warnings(self, name: str) -> list[str]:
-        """Messages of the job's events of type Warning, newest last; empty where they may not be read."""
-        selector = f"involvedObject.name={name},involvedObject.kind={self._kind.kind},type=Warning"
-        list_events = self._core.list_namespaced_event
-        try:
-            events = self._call(f"events of {name!r}", list_events, self.namespace, field_selector=selector)
-        except (JobError, Missing):
-            return []
-        return [f"{event.reason}: {event.message}" for event in events.items]
+        """Messages of events of type Warning, each teller's newest last; empty where they may not be read."""
+        list_events, said = self._core.list_namespaced_event, []
+        for kind, teller in self._kind.tellers(name):
+            selector = f"involvedObject.name={teller},involvedObject.kind={kind},type=Warning"
+            try:
+                events = self._call(f"events of {teller!r}", list_events, self.namespace, field_selector=selector)
+            except (JobError, Missing):
+                return []
+            said += [f"{event.reason}: {event.message}" for event in events.items]
+        return said
 
     def allowed(self, verb: str, resource: str, group: str = "") -> bool:
         """Whether this account may do that in the namespace; `resource` may name a subresource (``pods/log``)."""
@@ -278,18 +286,15 @@ class KubernetesApi:
             return False
         return any(item.name == resource for item in known.resources)
 
-    def get_object(self, group: str, version: str, resource: str, name: str) -> dict[str, Any] | None:
-        """A custom object of the namespace, or None; raises `JobError` where it may not be read."""
+    def get_object(
+        self, group: str, version: str, resource: str, name: str, *, cluster_wide: bool = False
+    ) -> dict[str, Any] | None:
+        """A custom object of the namespace, or of none, or None; raises `JobError` where it may not be read."""
+        what, jobs = f"get {resource} {name!r}", self._jobs
         try:
-            return self._call(
-                f"get {resource} {name!r}",
-                self._jobs.get_namespaced_custom_object,
-                group,
-                version,
-                self.namespace,
-                resource,
-                name,
-            )
+            if cluster_wide:
+                return self._call(what, jobs.get_cluster_custom_object, group, version, resource, name)
+            return self._call(what, jobs.get_namespaced_custom_object, group, version, self.namespace, resource, name)
         except Missing:
             return None
 
@@ -311,6 +316,21 @@ class KubernetesApi:
             container.image
             for deployment in deployments.items
             for container in deployment.spec.template.spec.containers
+        ]
+
+    def containers_of(self, deployment: str) -> list[tuple[str, dict[str, str]]]:
+        """(image, plain environment) of the containers of every deployment of that name."""
+        from kubernetes import client
+
+        found = self._call(
+            "list deployments",
+            client.AppsV1Api(self._client).list_deployment_for_all_namespaces,
+            field_selector=f"metadata.name={deployment}",
+        )
+        return [
+            (container.image, {entry.name: entry.value or "" for entry in container.env or []})
+            for item in found.items
+            for container in item.spec.template.spec.containers
         ]
 
     def read_log(self, pod: str, *, since_seconds: int | None, follow: bool) -> Iterator[bytes]:
@@ -349,6 +369,15 @@ def _body(what: str, response: Any) -> Iterator[bytes]:
 def _said(error: Any) -> str:
     """What the API server says, without headers."""
     try:
-        return json.loads(error.body)["message"]
+        return str(json.loads(error.body)["message"])
     except (TypeError, ValueError, KeyError):
         return f"{error.status} {error.reason}"
+
+
+def _webhook(said: str) -> str:
+    """An admission webhook that does not answer, by its name; anything else as it is."""
+    match = re.search(r'failed calling webhook "([^"]+)"', said)
+    if not match:
+        return said
+    why = said.rpartition('": ')[2] or said
+    return f"the admission webhook {match[1]} does not answer ({why}): is the pod of the operator or of Kueue that serves it running?"

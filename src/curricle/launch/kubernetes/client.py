@@ -26,7 +26,7 @@ from curricle.launch.kubernetes.api import ClusterApi, Conflict, Expired, Kubern
 from curricle.launch.kubernetes.kind import JobKind
 from curricle.launch.kubernetes.logs import PodLog, tail_of
 from curricle.launch.kubernetes.options import ClusterOptions, Waits
-from curricle.launch.kubernetes.render import ATTEMPT, DIGEST, HEARTBEAT, JOB, KUEUE_QUEUE, render
+from curricle.launch.kubernetes.render import ATTEMPT, DIGEST, HEARTBEAT, JOB, KUEUE_QUEUE, label_value, render
 from curricle.launch.kubernetes.settings import from_environment
 
 
@@ -82,6 +82,20 @@ class KubernetesLauncher:
         Raises:
             JobError: reason `refused`: a job of that name does other work, or the cluster refuses this one.
         """
+        away = time.monotonic() + self.waits.submit
+        while True:
+            try:
+                return self._submit(job)
+            except (
+                Unreachable
+            ) as error:  # also an admission webhook whose pod restarts; what was made all the same is adopted
+                if time.monotonic() > away:
+                    raise JobError(
+                        f"job {job.name!r} could not be started in {self.waits.submit:.0f} s: {error}", reason="lost"
+                    ) from None
+            time.sleep(self.waits.poll)
+
+    def _submit(self, job: Job) -> str:
         deadline = time.monotonic() + self.waits.gone
         while True:
             attempts = self._attempts(job.name)
@@ -144,7 +158,10 @@ class KubernetesLauncher:
 
     def delete_by_run(self, run_id: str) -> list[str]:
         """Delete every job of a run, whoever made it: what the pipeline's exit handler calls. The names deleted."""
-        names = [job["metadata"]["name"] for job in self.api.list_jobs(f"{RUN}={run_id}")]
+        jobs = [job["metadata"] for job in self.api.list_jobs(f"{RUN}={label_value(run_id)}")]
+        names = [
+            meta["name"] for meta in jobs if ({**meta["labels"], **(meta.get("annotations") or {})})[RUN] == run_id
+        ]
         for name in names:
             self.api.delete_job(name)
         return names
@@ -214,6 +231,12 @@ class KubernetesLauncher:
             stop.wait(20)
 
 
+POD_SECURITY = (
+    "Pods of ours keep to `restricted`, unless host_network or ipc_lock is set, or run_as_user is null; an init container that the operator adds does not: see "
+    "docs/kubeflow.md, pod security"
+)
+
+
 class _Wait:
     """One wait: what has been seen of the job's pods, and their logs."""
 
@@ -225,6 +248,8 @@ class _Wait:
         self.removals: list[reasons.Removal] = []
         self.logs: dict[str, PodLog] = {}
         self.started = time.monotonic()
+        self.free_since: float | None = None
+        """When it was first seen that no queue holds the job back."""
         self.noticed: dict[str, float] = {}
         self.silent_since: float | None = None
         self.met = False
@@ -294,12 +319,19 @@ class _Wait:
         try:
             for kind, pod in self.launcher.api.pod_events(self.name, self.version, seconds):
                 self.version = pod["metadata"].get("resourceVersion")
-                missed = kind == "DELETED" and not self.options.elastic  # an elastic gang goes on without it
+                missed = self.leaves(kind, pod) and not self.options.elastic  # an elastic gang goes on without it
                 if missed and (removal := reasons.removal(pod, list(self.pods.values()), datetime.now(UTC))):
                     self.removals.append(removal)
                 self.see([pod])
         except Expired:
             self.version = None
+
+    def leaves(self, kind: str, pod: dict[str, Any]) -> bool:
+        """Whether the end of a pod was asked for just now. A Job's finalizer keeps it until others have broken down and the Job has counted it."""
+        before = self.pods.get(pod["metadata"]["name"], {"metadata": {}})["metadata"]
+        if before.get("uid") == pod["metadata"].get("uid") and "deletionTimestamp" in before:
+            return False
+        return kind == "DELETED" or (kind == "MODIFIED" and "deletionTimestamp" in pod["metadata"])
 
     def see(self, pods: list[dict[str, Any]]) -> None:
         """Remember the pods as they are now; a pod that is gone stays as it was last seen."""
@@ -325,17 +357,24 @@ class _Wait:
         return lambda text: None
 
     def patience(self, job: dict[str, Any]) -> Outcome | None:
-        """Give up on a job that cannot start; say now and then what is waited for."""
-        elapsed = time.monotonic() - self.started
-        if not reasons.picked_up(self.kind, job):
-            return self.patience_with_operator(job, elapsed)
-        if self.kind.phase(job) == "suspended":
+        """Give up on a job that cannot start; say now and then what is waited for. Time in a queue does not count."""
+        if self.kind.suspended(job):
+            queued = time.monotonic() - self.started
+            if self.waits.queued and queued > self.waits.queued:
+                message = f"its queue {self.options.queue!r} has not admitted it for {queued:.0f} s: full, or too small a quota"
+                return self.give_up(Outcome("failed", "queued", 1, message))
+            self.free_since = None
             self.notice("the job is suspended: it waits for its queue")
             return None
-        if not self.pods:
+        if self.free_since is None:
+            self.free_since = time.monotonic()
+        elapsed = time.monotonic() - self.free_since
+        if not reasons.picked_up(self.kind, job):
+            return self.patience_with_operator(job, elapsed)
+        if not self.pods or self.kind.phase(job) == "suspended":
             if elapsed > self.waits.no_pod and (outcome := self.refused_pods(elapsed)):
                 return self.give_up(outcome)
-            self.notice("the operator has made no pod yet", after=self.waits.notice)
+            self.notice("the operator has made no pod yet", after=self.waits.notice, why=self.warnings)
             return None
         stuck = reasons.stuck(list(self.pods.values()), datetime.now(UTC))
         if stuck is None:
@@ -362,8 +401,15 @@ class _Wait:
 
     def refused_pods(self, seconds: float) -> Outcome | None:
         """What the operator says it could not make, if it says anything: a missing service account, a policy, a quota."""
-        said = "; ".join(dict.fromkeys(self.launcher.api.job_warnings(self.name)))
+        said = self.warnings()
+        if "violates PodSecurity" in said:
+            said += f". {POD_SECURITY}"
         return Outcome("failed", "no_pod", 1, f"no pod could be made for {seconds:.0f} s: {said}") if said else None
+
+    def warnings(self) -> str:
+        """What could not be made for the job, once each and without the objects that some quote; empty where nobody says anything."""
+        said = dict.fromkeys(self.launcher.api.job_warnings(self.name))
+        return "; ".join(text if len(text) <= 400 else f"{text[:400]} ..." for text in said)
 
     def give_up(self, outcome: Outcome) -> Outcome:
         """The job cannot start: take it away, so that it holds nothing and starts at no odd time."""
@@ -372,12 +418,12 @@ class _Wait:
             log.end()
         return outcome
 
-    def notice(self, text: str, *, after: float = 0.0) -> None:
-        """Print a line about waiting, at most once in `Waits.notice` seconds."""
+    def notice(self, text: str, *, after: float = 0.0, why: Callable[[], str] = str) -> None:
+        """Print a line about waiting, at most once in `Waits.notice` seconds; `why` is asked only then."""
         now = time.monotonic()
         if now - self.started >= after and now - self.noticed.get(text.split(":")[0], -1e9) >= self.waits.notice:
             self.noticed[text.split(":")[0]] = now
-            self.on_log(f"[launcher] {text}")
+            self.on_log(f"[launcher] {text}: {said}" if (said := why()) else f"[launcher] {text}")
 
     def finish(self, job: dict[str, Any] | None) -> Outcome:
         """The outcome, after the last log lines; the tail of the pod that failed first stands at the end."""

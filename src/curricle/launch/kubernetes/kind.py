@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from curricle.launch.job import Job
 from curricle.launch.kubernetes.options import ClusterOptions
 
 Phase = Literal["pending", "suspended", "running", "succeeded", "failed"]
+
+
+@dataclass(frozen=True)
+class Template:
+    """An object of the cluster that a job is made from, and that somebody has put there before."""
+
+    plural: str
+    """Its resource, of the kind's own group and version."""
+    name: str
+    cluster_wide: bool
+    """Whether it stands in no namespace."""
+    noun: str
+    """What people call it."""
+    bring: str
+    """What to do where it is not there, or of no use."""
 
 
 class JobKind(Protocol):
@@ -61,3 +77,12 @@ class JobKind(Protocol):
 
     def order(self, pod: Mapping[str, Any], name: str) -> int:
         """The pod's place among those of the job called `name`, least first."""
+
+    def tellers(self, name: str) -> list[tuple[str, str]]:
+        """Kind and name of each object whose events say what could not be made for the job called `name`."""
+
+    def template(self, options: ClusterOptions) -> Template | None:
+        """What the jobs are made from beside what is sent; None where they are sent whole."""
+
+    def template_problems(self, template: Mapping[str, Any], options: ClusterOptions) -> list[str]:
+        """What would go wrong with jobs that are made from this one."""

@@ -59,9 +59,9 @@ class ClusterSettings:
     gpus: Annotated[int, Range("[0, 1024]")] = 0
     """GPUs of each pod; 0 for a job on CPUs."""
     gpu_resource: str = "nvidia.com/gpu"
-    """The resource name under which the nodes offer their GPUs."""
+    """The resource name under which the nodes offer their GPUs, or what stands for one (`nvidia.com/mig-1g.5gb`, `habana.ai/gaudi`)."""
     extra_resources: dict[str, str] = field(default_factory=dict)
-    """Further resources by name, requests equal to limits (for example an RDMA device)."""
+    """Further resources by name, requests equal to limits (an RDMA device, the memory of a shared GPU); never a second kind of GPU."""
     node_selector: dict[str, str] = field(default_factory=dict)
     """Labels that a node must have."""
     tolerations: tuple[dict[str, Any], ...] = ()
@@ -72,8 +72,8 @@ class ClusterSettings:
     """Volumes, as in a pod."""
     volume_mounts: tuple[dict[str, Any], ...] = ()
     """Their mounts, as in a container."""
-    shm_size: str = "1Gi"
-    """Size limit of /dev/shm; it counts against the memory limit."""
+    shm_size: str = ""
+    """Size limit of /dev/shm; it counts against the memory limit. Empty: 1Gi for each process of the pod, at most half the memory."""
     scratch_size: str = ""
     """Size limit of /tmp and /cache each; empty for none."""
     env: dict[str, str] = field(default_factory=dict)
@@ -82,29 +82,41 @@ class ClusterSettings:
     """Environment variables from secrets: variable → (secret, key). Values never pass through here."""
     env_entries: tuple[dict[str, Any], ...] = ()
     """Further environment entries as in a container (`valueFrom` a config map or a field)."""
+    store_by_role: bool = False
+    """The pods' own role opens the store (IRSA, EKS Pod Identity): the keys that pipelines take from a secret are left out, here and in component pods."""
     service_account: str = ""
     """Service account of the pods; its token is not mounted, a worker needs no Kubernetes API."""
+    scheduler_name: str = ""
+    """`schedulerName` of the pods; empty for Kubernetes' own."""
+    host_network: bool = False
+    """Give pods their node's network, as some RDMA fabrics want it. Pod security `restricted` and `baseline` refuse it."""
+    ipc_lock: bool = False
+    """Let processes lock memory (IPC_LOCK), as RDMA wants it. Pod security `restricted` and `baseline` refuse it."""
     priority_class: str = ""
     """`priorityClassName` of the pods."""
     queue: str = ""
     """Kueue's local queue; empty without Kueue."""
     queue_priority: str = ""
     """Kueue's WorkloadPriorityClass."""
+    runtime: Text = "curricle-torch"
+    """The training runtime that TrainJobs are made from: ours (manifests/trainer), or one of the administrator's."""
+    runtime_kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = "ClusterTrainingRuntime"
+    """Where it stands: in the cluster, or in the job's own namespace."""
     gang: bool = False
-    """Ask for all pods at once (needs an operator with a gang scheduler)."""
+    """Ask for all pods at once (needs an operator with a gang scheduler). Of a TrainJob its runtime says so."""
     elastic: Elastic | None = None
     """Opt in to a changing number of nodes."""
     active_deadline_seconds: Annotated[int, Range("[1, 1000000000]")] = 259_200
     """The job is ended after so many seconds from its start, whoever watches it: three days."""
     ttl_seconds: Seconds = 86_400
-    """A finished job is removed after so many seconds."""
+    """A finished job is removed after so many seconds. Of a TrainJob the runtime says so, and only its pods go."""
     clean_pod_policy: Literal["Running", "All", "None"] = "Running"
-    """Which pods go when the job ends. `Running` frees the GPUs of survivors and keeps the logs of the dead."""
+    """Which pods go when the job ends. `Running` frees the GPUs of survivors and keeps the logs of the dead; a TrainJob knows nothing else."""
     heartbeat_seconds: Seconds = 900
     """A job that no launcher waits for any more saves its state and ends after so many seconds, time enough for a launcher that is started
     again to take it over; 0 lets it run to its deadline."""
     grace_seconds: Seconds = 120
-    """Time between SIGTERM and SIGKILL; saving a checkpoint must fit."""
+    """Time between SIGTERM and SIGKILL; saving a checkpoint must fit. The runtime of a TrainJob must give as much."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     """When the node pulls the image."""
     image_pull_secrets: tuple[str, ...] = ()
@@ -141,10 +153,14 @@ class Waits:
     """Until a container that cannot be created is given up."""
     schedule: float = 0.0
     """Until a pod that fits no node is given up; 0 waits for ever (an autoscaler, other people's jobs)."""
+    queued: float = 0.0
+    """Until a job that its queue does not admit is given up; 0 waits for ever."""
     notice: float = 60.0
     """Between two lines that say what is being waited for."""
     unreachable: float = 300.0
     """Until an API server that does not answer is given up."""
+    submit: float = 60.0
+    """Until an API server, or an admission webhook of it, that does not answer is given up when a job is to be started."""
     gone: float = 180.0
     """Until a job that is being deleted must be gone before it can be made again."""
     drain: float = 10.0

@@ -6,6 +6,7 @@ Every pod runs the node agent, in a container that may write to /tmp, /cache and
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,14 +15,16 @@ from curricle.launch.job import Job
 from curricle.launch.kubernetes.options import ClusterOptions
 
 PORT = 29500
-"""Where the ranks meet."""
+"""Where the ranks meet; on a node's own network, one of the thousand ports from here."""
+NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
+"""Keeps Istio's proxy out, as label (newer) and annotation (older): a pod with one does not end."""
 OWN_MOUNTS = {"dshm": "/dev/shm", "tmp": "/tmp", "cache": "/cache"}
 """Volumes that every pod has, with their places."""
 
-_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?")
+_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?)(?P<unit>m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 _UNITS = {
-    None: 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
-    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50,
+    None: 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60,
 }  # fmt: skip
 
 
@@ -42,6 +45,19 @@ def beats(job: Job, options: ClusterOptions) -> bool:
     return bool(job.heartbeat) and options.heartbeat_seconds > 0
 
 
+def port_of(job: Job, options: ClusterOptions) -> int:
+    """The port at which the ranks meet: always the same in a pod's own network, the job's own where jobs share a node's."""
+    return PORT + (zlib.crc32(job.name.encode()) % 1000 if options.host_network else 0)
+
+
+def shm_of(job: Job, options: ClusterOptions) -> str:
+    """Size limit of /dev/shm, through which the processes of a pod talk."""
+    if options.shm_size:
+        return options.shm_size
+    half = int(bytes_of(options.memory_limit or options.memory) / 2)
+    return f"{job.processes_per_node}Gi" if job.processes_per_node << 30 <= half else f"{max(half >> 20, 1)}Mi"
+
+
 def agent_command(job: Job, options: ClusterOptions, host: str) -> list[str]:
     """What every pod of the job runs: the node agent, which starts the ranks and outlives them. They meet at `host`."""
     nodes, extra = str(job.nodes), []
@@ -52,7 +68,7 @@ def agent_command(job: Job, options: ClusterOptions, host: str) -> list[str]:
         extra += ["--heartbeat", job.heartbeat, "--heartbeat-seconds", str(options.heartbeat_seconds)]
     return [
         "python", "-m", "curricle.launch.agent", "--nnodes", nodes, "--nproc-per-node", str(job.processes_per_node),
-        "--rdzv-endpoint", f"{host}:{PORT}", *extra, "--", *job.argv,
+        "--rdzv-endpoint", f"{host}:{port_of(job, options)}", *extra, "--", *job.argv,
     ]  # fmt: skip
 
 
@@ -69,10 +85,10 @@ def pod_template(
     mounts = [{"name": name, "mountPath": path} for name, path in OWN_MOUNTS.items()]
     scratch = {"sizeLimit": options.scratch_size} if options.scratch_size else {}
     volumes = [
-        {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": options.shm_size}},
+        {"name": "dshm", "emptyDir": {"medium": "Memory", "sizeLimit": shm_of(job, options)}},
         {"name": "tmp", "emptyDir": scratch}, {"name": "cache", "emptyDir": scratch},
     ]  # fmt: skip
-    worker = {
+    worker: dict[str, Any] = {
         "name": container,
         "image": options.image,
         "imagePullPolicy": options.image_pull_policy,
@@ -85,6 +101,8 @@ def pod_template(
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]},
         },
     }  # fmt: skip
+    if options.ipc_lock:
+        worker["securityContext"]["capabilities"]["add"] = ["IPC_LOCK"]
     # An operator's own init container may run an image whose user is root (PyTorchJob's does): it needs the pod's numeric user, and
     # `runAsNonRoot` on the pod without one would stop it from starting.
     user = options.run_as_user
@@ -109,6 +127,9 @@ def pod_template(
     }
     for key, value in (
         ("serviceAccountName", options.service_account),
+        ("schedulerName", options.scheduler_name),
+        ("hostNetwork", options.host_network),
+        ("dnsPolicy", "ClusterFirstWithHostNet" if options.host_network else ""),
         ("priorityClassName", options.priority_class),
         ("nodeSelector", dict(options.node_selector)),
         ("tolerations", list(options.tolerations)),
@@ -117,7 +138,7 @@ def pod_template(
     ):
         if value:
             spec[key] = value
-    metadata = {"labels": dict(labels), "annotations": {"sidecar.istio.io/inject": "false", **annotations}}
+    metadata = {"labels": {**NO_SIDECAR, **labels}, "annotations": {**NO_SIDECAR, **annotations}}
     return {"metadata": metadata, "spec": spec}
 
 

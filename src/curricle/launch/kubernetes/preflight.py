@@ -5,11 +5,13 @@ The probe asks for no GPU: it must not wait for one, nor take one. What an accou
 
 from __future__ import annotations
 
+import re
 import uuid
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from curricle.errors import Finding, JobError
+from curricle.errors import Finding, Interrupted, JobError
 from curricle.launch.job import RUN, Job
 from curricle.launch.kubernetes.api import ClusterApi, Unreachable
 from curricle.launch.kubernetes.kind import JobKind
@@ -19,12 +21,25 @@ from curricle.launch.probe import read_findings
 if TYPE_CHECKING:
     from curricle.launch.kubernetes.client import KubernetesLauncher
 
-WAITS = Waits(poll=1.0, no_operator=60.0, no_pod=30.0, image_pull=60.0, broken=30.0, schedule=60.0, notice=30.0)
+WAITS = Waits(
+    poll=1.0,
+    no_operator=60.0,
+    no_pod=30.0,
+    image_pull=60.0,
+    broken=30.0,
+    schedule=60.0,
+    notice=30.0,
+    submit=20.0,
+    queued=10.0,
+)
+ACCOUNT = "curricle-launcher"
+"""The account of component pods, as manifests/ call it."""
 ADVICE = {
     "image_pull": "Correct the image, or give the registry's credentials (image_pull_secrets).",
     "unschedulable": "Ask for less CPU or memory, or correct node_selector, tolerations and affinity; see `kubectl describe nodes`.",
     "no_pod": "Make the service account that is named (manifests/), or see the quota and the policies of the namespace.",
     "no_operator": "Start the operator that is named (`kubectl get pods -A`).",
+    "lost": "See what the cluster's API server and the operator's webhook are doing (`kubectl get pods -A`); try again once they answer.",
     "refused": "Correct what the cluster refuses, or have its rights granted (manifests/base/launcher.yaml).",
 }
 
@@ -33,8 +48,8 @@ def check_all(launcher: KubernetesLauncher, probe: tuple[str, ...]) -> list[Find
     """What can be asked; then a pod that runs `probe`, where the API is there and this account may make jobs."""
     kind, api, options = launcher.kind, launcher.api, launcher.options
     findings = check_cluster(kind, api, options)
-    needed = [finding for finding in findings if finding.name in (_api_check(kind), "rights")]
-    if all(finding.ok for finding in needed):
+    needed = (_api_check(kind), "rights", _queue_check(options), _template_check(kind, options))
+    if all(finding.ok for finding in findings if finding.name in needed):
         findings += run_probe(launcher, probe)
     return findings
 
@@ -49,6 +64,10 @@ def _api_check(kind: JobKind) -> str:
     return f"{kind.kind} API"
 
 
+def _queue_check(options: ClusterOptions) -> str:
+    return f"queue {options.queue}"
+
+
 def check_cluster(kind: JobKind, api: ClusterApi, options: ClusterOptions) -> list[Finding]:
     """What can be asked without starting anything; a finding with advice although it is ok could not be seen."""
     try:
@@ -56,7 +75,9 @@ def check_cluster(kind: JobKind, api: ClusterApi, options: ClusterOptions) -> li
             _served(kind, api),
             _rights(kind, api),
             _operator(kind, api),
+            *_template(kind, api, options),
             *_queue(kind, api, options),
+            *_accounts(api),
             *_gpus(api, options),
         ]
     except Unreachable as error:
@@ -103,10 +124,34 @@ def _operator(kind: JobKind, api: ClusterApi) -> Finding:
     return Finding(name, True, ", ".join(images))
 
 
+def _template_check(kind: JobKind, options: ClusterOptions) -> str:
+    template = kind.template(options)
+    return f"{template.noun} {template.name}" if template else ""
+
+
+def _template(kind: JobKind, api: ClusterApi, options: ClusterOptions) -> list[Finding]:
+    template, name = kind.template(options), _template_check(kind, options)
+    if template is None or not api.serves(kind.group, kind.version, template.plural):
+        return []
+    try:
+        body = api.get_object(
+            kind.group, kind.version, template.plural, template.name, cluster_wide=template.cluster_wide
+        )
+    except JobError as error:
+        advice = f"To have it checked: grant get {template.plural} (manifests/trainer)."
+        return [Finding(name, True, f"not visible to this account ({error})", advice)]
+    if body is None:
+        where = "the cluster" if template.cluster_wide else api.namespace
+        return [Finding(name, False, f"{where} has no {template.plural} of that name", template.bring)]
+    if problems := kind.template_problems(body, options):
+        return [Finding(name, False, "; ".join(problems), f"Correct it. {template.bring}")]
+    return [Finding(name, True, f"{template.plural} {template.name}")]
+
+
 def _queue(kind: JobKind, api: ClusterApi, options: ClusterOptions) -> list[Finding]:
     if not options.queue:
         return []
-    name = f"queue {options.queue}"
+    name = _queue_check(options)
     for version in ("v1beta2", "v1beta1"):
         if not api.serves("kueue.x-k8s.io", version, "localqueues"):
             continue
@@ -130,7 +175,7 @@ def _queue(kind: JobKind, api: ClusterApi, options: ClusterOptions) -> list[Find
                     "Make it, or correct `queue` in the settings.",
                 )
             ]
-        return [Finding(name, True, f"LocalQueue of {queue['spec'].get('clusterQueue')}")]
+        return [_state_of(queue, name, options.queue)]
     return [
         Finding(
             name,
@@ -139,6 +184,57 @@ def _queue(kind: JobKind, api: ClusterApi, options: ClusterOptions) -> list[Find
             f"Install Kueue with its integration {kind.queue_integration}, or leave `queue` out.",
         )
     ]
+
+
+def _state_of(queue: dict[str, Any], name: str, local: str) -> Finding:
+    """Whether a LocalQueue admits anything, and who waits in it. A full queue is none that is wrong: a job waits for its turn."""
+    cluster_queue, status = queue["spec"].get("clusterQueue"), queue.get("status") or {}
+    if (policy := queue["spec"].get("stopPolicy", "None")) != "None":
+        start = f"""kubectl patch localqueue {local} --type merge -p '{{"spec": {{"stopPolicy": "None"}}}}'"""
+        return Finding(
+            name, False, f"it is stopped (stopPolicy {policy}): nothing is admitted", f"Let it go on: {start}"
+        )
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "Active" and condition.get("status") == "False":
+            said = f"it admits nothing: {condition.get('reason', '')}: {condition.get('message', '')}"
+            return Finding(
+                name,
+                False,
+                said,
+                f"See `kubectl describe clusterqueue {cluster_queue}`: is it there, stopped, without flavours?",
+            )
+    waiting, admitted = status.get("pendingWorkloads") or 0, status.get("admittedWorkloads") or 0
+    detail = f"LocalQueue of {cluster_queue}, {admitted} admitted, {waiting} waiting"
+    if waiting:
+        return Finding(
+            name, True, detail, "The queue is full, or its quota too small for who waits: training waits for its turn."
+        )
+    return Finding(name, True, detail)
+
+
+def _accounts(api: ClusterApi) -> list[Finding]:
+    """Whether Kubeflow Pipelines takes our account, where its deployment may be seen: from 2.18 on it takes those that its environment lists."""
+    name = "account in Kubeflow Pipelines"
+    try:
+        servers = api.containers_of("ml-pipeline")
+    except JobError:
+        return []
+    for image, env in servers:
+        version = re.search(r":v?(\d+)\.(\d+)", image)
+        if not version or (int(version[1]), int(version[2])) < (2, 18):
+            continue
+        if ACCOUNT not in re.split(r"[,\s]+", env.get("ALLOWEDSERVICEACCOUNTS", "")):
+            listed = env.get("ALLOWEDSERVICEACCOUNTS") or "none"
+            return [
+                Finding(
+                    name,
+                    False,
+                    f"{image} takes runs of the accounts that ALLOWEDSERVICEACCOUNTS lists ({listed}), and {ACCOUNT} is not among them",
+                    f"kubectl -n kubeflow set env deployment/ml-pipeline ALLOWEDSERVICEACCOUNTS={ACCOUNT} (docs/kubeflow.md); with several users they also need the verb `use` on it.",
+                )
+            ]
+        return [Finding(name, True, f"{ACCOUNT} is listed")]
+    return []
 
 
 def _gpus(api: ClusterApi, options: ClusterOptions) -> list[Finding]:
@@ -179,12 +275,20 @@ def run_probe(launcher: KubernetesLauncher, argv: tuple[str, ...]) -> list[Findi
     try:
         handle = probing.submit(job)
     except JobError as error:
-        return [Finding("probe pod", False, str(error), ADVICE["refused"])]
+        return [Finding("probe pod", False, str(error), ADVICE.get(error.reason, ADVICE["refused"]))]
     try:
         outcome = probing.wait(handle, lines.append)
+    except Interrupted:
+        raise
+    except JobError as error:
+        return [Finding("probe pod", False, str(error), ADVICE.get(error.reason, ADVICE["lost"]))]
     finally:
-        probing.cancel(handle)
+        with suppress(Unreachable):  # its deadline ends it
+            probing.cancel(handle)
     told = read_findings(lines)
+    if told is None and outcome.reason == "queued":
+        advice = "Training waits for its turn likewise. What a worker can do is not tried: run preflight again, or with settings without `queue`."
+        return [Finding("probe pod", True, outcome.message, advice)]
     if told is None:
         advice = ADVICE.get(outcome.reason, "The pod's last lines say more; correct what they name.")
         return [Finding("probe pod", False, f"{outcome.reason}: {outcome.message or 'it left no findings'}", advice)]

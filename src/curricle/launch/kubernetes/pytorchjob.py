@@ -11,7 +11,7 @@ from typing import Any
 
 from curricle.launch.job import Job, Launcher
 from curricle.launch.kubernetes.client import open_from_environment
-from curricle.launch.kubernetes.kind import JobKind, Phase
+from curricle.launch.kubernetes.kind import JobKind, Phase, Template
 from curricle.launch.kubernetes.options import ClusterOptions
 from curricle.launch.kubernetes.reasons import conditions
 
@@ -111,6 +111,18 @@ class PyTorchJob:
         if role == "master" or not number.isdigit():
             return 0
         return 1 + int(number)
+
+    def tellers(self, name: str) -> list[tuple[str, str]]:
+        """The operator makes the pods itself."""
+        return [(self.kind, name)]
+
+    def template(self, options: ClusterOptions) -> Template | None:
+        """A PyTorchJob is whole."""
+        return None
+
+    def template_problems(self, template: Mapping[str, Any], options: ClusterOptions) -> list[str]:
+        """There is none."""
+        return []
 
 
 PYTORCHJOB: JobKind = PyTorchJob()

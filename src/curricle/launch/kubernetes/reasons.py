@@ -81,8 +81,8 @@ def conditions(thing: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def picked_up(kind: JobKind, job: Mapping[str, Any]) -> bool:
-    """Whether any operator has looked at the job: it then carries a condition, or waits for Kueue."""
-    return bool((job.get("status") or {}).get("conditions")) or kind.phase(job) == "suspended"
+    """Whether any operator has looked at the job: it then has a status, or waits for Kueue."""
+    return any((job.get("status") or {}).values()) or kind.phase(job) == "suspended"
 
 
 def containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from curricle.errors import ConfigError
 from curricle.launch.job import Job
+from curricle.launch.kubernetes.devices import accelerators
 from curricle.launch.kubernetes.kind import JobKind
 from curricle.launch.kubernetes.options import ClusterOptions
 from curricle.launch.kubernetes.pods import OWN_MOUNTS, agent_command, beats, bytes_of, pod_template
@@ -26,6 +27,14 @@ KUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+
+
+def label_value(text: str) -> str:
+    """A text as the value of a label: itself where it may be one, else what letters of it may stand there, with a digest."""
+    if len(text) <= 63 and _LABEL_VALUE.fullmatch(text):
+        return text
+    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", text)[:54].strip("-_.")
+    return f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def attempt_name(name: str, attempt: int, limit: int) -> str:
@@ -55,7 +64,7 @@ def render(
     name = attempt_name(job.name, attempt, kind.name_limit)
     labels = {
         "app.kubernetes.io/name": "curricle", "app.kubernetes.io/component": "worker", "app.kubernetes.io/managed-by": "curricle",
-        **options.labels, **job.labels, JOB: job.name, ATTEMPT: str(attempt),
+        **options.labels, **{key: label_value(value) for key, value in job.labels.items()}, JOB: job.name, ATTEMPT: str(attempt),
     }  # fmt: skip
     template = pod_template(
         job,
@@ -65,7 +74,8 @@ def render(
         labels=labels,
         annotations={**options.annotations, DIGEST: job.digest},
     )
-    annotations = {DIGEST: job.digest}
+    whole = {key: value for key, value in job.labels.items() if value != label_value(value)}
+    annotations = {DIGEST: job.digest, **whole}
     if beats(job, options):
         annotations[HEARTBEAT] = job.heartbeat
     if options.queue:
@@ -122,10 +132,23 @@ def check(kind: JobKind, job: Job, options: ClusterOptions) -> list[str]:
         (not options.queue_priority or bool(options.queue), "queue_priority is set without a queue"),
     ]
     problems = [problem for kept, problem in rules if not kept]
-    for key, value in {**options.labels, **job.labels}.items():
+    for key, value in options.labels.items():
         if len(value) > 63 or not _LABEL_VALUE.fullmatch(value):
             problems.append(f"label {key}={value!r} is no label value (63 of A-Z a-z 0-9 - _ .)")
-    return [*problems, *_check_quantities(options), *_check_volumes(options), *kind.check(job, options)]
+    return [
+        *problems,
+        *_check_devices(options),
+        *_check_quantities(options),
+        *_check_volumes(options),
+        *kind.check(job, options),
+    ]
+
+
+def _check_devices(options: ClusterOptions) -> list[str]:
+    kinds = {*accelerators(options.extra_resources), *([options.gpu_resource] if options.gpus else [])}
+    if len(kinds) < 2:
+        return []
+    return [f"it asks for several kinds of GPU ({', '.join(sorted(kinds))}); a job has one: gpu_resource and gpus"]
 
 
 def _check_quantities(options: ClusterOptions) -> list[str]:
@@ -133,7 +156,7 @@ def _check_quantities(options: ClusterOptions) -> list[str]:
     sizes: dict[str, float] = {}
     for key in ("cpu", "memory", "shm_size", "cpu_limit", "memory_limit", "scratch_size"):
         quantity = getattr(options, key)
-        if not quantity and key in ("cpu_limit", "memory_limit", "scratch_size"):
+        if not quantity and key in ("cpu_limit", "memory_limit", "scratch_size", "shm_size"):
             continue
         try:
             sizes[key] = bytes_of(quantity)

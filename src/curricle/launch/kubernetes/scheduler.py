@@ -1,4 +1,4 @@
-"""The launcher as a TorchX scheduler: `torchx run -s pytorchjob`, `torchx status | log | cancel | list`.
+"""The launcher as a TorchX scheduler: `torchx run -s pytorchjob | trainjob`, `torchx status | log | cancel | list`.
 
 An `AppDef` with one role becomes a `Job` of our node agent where the role's entrypoint is that agent, and any other command as it is.
 App ids are `namespace:name`. The job's digest is taken over what the caller wrote, not over what TorchX adds to it (a session id
@@ -178,7 +178,8 @@ def manifest(kind: JobKind, app: AppDef, opts: Opts) -> dict[str, Any]:
         sort_keys=True,
     )
     digest = hashlib.sha256(written.encode()).hexdigest()
-    name = f"{re.sub('[^a-z0-9-]+', '-', app.name.lower()).strip('-')[:43].rstrip('-')}-{digest[:8]}"
+    room = kind.name_limit - 9
+    name = f"{re.sub('[^a-z0-9-]+', '-', app.name.lower()).strip('-')[:room].rstrip('-')}-{digest[:8]}"
     role = macros.Values(img_root="", app_id=name, replica_id="", rank0_env="MASTER_ADDR").apply(role)
     options = from_tree(_settings(role, opts) | (role.metadata.get(kind.name) or {}))
     job = Job(

@@ -6,7 +6,6 @@ manifests/ mount one as a file.
 
 from __future__ import annotations
 
-import json
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass, replace
@@ -14,10 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from curricle.config.load import Layer, build, compose, parse_yaml, read_yaml
-from curricle.environment import CLUSTER, CLUSTER_YAML, KFP_POD_NAME, KFP_POD_UID, TRAINER_IMAGE, is_secret
+from curricle.environment import (
+    AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY,
+    CLUSTER,
+    CLUSTER_YAML,
+    KFP_POD_NAME,
+    KFP_POD_UID,
+    TRAINER_IMAGE,
+    is_secret,
+)
 from curricle.errors import ConfigError
+from curricle.launch.kubernetes.devices import accelerators, kind_of
 from curricle.launch.kubernetes.options import ClusterOptions, ClusterSettings, Owner
+from curricle.store.strict import read_json
 
+STORE_KEYS = (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -47,13 +58,15 @@ def from_environment(
     return options if task_config is None else apply_task_config(options, task_config)
 
 
-def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The plain variables (`env`) that the settings give workers, for a process beside them that needs the same store.
+def plain_environment(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """The plain variables (`env`) that the settings give workers, for a process beside them that needs the same store; None for one that it is to do without.
 
     Raises:
         ConfigError: the settings are missing or wrong.
     """
-    return _options(compose([Layer({"image": "none"}), _given(environment)])).env
+    options = _options(compose([Layer({"image": "none"}), _given(environment)]))
+    without = dict.fromkeys(STORE_KEYS) if options.store_by_role else {}
+    return {**options.env, **without}
 
 
 def from_tree(tree: dict[str, Any]) -> ClusterOptions:
@@ -110,7 +123,7 @@ def from_task_config(raw: str | Mapping[str, Any] | object) -> dict[str, Any]:
     """
     if isinstance(raw, str):
         try:
-            raw = json.loads(raw or "{}")
+            raw = read_json(raw or "{}")
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"the task configuration is no JSON: {error}") from error
     try:
@@ -123,8 +136,16 @@ def _fields_of(raw: Any) -> dict[str, Any]:
     if is_dataclass(raw) and not isinstance(raw, type):
         raw = asdict(raw)
     elif not isinstance(raw, Mapping):
-        raw = vars(raw)
-    known = {"affinity", "tolerations", "node_selector", "env", "volumes", "volume_mounts", "resources"}
+        raw = getattr(raw, "__dict__", None)
+        if raw is None:
+            raise ConfigError("the task configuration must be an object")
+    maps, lists = ("affinity", "node_selector", "resources"), ("tolerations", "env", "volumes", "volume_mounts")
+    known = {*maps, *lists}
+    for names, kind, said in ((maps, Mapping, "an object"), (lists, list | tuple, "a list of objects")):
+        for name in names:
+            value = raw.get(name)
+            if value and not (isinstance(value, kind) and (name in maps or all(isinstance(e, Mapping) for e in value))):
+                raise ConfigError(f"the task configuration's {name} must be {said}, not {value!r}")
     if unknown := sorted(set(raw) - known):
         raise ConfigError(f"the task configuration holds {unknown}, known are {sorted(known)}")
     out: dict[str, Any] = {k: raw[k] for k in ("affinity", "node_selector") if raw.get(k)}
@@ -152,9 +173,12 @@ def _from_resources(resources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
             out[what] = request or limit
             out[f"{what}_limit"] = limit if limit != (request or limit) else ""
     devices = requests | limits
-    gpus = sorted(name for name in devices if "gpu" in name.lower())
+    found = accelerators(devices)
+    gpus = [name for name in found if devices[name] != "0"] or found[:1]
     if len(gpus) > 1:
         raise ConfigError(f"the task asks for several kinds of GPU ({', '.join(gpus)}); a job has one")
+    for none in set(found) - set(gpus):
+        del devices[none]
     if gpus:
         count = devices.pop(gpus[0])
         if not count.isdigit():
@@ -167,8 +191,18 @@ def apply_task_config(options: ClusterOptions, raw: str | Mapping[str, Any] | ob
     """`options` with what the KFP task says: maps are merged (the task wins), lists are appended, single values replaced."""
     changes = from_task_config(raw)
     given = {CLUSTER_YAML, *options.env, *options.env_from_secrets}
+    given |= set(STORE_KEYS) if options.store_by_role else set()
     if "env_entries" in changes:  # the pipeline's own optional entries, which the settings give already
         changes["env_entries"] = tuple(entry for entry in changes["env_entries"] if entry["name"] not in given)
+    if changes.get("gpu_resource", options.gpu_resource) != options.gpu_resource:  # the companions go with their GPU
+        kept = {name: count for name, count in options.extra_resources.items() if kind_of(name) == "other"}
+        options = replace(options, extra_resources=kept)
+    elif own := changes.get(
+        "extra_resources"
+    ):  # a share of another maker's GPU is asked for by its memory or cores alone
+        maker = options.gpu_resource.rpartition("/")[0]
+        if any(kind_of(name) == "companion" and name.rpartition("/")[0] != maker for name in own):
+            changes.setdefault("gpus", 0)
     for key in ("env", "env_from_secrets", "node_selector", "extra_resources"):
         if key in changes:
             changes[key] = {**getattr(options, key), **changes[key]}

@@ -1,0 +1,390 @@
+"""The way to a Kubeflow Pipelines server through whatever stands before it: tokens, cookies, own authorities, proxies, login pages, and answers
+that ask for patience. It knows requests, not pipelines."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from curricle import environment
+from curricle.errors import PipelineError
+from curricle.masking import keep_secret
+
+TIMEOUTS = (5.0, 60.0)
+"""Seconds for a connection, and for an answer over it."""
+PATIENCE = 60.0
+"""Seconds that a request is tried again for."""
+NOT_DONE = (408, 425, 429)
+"""Answers that say: not now, nothing was done. Any request may be sent again after them."""
+AWAY = (*NOT_DONE, 500, 502, 503, 504)
+"""Answers after which a request that only reads is sent again. Of these 500 is an error of the server itself where it says which one."""
+_LOGIN = "the server wants a login"
+_FORWARD = "kubectl -n kubeflow port-forward svc/ml-pipeline 8888, then --endpoint http://localhost:8888"
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class Refused(PipelineError):
+    """The credentials are missing, or are not accepted (any more)."""
+
+
+class Away(PipelineError):
+    """The server, or what stands before it, did not answer, or said that it cannot now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Where the server is, and with what it is asked. Empty texts mean: as the kfp SDK finds it."""
+
+    endpoint: str = ""
+    """URL; empty takes `KF_PIPELINES_ENDPOINT`, the cluster that this runs in, or the kubeconfig's, as the SDK does."""
+    token: str = ""
+    """Bearer token."""
+    token_file: str = ""
+    """File with one, read anew for every request; empty takes a pod's projected token where there is one. A `token` goes first."""
+    cookies: str = ""
+    """``name=value; name=value``, as a browser that has logged in sends them."""
+    ca_cert: str = ""
+    """PEM file of the authorities to trust; empty trusts the public ones."""
+    namespace: str = ""
+    """The user's namespace on a multi-user server."""
+
+
+class Gateway:
+    """A kfp client, and the one way to ask it something.
+
+    Raises:
+        PipelineError: what was given cannot be used: a file that is none, a token of several lines, a namespace that cannot be one.
+    """
+
+    def __init__(self, access: Access, say: Callable[[str], None] = lambda line: None):
+        from urllib3.exceptions import HTTPError
+
+        self.access, self._say = access, say
+        _check_line("the token", access.token)
+        _check_line("the cookies", access.cookies)
+        for secret in (access.token.strip(), access.cookies.strip()):
+            for part in (secret, *(pair.partition("=")[2].strip() for pair in secret.split(";"))):
+                keep_secret(part)
+        if access.namespace and not _DNS_LABEL.fullmatch(access.namespace):
+            raise PipelineError(
+                f"namespace {access.namespace!r} cannot be one: 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends"
+            )
+        if access.ca_cert and "-----BEGIN" not in _check_file("--ca-cert (SSL_CERT_FILE)", access.ca_cert):
+            raise PipelineError(f"--ca-cert (SSL_CERT_FILE): {access.ca_cert} holds no PEM certificate")
+        _check_endpoint(access.endpoint)
+        self.token_file = "" if access.token.strip() else _token_file(access.token_file)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.client = _client(access, self.token_file)
+        except (HTTPError, ValueError) as error:
+            raise PipelineError(
+                f"the proxy in HTTPS_PROXY or HTTP_PROXY cannot be used: {_printable(str(error))}"
+            ) from None
+        self.url = str(self.client._get_url_prefix())
+        """Of the user interface."""
+        self._answered = False
+        """Whether anything ever did: before that, an endpoint that does not answer is rather a wrong one than one that is away."""
+        self._host = str(self.client._existing_config.host)
+
+    def ask(
+        self,
+        what: str,
+        call: Callable[..., Any],
+        *arguments: Any,
+        again: bool = True,
+        patience: float = PATIENCE,
+        **named: Any,
+    ) -> Any:
+        """What the server answers to one call of the client.
+
+        Args:
+            what: for messages: what the call does.
+            again: whether the request may be sent again where nobody knows if it has arrived: true of all that only read.
+            patience: seconds that it is tried again for.
+
+        Raises:
+            Refused: a login page, a redirection to one, or 401.
+            Away: no answer, or one that says "not now", for as long as `patience`.
+            PipelineError: the server refuses.
+        """
+        from kfp_server_api import ApiException
+        from urllib3.exceptions import HTTPError
+
+        until, tries = time.monotonic() + patience, 0
+        while True:
+            wait = min(10.0, 2.0**tries)
+            try:
+                with redirect_stdout(io.StringIO()):  # kfp prints links there; ours go where the caller says
+                    answer = call(*arguments, **named)
+                self._answered = True
+                return answer
+            except ApiException as error:
+                self._answered |= bool(error.status)
+                said = _said(error)
+                if error.status not in AWAY or (error.status == 500 and _is_json(error)):
+                    raise self._refusal(what, error, said) from None
+                repeat = again or error.status in NOT_DONE
+                unknown = not repeat
+                asked = _retry_after(error.headers)
+                wait = wait if asked is None else asked
+                problem = f"{what}: the server answered {error.status}: {said}"
+            except (HTTPError, OSError) as error:
+                problem, repeat = self._unreachable(what, error), again and self._answered
+                unknown = not again
+            except ValueError as error:
+                if "header" in str(error).lower():  # a token file whose new content cannot be one; http.client shows it
+                    raise Refused(f"{what}: the token in {self.token_file} cannot be sent") from None
+                raise self.strange(what, str(error)) from None
+            except (TypeError, AttributeError, LookupError) as error:  # the SDK's own, of an answer in another form
+                raise self.strange(what, "in another form") from error
+            left = until - time.monotonic()
+            if not repeat or wait >= left:
+                longer = f"; it asks to be left alone for {wait:.0f} s" if repeat and wait > 10 else ""
+                sent = "; whether it was carried out is not known: look at the server first" if unknown else ""
+                raise Away(f"{problem}{longer}{sent}") from None
+            if wait >= 5:
+                self._say(f"{problem}; again in {wait:.0f} s")
+            time.sleep(wait)
+            tries += 1
+
+    def strange(self, what: str, said: str) -> PipelineError:
+        """An answer that is none of a Kubeflow Pipelines server."""
+        return PipelineError(f"{what}: {self._host} answers, but not as Kubeflow Pipelines does: {_printable(said)}")
+
+    def _refusal(self, what: str, error: Any, said: str) -> PipelineError:
+        status = int(error.status or 0)
+        if 400 <= status < 500 and status != 401 and re.search("service ?account", said, re.IGNORECASE):
+            return PipelineError(
+                f"{what}: the server does not take this service account: {said}. From Kubeflow Pipelines 2.18 on its environment variable "
+                "ALLOWEDSERVICEACCOUNTS lists those that it takes, and a server of several users asks for the verb `use` on the account (docs/kubeflow.md)"
+            )
+        if status == 0:
+            return PipelineError(f"{what}: TLS with {self._host} failed: {said}; {self._about_tls(said)}")
+        place = _printable(str((error.headers or {}).get("Location", ""))).partition("?")[
+            0
+        ]  # behind it stand states and codes of a login
+        if 300 <= status < 400 and _same_page(self._host, place):
+            return PipelineError(
+                f"{what}: {self._host} is served at another address ({status} to {place}); give --endpoint {_base_of(place)}"
+            )
+        if 200 <= status < 300 and "json" in str((error.headers or {}).get("Content-Type", "json")):
+            return PipelineError(
+                f"{what}: {self._host} answers, but not as Kubeflow Pipelines does: {said or 'nothing'}"
+            )
+        if status == 401 or 200 <= status < 400:
+            how = f"{status} to {place}" if place else f"{status}: {said}"
+            return Refused(f"{what}: {_LOGIN} ({how}): token missing or refused; {self._about_credentials()}")
+        if status == 403:
+            where = f" in namespace {self.access.namespace}" if self.access.namespace else ""
+            return PipelineError(
+                f"{what}: not allowed: {said}. Ask for the rights of the role kubeflow-pipelines-edit{where}, or give another token"
+            )
+        if status == 404 and not _is_json(error):
+            return PipelineError(
+                f"{what}: {self._host} knows no such page (404): no API of Kubeflow Pipelines is there; the URL of a whole Kubeflow ends in /pipeline"
+            )
+        return PipelineError(f"{what}: the server answered {status}: {said}")
+
+    def _about_credentials(self) -> str:
+        if self.access.token.strip():
+            return "that of --token (CURRICLE_KFP_TOKEN) was sent: get a new one"
+        if self.token_file:
+            return f"that in {self.token_file} was sent: does it hold one for this server (audience pipelines.kubeflow.org)?"
+        if self.access.cookies:
+            return "cookies were sent (CURRICLE_KFP_COOKIES): log in again with a browser, and take its new ones"
+        return "none was sent: set CURRICLE_KFP_TOKEN, CURRICLE_KFP_COOKIES or KF_PIPELINES_SA_TOKEN_PATH (a file)"
+
+    def _about_tls(self, said: str) -> str:
+        if "verify failed" in said or "self-signed" in said or "self signed" in said:
+            if self.access.ca_cert:
+                return f"the authorities of {self.access.ca_cert} are trusted (--ca-cert, SSL_CERT_FILE), and none of them has signed it"
+            return "name the file of its own authority with --ca-cert, or in SSL_CERT_FILE"
+        return "http:// in the endpoint where the server speaks no TLS"
+
+    def _unreachable(self, what: str, error: Exception) -> str:
+        if isinstance(error, OSError) and error.filename:
+            return f"{what}: {error.filename}: {error.strerror}"
+        proxy = environment.proxy_for(self._host)
+        through = f" through the proxy {proxy} (NO_PROXY names what goes without)" if proxy else ""
+        unset = "" if environment.is_set("KF_PIPELINES_ENDPOINT") else "; KF_PIPELINES_ENDPOINT is not set"
+        return f"{what}: nobody answers at {self._host}{through}: {_reason(error)}{unset}. From outside of the cluster: {_FORWARD}"
+
+
+def _client(access: Access, token_file: str) -> Any:
+    """The SDK's client, with one try a request, no redirections followed, and nothing written to the user's files."""
+    import kfp
+    from kfp_server_api import ApiException
+    from urllib3 import make_headers
+
+    class Client(kfp.Client):
+        def _load_config(self, *arguments: Any, **named: Any) -> Any:
+            config = super()._load_config(*arguments, **named)
+            config.retries = False
+            if proxy := environment.proxy_for(str(config.host)):
+                config.proxy = proxy
+                if "@" in proxy:
+                    config.proxy_headers = make_headers(
+                        proxy_basic_auth=unquote(urlsplit(proxy).netloc.rpartition("@")[0])
+                    )
+            return config
+
+        def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
+            """Not now: the SDK's own asks five times, 5 s apart, and prints tracebacks."""
+            return type("NotAsked", (), {"multi_user": None})
+
+    credentials = kfp.client.ServiceAccountTokenVolumeCredentials(token_file) if token_file else None
+    logging.getLogger("kubernetes").setLevel(logging.ERROR)
+    with redirect_stdout(io.StringIO()):
+        client = Client(
+            host=re.sub("^https?(?=:)", lambda scheme: scheme[0].lower(), access.endpoint, flags=re.IGNORECASE) or None,
+            existing_token=access.token.strip().removeprefix("Bearer ") or None,
+            credentials=credentials,
+            cookies=access.cookies.strip() or None,
+            ssl_ca_cert=access.ca_cert or None,
+        )
+    rest = client._run_api.api_client.rest_client
+    plain = rest.request
+
+    def request(*arguments: Any, **named: Any) -> Any:
+        if not named.get("_request_timeout"):
+            named["_request_timeout"] = TIMEOUTS
+        try:
+            answer = plain(*arguments, **named)
+            if "json" not in (answer.getheader("Content-Type") or "json") or not _is_object(answer.data):
+                raise ApiException(
+                    http_resp=answer
+                )  # a page for people, or of another server: what was asked for is an object
+        except (
+            ApiException
+        ) as error:  # the SDK decodes the body, and breaks where there is none (TLS) or it is no UTF-8
+            error.body = (error.body or b"").decode("utf-8", "replace").encode()
+            raise
+        return answer
+
+    rest.request = request
+    return client
+
+
+def _token_file(given: str) -> str:
+    """The file to read the token from: the given one, which must be readable, else the one that Kubernetes projects, where it is."""
+    from kfp.client import KF_PIPELINES_SA_TOKEN_PATH
+
+    if not given:
+        return KF_PIPELINES_SA_TOKEN_PATH if os.path.isfile(KF_PIPELINES_SA_TOKEN_PATH) else ""
+    content = _check_file("--token-file (KF_PIPELINES_SA_TOKEN_PATH)", given)
+    if not content.strip():
+        raise PipelineError(f"--token-file (KF_PIPELINES_SA_TOKEN_PATH): {given} is empty; it must hold one token")
+    _check_line(f"the token in {given}", content)
+    return given
+
+
+def _check_file(option: str, name: str) -> str:
+    """The file's text; raises `PipelineError` where it cannot be read as one."""
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise PipelineError(f"{option}: {name} is no text file") from None
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{option}: {name}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """Refuse what is no URL of a server. One without a scheme is https, as the SDK takes it."""
+    try:
+        parts = urlsplit(endpoint if "://" in endpoint or not endpoint else f"https://{endpoint}")
+        good = not endpoint or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
+    except ValueError:
+        good = False
+    if not good or any(letter.isspace() for letter in endpoint):
+        raise PipelineError(
+            f"endpoint {endpoint!r} (--endpoint, KF_PIPELINES_ENDPOINT) is no URL of a server: expected http://host:port or https://host/path"
+        )
+
+
+def _check_line(what: str, text: str) -> None:
+    """Refuse what cannot stand in a header; its value is shown to nobody."""
+    bad = sorted({c for c in text.strip() if not " " <= c <= "~"})
+    if bad:
+        kinds = "a line break" if {"\n", "\r"} & set(bad) else f"the character {bad[0]!r}"
+        raise PipelineError(
+            f"{what} holds {kinds}, and is sent as one line of plain characters; is it the whole file of something?"
+        )
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds that an answer asks to wait for, by its own clock where it names a date; None where it does not say."""
+    text = str((headers or {}).get("Retry-After", "")).strip()
+    if re.fullmatch(r"\d+", text):
+        return float(text)
+    try:
+        at = parsedate_to_datetime(text)
+        now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
+        return max(0.0, (at - now).total_seconds())
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+
+
+def _said(error: Any) -> str:
+    """What an answer says, in one short line."""
+    body = error.body
+    if isinstance(body, bytes):
+        body = body.decode("utf-8", "replace")
+    try:
+        text = str(json.loads(body)["message"])
+    except (TypeError, ValueError, KeyError, RecursionError):
+        text = str(body or error.reason or "")
+        if "<" in text[:200]:
+            title = re.search(r"<title[^>]*>(.*?)</title>|<body[^>]*>(.*?)</body>", text, re.IGNORECASE | re.DOTALL)
+            found = next(filter(None, title.groups()), "") if title else ""
+            text = f"a page {re.sub(r'<[^>]+>', ' ', found).strip()!r}" if found.strip() else "a page, not JSON"
+    text = " ".join(_printable(text).split())
+    return text if len(text) <= 600 else f"{text[:600]} ..."
+
+
+def _is_json(error: Any) -> bool:
+    return _is_object(error.body)
+
+
+def _is_object(body: Any) -> bool:
+    try:
+        return isinstance(json.loads(body), dict)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _printable(text: str) -> str:
+    """A server's text without what moves a terminal's cursor or colours it."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause of a broken connection, without the objects that libraries print."""
+    cause: Any = error
+    while isinstance(inner := getattr(cause, "reason", None) or getattr(cause, "original_error", None), BaseException):
+        cause = inner
+    text = re.sub(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|^\(|\)$", "", str(cause))
+    return re.sub(r"HTTPS?Connection\([^)]*\): ", "", text).strip(" '\"") or type(cause).__name__
+
+
+def _same_page(host: str, place: str) -> bool:
+    """Whether a redirection leads to the same page of another scheme, host or port, as from http to https."""
+    there, here = urlsplit(place), urlsplit(host)
+    return bool(there.netloc) and there.path.startswith(f"{here.path.rstrip('/')}/apis/v2beta1/")
+
+
+def _base_of(place: str) -> str:
+    return place.partition("/apis/v2beta1/")[0]

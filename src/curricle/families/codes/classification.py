@@ -1,0 +1,400 @@
+"""Reads a classification from a table: codes with titles, what is below what, and where given level, description, examples and exclusions.
+
+Owns how columns are recognised and how the tree is found: by a column of parents, by columns that hold a code's ancestors, or by the codes themselves
+(prefixes, ranges such as ``31-33``, letters above numbers). Codes are text. Pure Python; knows nothing of splits or training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from curricle.errors import ConfigError, DataError
+from curricle.tables import Row, Table, open_table
+
+NOTHING = {"", "na", "n/a", "none", "null", "nan", "-", "--", "."}
+"""What stands for no parent, level or description, in any case. A code or a title may be any of them."""
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "code": ("code", "codes", "notation", "kode", "codigo", "código", "codice", "id"),
+    "title": ("title", "titles", "label", "preferredlabel", "name", "titel", "bezeichnung", "libelle", "libellé", "intitule", "intitulé", "titulo", "título", "heading"),
+    "parent": ("parent", "broader", "parents", "superior"),
+    "level": ("level", "niveau", "nivel", "ebene", "livello", "depth"),
+    "description": ("description", "definition", "descriptions", "definitions", "descr", "beschreibung"),
+    "examples": ("examples", "example", "includes", "included", "inclusions", "include"),
+    "exclusions": ("exclusions", "excludes", "excluded", "exclusion", "exclude"),
+}  # fmt: skip
+"""Words by which a column is known, the surest first."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Codes in the order of the file; every mapping is keyed by code."""
+
+    codes: tuple[str, ...]
+    parents: tuple[str | None, ...]
+    levels: tuple[int | None, ...]
+    """The numbers of the file's column of levels, None where it has none."""
+    titles: Mapping[str, str]
+    descriptions: Mapping[str, str]
+    examples: Mapping[str, tuple[str, ...]]
+    exclusions: Mapping[str, str]
+    said: str
+    """What was recognised, for people."""
+
+
+def read_classification(
+    path: Path, columns: Mapping[str, str], *, encoding: str = "", shown: str = ""
+) -> Classification:
+    """Read a classification.
+
+    Args:
+        columns: names of columns by what they hold (the keys of `NAMES`); what is missing or empty is recognised.
+        shown: the file's name in messages, where it is not its path.
+
+    Raises:
+        DataError: the file is no table, a row is none, or the codes make no tree; names the line.
+        ConfigError: no column holds codes or titles, or one that was named is not there.
+    """
+    table, shown = open_table(path, encoding=encoding), shown or str(path)
+    places = _columns(table, columns, shown)
+    if (
+        table.has_header
+        and "code" in places
+        and not _word(table.columns[places["code"]], "code")
+        and not columns.get("code")
+    ):
+        table = open_table(path, encoding=encoding, header=False)
+    rows, empty = [], 0
+    for row in table.rows():
+        if row.problem:
+            raise DataError(f"{shown}, {table.unit} {row.line}: {row.problem}")
+        if row.cells[places["code"]].strip():
+            rows.append(row)
+        else:
+            empty += 1
+    rows = _once(rows, places, table.unit, shown)
+    if not rows:
+        raise DataError(f"{shown}: column {table.columns[places['code']]!r} holds no code")
+    codes = [_code(row, places) for row in rows]
+    levels = [_level(row.cells[places["level"]]) if "level" in places else None for row in rows]
+    parents, by = _parents(rows, codes, levels, places, table, shown)
+
+    def text(row: Row, what: str) -> str:
+        cell = " ".join(row.cells[places[what]].split()) if what in places else ""
+        return "" if cell.casefold() in NOTHING else cell
+
+    titles = {code: " ".join(row.cells[places["title"]].split()) or code for code, row in zip(codes, rows, strict=True)}
+    known = ", ".join(f"{what} {table.columns[place]!r}" for what, place in places.items())
+    said = f"{shown}: {table.said}; {known}; tree {by}; {len(codes):,} codes"
+    if empty:
+        said += f"; {empty} rows without a code are left out"
+    return Classification(
+        codes=tuple(codes),
+        parents=tuple(parents),
+        levels=tuple(levels),
+        titles=titles,
+        descriptions={
+            code: found for code, row in zip(codes, rows, strict=True) if (found := text(row, "description"))
+        },
+        examples={code: some for code, row in zip(codes, rows, strict=True) if (some := _examples(row, places))},
+        exclusions={code: found for code, row in zip(codes, rows, strict=True) if (found := text(row, "exclusions"))},
+        said=said,
+    )
+
+
+def named_columns(table: Table, wanted: Mapping[str, str], shown: str) -> dict[str, int]:
+    """Positions of the columns that a user named.
+
+    Raises:
+        ConfigError: one is not there, or there twice.
+    """
+    places = {}
+    for what, name in wanted.items():
+        if name:
+            found = [i for i, column in enumerate(table.columns) if column == name] or [
+                i for i, column in enumerate(table.columns) if column.casefold() == name.strip().casefold()
+            ]
+            if len(found) != 1:
+                raise ConfigError(
+                    f"data.columns.{what} is {name!r}, and {shown} has {'no such column' if not found else 'that column twice'}; its columns: {_list(table.columns)}"
+                )
+            places[what] = found[0]
+    return places
+
+
+def known_as(name: str, words: Sequence[str]) -> int:
+    """How surely a column's name means one of these words: 0 not at all, more for the whole name and for earlier words."""
+    parts = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])", " ", name).casefold())
+    best = 0
+    for order, word in enumerate(words):
+        if word in parts:
+            best = max(best, 100 * (parts == [word]) + 10 * (parts[-1] == word) + len(words) - order)
+    return best
+
+
+def _word(name: str, what: str) -> bool:
+    return known_as(name, NAMES[what]) > 0
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names) or "none"
+
+
+def _columns(table: Table, wanted: Mapping[str, str], shown: str) -> dict[str, int]:
+    places = named_columns(table, {what: wanted.get(what, "") for what in NAMES}, shown)
+    for what, words in NAMES.items():
+        free = [i for i in range(len(table.columns)) if i not in places.values()]
+        scores = {i: known_as(table.columns[i], words) for i in free}
+        if what == "parent":  # the parent's title is none
+            scores = {i: score for i, score in scores.items() if not _word(table.columns[i], "title")}
+        if what in ("code", "title"):  # nor is the parent's code the code
+            scores = {i: score for i, score in scores.items() if not _word(table.columns[i], "parent")}
+        best = max(scores, key=lambda i: scores[i], default=None)
+        if what not in places and best is not None and scores[best] > 0:
+            places[what] = best
+    if "title" not in places and "description" in places and not wanted.get("description"):
+        places["title"] = places.pop("description")
+    if "code" not in places or "title" not in places:
+        guess = _by_content(table, places)
+        missing = [what for what in ("code", "title") if what not in guess]
+        if missing:
+            raise ConfigError(
+                f"{shown} ({table.said}): no column is known as that of {' and '.join(missing)}s; its columns: {_list(table.columns)}. "
+                f"Name {'them' if len(missing) > 1 else 'it'}: {', '.join(f'data.columns.{what}=NAME' for what in missing)}"
+            )
+        places = guess
+    order = list(NAMES)
+    return dict(sorted(places.items(), key=lambda item: order.index(item[0])))
+
+
+def _by_content(table: Table, places: dict[str, int]) -> dict[str, int]:
+    """Without names: codes are short and each there once, titles are the longest text."""
+    guess = dict(places)
+    values = [[row.cells[i].strip() for row in table.sample] for i in range(len(table.columns))]
+    free = [i for i in range(len(table.columns)) if i not in guess.values() and any(values[i])]
+    length = {i: sum(map(len, values[i])) / len(values[i]) for i in free}
+    if "code" not in guess:
+        single = [
+            i
+            for i in free
+            if len(set(values[i])) == len(values[i]) and not any(" " in v or len(v) > 20 for v in values[i])
+        ]
+        counting = {i for i in single if values[i] == [str(n) for n in range(int(values[i][0]), int(values[i][0]) + len(values[i]))]} if all(v[:1].isdecimal() and v.isdecimal() for i in single for v in values[i]) and len(single) > 1 else set()  # fmt: skip
+        single = [i for i in single if i not in counting] or single
+        if not single:
+            return guess
+        guess["code"] = min(single, key=lambda i: length[i])
+    rest = [i for i in free if i != guess["code"] and any(re.search(r"[^\W\d_]{2}", v) for v in values[i])]
+    if "title" not in guess and rest:
+        guess["title"] = max(rest, key=lambda i: length[i])
+    return guess
+
+
+def _code(row: Row, places: Mapping[str, int]) -> str:
+    return row.cells[places["code"]].strip()
+
+
+def _once(rows: list[Row], places: Mapping[str, int], unit: str, shown: str) -> list[Row]:
+    """Each code's first row; DataError where a code is there twice with two titles."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        code = _code(row, places)
+        other = first.setdefault(code, row)
+        if other is not row and other.cells[places["title"]].strip() != row.cells[places["title"]].strip():
+            raise DataError(
+                f"{shown}: code {code!r} is there twice, in {unit} {other.line} ({other.cells[places['title']]!r}) and {unit} {row.line} "
+                f"({row.cells[places['title']]!r}); where codes lost their leading zeros, save that column as text"
+            )
+    return list(first.values())
+
+
+def _level(cell: str) -> int | None:
+    cell = cell.strip()
+    return int(cell) if re.fullmatch(r"[0-9]{1,4}", cell) else None
+
+
+def _examples(row: Row, places: Mapping[str, int]) -> tuple[str, ...]:
+    if "examples" not in places:
+        return ()
+    parts = re.split(r"[\n;|•]", row.cells[places["examples"]])
+    found = (" ".join(part.strip(" -*·").split()) for part in parts)
+    return tuple(part for part in found if part.casefold() not in NOTHING)
+
+
+# The tree
+
+
+def _parents(rows: list[Row], codes: list[str], levels: list[int | None], places: Mapping[str, int], table: Table, shown: str) -> tuple[list[str | None], str]:  # fmt: skip
+    """The parent of each code, and how it was found."""
+    known = set(codes)
+    if "parent" in places:
+        match = matcher(codes)
+        parents: list[str | None] = []
+        for row, code in zip(rows, codes, strict=True):
+            cell = row.cells[places["parent"]].strip()
+            above = cell if cell in known else None if cell.casefold() in NOTHING else match(cell)
+            if above is None and cell.casefold() not in NOTHING:
+                raise DataError(
+                    f"{shown}, {table.unit} {row.line}: code {code!r} has the parent {cell!r}, which is no code of this file"
+                )
+            parents.append(None if above == code else above)
+        if any(parents):
+            return parents, f"by column {table.columns[places['parent']]!r}"
+    by_columns = _by_columns(rows, codes, known, places)
+    if by_columns:
+        return by_columns, "by the columns that hold a code's ancestors"
+    found = by_code(codes)
+    outline = _outline(codes, levels)
+    agrees = outline and all(o == f for o, f in zip(outline, found, strict=True) if f is not None)
+    if outline and agrees and outline != found:
+        return outline, "by level and order of rows"
+    return found, "by prefix of the codes" if any(found) else "of one level (no code is below another)"
+
+
+def _by_columns(
+    rows: list[Row], codes: list[str], known: set[str], places: Mapping[str, int]
+) -> list[str | None] | None:
+    """Parents out of columns like `naics2d`, `naics3d` ...: a code stands in the column of its own level, its parent in the one before."""
+    free = [i for i in range(len(rows[0].cells)) if i not in places.values()]
+    holding = [i for i in free if any(row.cells[i].strip() == code for row, code in zip(rows, codes, strict=True))]
+    if len(holding) < 2:
+        return None
+    parents: list[str | None] = []
+    for row, code in zip(rows, codes, strict=True):
+        cells = [row.cells[i].strip() for i in holding]
+        if code not in cells:
+            return None
+        left = [cell for cell in cells[: cells.index(code)] if cell in known]
+        parents.append(left[-1] if left else None)
+    return parents if any(parents) else None
+
+
+def _outline(codes: list[str], levels: list[int | None]) -> list[str | None] | None:
+    """Parents by order: the last code before of a smaller level. None where a level is missing, or the first row is not of the smallest one."""
+    if any(level is None for level in levels) or levels[0] != min(level for level in levels if level is not None):
+        return None
+    open_: list[tuple[int, str]] = []
+    parents: list[str | None] = []
+    for code, level in zip(codes, levels, strict=True):
+        assert level is not None
+        while open_ and open_[-1][0] >= level:
+            open_.pop()
+        parents.append(open_[-1][1] if open_ else None)
+        open_.append((level, code))
+    return parents
+
+
+def by_code(codes: Sequence[str]) -> list[str | None]:
+    """Parents by the codes alone.
+
+    The parent is the longest code that begins this one, marks such as dots and hyphens aside; where all codes are of one length, zeros at their end count as nothing.
+    A range (``31-33``, ``A00-A09``) stands above what lies in it; letters without anything below stand above the numbers that follow them.
+    """
+    plain = {code: re.sub(r"[\W_]", "", code).upper() or code for code in codes}
+    ranges = [(code, *pair) for code in codes if (pair := _range(code))]
+    plain |= _without_padding({code: key for code, key in plain.items() if not _range(code)})
+    owner: dict[str, str] = {}
+    for code in codes:
+        if not _range(code):
+            owner.setdefault(plain[code], code)
+    parents: list[str | None] = []
+    for code in codes:
+        key, own = plain[code], _range(code)
+        above = None
+        if own is None:
+            above = next(
+                (owner[key[:n]] for n in range(len(key) - 1, 0, -1) if key[:n] in owner and owner[key[:n]] != code),
+                None,
+            )
+        if above is None:
+            low, high = own or (key, key)
+            around = [
+                r
+                for r in ranges
+                if r[0] != code and r[1] <= low[: len(r[1])] and high[: len(r[2])] <= r[2] and len(low) >= len(r[1])
+            ]
+            above = min(around, key=lambda r: (-len(r[1]), _between(r[1], r[2])))[0] if around else None
+        parents.append(above)
+    return _letters(list(codes), parents)
+
+
+def _without_padding(plain: dict[str, str]) -> dict[str, str]:
+    """Keys of one length without the zeros that stand for finer levels (``111000`` → ``111``); nothing where zeros do not seem to.
+
+    They do where every key lies under one that ends in two zeros at least. Plain numbers that make a whole tree in steps of two or three digits are cut in such steps.
+    """
+    if len(plain) < 2 or len({len(key) for key in plain.values()}) > 1 or len(next(iter(plain.values()))) < 4:
+        return {}
+    bare = {code: key.rstrip("0") or key[0] for code, key in plain.items()}
+    width, marked = len(next(iter(plain.values()))), any(not code.isdigit() for code in plain)
+    for step in (1,) if marked else (n for n in (3, 2, 1) if width % n == 0):
+        cut = {code: plain[code][: -(-len(key) // step) * step] for code, key in bare.items()}
+        keys = set(cut.values())
+        roots = {key for key in keys if not any(key[:n] in keys for n in range(1, len(key)))}
+        whole = step == 1 or all(key in roots or key[:-step] in keys for key in keys)
+        padded = all(plain[code].endswith("00") for code, key in cut.items() if key in roots)
+        if len(keys) == len(cut) and whole and padded and len(roots) < len(keys):
+            return cut
+    return {}
+
+
+def _range(code: str) -> tuple[str, str] | None:
+    found = re.fullmatch(r"(\w+)\s*[-–—]\s*(\w+)", code)
+    low, high = (found[1].upper(), found[2].upper()) if found else ("", "")
+    alike = (
+        len(low) == len(high)
+        and re.sub(r"\d", "0", low) == re.sub(r"\d", "0", high)
+        or low[:1].isalpha()
+        and high[:1].isalpha()
+        and len(low) == len(high)
+    )
+    return (low, high) if low and low < high and alike else None
+
+
+def _between(low: str, high: str) -> str:
+    """Something that is smaller for narrower ranges of one length."""
+    return "".join(chr(max(0, ord(h) - ord(l))) for l, h in zip(low, high, strict=True))  # noqa: E741
+
+
+def _letters(codes: list[str], parents: list[str | None]) -> list[str | None]:
+    above = {parent for parent in parents if parent}
+    sections = {c for c, p in zip(codes, parents, strict=True) if p is None and re.fullmatch(r"[^\W\d_]{1,2}", c)}
+    numbers = [i for i, (c, p) in enumerate(zip(codes, parents, strict=True)) if p is None and re.match(r"\d", c)]
+    if not sections or sections & above or not numbers or codes[0] not in sections:
+        return parents
+    last: str | None = None
+    made = list(parents)
+    for i, code in enumerate(codes):
+        if code in sections:
+            last = code
+        elif i in set(numbers):
+            made[i] = last
+    return made
+
+
+def matcher(codes: Iterable[str]) -> Callable[[str], str | None]:
+    """Finds the code that another way of writing means: other marks and case (``11 1011`` for ``11-1011``), a ``.0`` of a number, lost zeros; None for none or several."""
+    known = list(codes)
+    exact, loose = set(known), {}
+    for code in known:
+        key = re.sub(r"[\W_]", "", code).upper()
+        loose[key] = None if key in loose else code
+    leading = sorted({len(code) for code in known if code[0] == "0" and code.isdigit()})
+
+    def find(text: str) -> str | None:
+        text = text.strip()
+        for way in (text, text.removesuffix(".0")):
+            if way in exact:
+                return way
+        found = loose.get(re.sub(r"[\W_]", "", text).upper()) or loose.get(
+            re.sub(r"[\W_]", "", text.removesuffix(".0")).upper()
+        )
+        if found:
+            return found
+        digits = text.removesuffix(".0")
+        padded = [digits.zfill(n) for n in leading if digits.isdigit() and n > len(digits) and digits.zfill(n) in exact]
+        return padded[-1] if len(padded) == 1 else None
+
+    return find

@@ -1,0 +1,238 @@
+"""What a trained model and its training texts say of a text: one number a code and opinion, and a few signs of how sure one can be.
+
+Owns the remembered training texts. How the opinions are weighed stands in `weighing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+from scipy import sparse
+
+from curricle.families.codes.ngrams import Linear, NGrams, train_linear
+from curricle.families.codes.prepare import CodeTable
+from curricle.families.codes.texts import LabelledText
+
+if TYPE_CHECKING:
+    from curricle.families.codes.model_torch import TorchModel
+
+OPINIONS = ("distance", "encoder", "direction", "ngrams", "linear", "encoder_described", "ngrams_described")
+"""Log-probability by the distance to the code; similarity of the nearest training text in the encoder's space, in the head's directions and
+by n-grams; decision of the linear model over n-grams; similarity of the code's title or description, by encoder and by n-grams."""
+JUDGES = 5
+"""The first so many are opinions of their own: whether they agree is a sign."""
+SIGNS = ("encoder", "direction", "ngrams", "known", "linear", "distance", "agreement")
+"""Highest similarity of any training text in the three spaces, share of the text's n-grams that any training text holds, highest
+decision of the linear model, highest log-probability, share of pairs of opinions with the same first code."""
+DESCRIBING = ("title", "description")
+REMEMBERED = 200_000
+"""Training texts that are remembered at most; of more, each code keeps the same number, drawn with a fixed seed."""
+CHUNK = 256
+
+
+def leaf_texts(table: CodeTable) -> tuple[list[LabelledText], np.ndarray]:
+    """Every text that may be known and belongs to one leaf alone, and that code's position among the leaves; sorted by it.
+
+    These are the training texts, and the titles and descriptions of hidden codes: a new code is known by them. There are at most
+    `REMEMBERED`.
+    """
+    column = {int(code): i for i, code in enumerate(table.leaves)}
+    sole = table.tree.sole_leaf
+    known = [*table.split("train"), *(t for t in table.split("cold") if t.kind in DESCRIBING)]
+    pairs = [(t, column[int(sole[table.tree.index[t.code]])]) for t in known if sole[table.tree.index[t.code]] >= 0]
+    pairs.sort(key=lambda pair: pair[1])
+    owners = np.array([leaf for _, leaf in pairs], dtype=np.int64)
+    kept = evenly(owners, REMEMBERED)
+    return [pairs[i][0] for i in kept], owners[kept]
+
+
+def evenly(owners: np.ndarray, most: int) -> np.ndarray:
+    """Positions of at most `most` of the owners' [n, ascending] texts, in order: all of them, or as many of each as there is room for."""
+    if len(owners) <= most:
+        return np.arange(len(owners))
+    order = np.random.default_rng(0).permutation(len(owners))
+    order = order[np.argsort(owners[order], kind="stable")]
+    _, starts, counts = np.unique(owners, return_index=True, return_counts=True)
+    place = np.arange(len(owners)) - np.repeat(starts, counts)
+    """The number of each drawn text among its own code's."""
+    allowed = int(np.searchsorted(np.cumsum(np.bincount(place)), most, side="right"))
+    return np.sort(order[place < max(1, allowed)][:most])
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Some of the remembered texts, by the leaf that each belongs to."""
+
+    rows: np.ndarray
+    leaves: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, owners: np.ndarray, rows: np.ndarray) -> Groups:
+        """owners [n]: each row's leaf, ascending."""
+        leaves, starts = np.unique(owners, return_index=True)
+        return cls(rows, leaves, starts)
+
+    def nearest(self, similarity: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """The highest similarity [n, memory] of each leaf's texts, into out [n, leaves]."""
+        mine = similarity if len(self.rows) == similarity.shape[1] else similarity[:, self.rows]
+        if len(self.leaves):
+            out[:, self.leaves] = np.maximum.reduceat(mine, self.starts, axis=1)
+        return out
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """Of n texts."""
+
+    values: np.ndarray
+    """float32 [7, n, leaves], as `OPINIONS`."""
+    signs: np.ndarray
+    """float32 [n, 7], as `SIGNS`."""
+
+    @classmethod
+    def joined(cls, parts: list[Opinions]) -> Opinions:
+        """One after the other."""
+        return cls(np.concatenate([p.values for p in parts], 1), np.concatenate([p.signs for p in parts]))
+
+
+class Nearness(NamedTuple):
+    """Of n texts to the remembered ones."""
+
+    spaces: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """Cosines [n, memory] by encoder, direction and n-grams."""
+    distances: np.ndarray
+    """Log-probabilities [n, leaves] by the distance to the codes."""
+    direction: np.ndarray
+    """Of the texts themselves, [n, dim]."""
+    rows: sparse.csr_matrix
+    """Their n-grams."""
+    known: np.ndarray
+    """Share of their n-grams' weight that any remembered text holds, [n]."""
+
+
+class Asked(Protocol):
+    """A trained model, as the memory asks it; arrays are float32."""
+
+    def features(self, texts: list[str]) -> np.ndarray:
+        """Of texts [n, width]."""
+
+    def directions(self, features: np.ndarray) -> np.ndarray:
+        """Of features: unit directions [n, dim]."""
+
+    def distances(self, directions: np.ndarray) -> np.ndarray:
+        """Log-probabilities [n, leaves] of the codes by their distance."""
+
+
+class Memory:
+    """The training texts that a model remembers, and what they and the model say of other texts.
+
+    Args:
+        ask: the model to ask so many texts.
+        kept: `tensors` of another one for the same model and data.
+    """
+
+    def __init__(self, table: CodeTable, ask: Callable[[int], Asked], kept: Mapping[str, np.ndarray]):
+        self._remember(table)
+        self.ask = ask
+        self.features, self.directions, self.by_text = kept["features"], kept["directions"], kept["by_text"]
+        names = tuple(bytes(kept["names"]).decode().split("\n")) if len(kept["names"]) else ()
+        self.ngrams = NGrams(names, kept["rarity"], float(kept["unknown"][0]))
+
+        def table_of(name: str, shape: tuple[int, int]) -> sparse.csr_matrix:
+            return sparse.csr_matrix(tuple(kept[f"{name}.{part}"] for part in ("data", "indices", "indptr")), shape)
+
+        self.grams = table_of("grams", (len(names), len(self.texts)))
+        self.linear = Linear(table_of("linear", (len(names), len(self.leaves))), kept["bias"])
+
+    def _remember(self, table: CodeTable) -> None:
+        self.table, self.leaves = table, table.leaves
+        texts, self.owners = leaf_texts(table)
+        self.texts = [t.text for t in texts]
+        self.everything = Groups.of(self.owners, np.arange(len(self.owners)))
+        described = np.array([t.kind in DESCRIBING for t in texts], dtype=bool)
+        self.described = Groups.of(self.owners[described], np.flatnonzero(described))
+        self.bare = np.ones(len(self.leaves), dtype=bool)
+        """Leaves that no labelled example was seen of."""
+        self.bare[self.owners[~described]] = False
+
+    @classmethod
+    def made(cls, model: TorchModel, cache: Path) -> Memory:
+        """From the training texts."""
+        self = cls.__new__(cls)
+        self._remember(model.table)
+        self.ask = lambda count: model
+        self.features, self.by_text = model.known(self.texts, cache)
+        self.directions = model.directions(self.features)
+        self.ngrams = NGrams.of(self.texts)
+        rows, _ = self.ngrams.rows(self.texts)
+        self.grams = rows.T.tocsr()
+        self.linear = train_linear(rows, self.owners, ~self.bare)
+        return self
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Everything that takes long to make, by name; see `kept`."""
+        arrays = {"features": self.features, "directions": self.directions, "by_text": self.by_text}
+        arrays["names"] = np.frombuffer("\n".join(self.ngrams.names).encode(), dtype=np.uint8)
+        arrays |= {"rarity": self.ngrams.rarity, "unknown": np.array([self.ngrams.unknown], dtype=np.float32)}
+        arrays["bias"] = self.linear.bias
+        for name, table in (("grams", self.grams), ("linear", self.linear.weights)):
+            arrays |= {f"{name}.data": table.data, f"{name}.indices": table.indices.astype(np.int32)}
+            arrays[f"{name}.indptr"] = table.indptr.astype(np.int64)
+        return arrays
+
+    @cached_property
+    def cross_references(self) -> dict[str, list[LabelledText]]:
+        """The cross-references that stand under each code."""
+        found: dict[str, list[LabelledText]] = {}
+        for text in self.table.texts:
+            if text.kind == "cross_reference" and text.source_code is not None:
+                found.setdefault(text.source_code, []).append(text)
+        return found
+
+    def near(self, texts: list[str]) -> Nearness:
+        """How near texts are to every remembered one."""
+        model = self.ask(len(texts))
+        features = model.features(texts)
+        direction = model.directions(features)
+        rows, known = self.ngrams.rows(texts)
+        spaces = (features @ self.features.T, direction @ self.directions.T, (rows @ self.grams).toarray())
+        return Nearness(spaces, model.distances(direction), direction, rows, known)
+
+    def of(self, texts: list[str]) -> Opinions:
+        """The opinions of texts."""
+        parts = [self._of(self.near(texts[i : i + CHUNK])) for i in range(0, len(texts), CHUNK)]
+        return Opinions.joined(parts)
+
+    def of_both(self, texts: list[str], model: TorchModel) -> tuple[Opinions, np.ndarray]:
+        """Also the values as if nobody had labelled a text with any code: from titles and descriptions alone. The linear model is left out."""
+        parts = []
+        for start in range(0, len(texts), CHUNK):
+            near = self.near(texts[start : start + CHUNK])
+            bare = np.full((len(OPINIONS), len(near.known), len(self.leaves)), -1.0, dtype=np.float32)
+            for k, similarity in enumerate(near.spaces, start=1):
+                self.described.nearest(similarity, bare[k])
+            bare[0] = model.distances_by_text(near.direction, self.by_text)
+            parts.append((self._of(near), bare))
+        return Opinions.joined([p for p, _ in parts]), np.concatenate([u for _, u in parts], 1)
+
+    def _of(self, near: Nearness) -> Opinions:
+        shape = (len(OPINIONS), len(near.known), len(self.leaves))
+        values = np.full(shape, -1.0, dtype=np.float32)
+        for k, similarity in enumerate(near.spaces, start=1):
+            self.everything.nearest(similarity, values[k])
+        values[0] = near.distances
+        values[4] = self.linear(near.rows)
+        self.described.nearest(near.spaces[0], values[5])
+        self.described.nearest(near.spaces[2], values[6])
+        first = values[:JUDGES].argmax(2)
+        pairs = [(a, b) for a in range(len(first)) for b in range(a)]
+        signs = [similarity.max(1) for similarity in near.spaces]
+        signs += [near.known, values[4].max(1), values[0].max(1)]
+        signs += [np.mean([first[a] == first[b] for a, b in pairs], axis=0)]
+        return Opinions(values, np.stack(signs, 1).astype(np.float32))

@@ -1,0 +1,158 @@
+"""The scorer of a small model: made once and kept, read again, made anew when damaged; probabilities, "no code" and reasons."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from curricle.cli.use import search
+from curricle.families.codes import scorer as module
+from curricle.families.codes.scorer import Scorer
+from curricle.families.codes.weighing import Weights
+from tests.families.codes.test_export import checkpoint
+
+TEXTS = ["Soybean kind growing for markets", "we brew craft beer"]
+
+
+@pytest.fixture(scope="module")
+def place(small_census, tiny_encoder, tmp_path_factory):
+    """(checkpoint folder, data folder, cache with a scorer in it, that scorer's answers)."""
+    made = tmp_path_factory.mktemp("scored")
+    folder, data = checkpoint(made, small_census, tiny_encoder, ("head", "table", "temperature"))
+    cache = made / "cache"
+    return folder, data, cache, Scorer.load(folder, data, cache).scored(TEXTS)
+
+
+def _kept(cache):
+    return sorted(path for path in cache.iterdir() if path.name.startswith("scorer-"))
+
+
+def test_a_scorer_is_kept_and_read_again_and_gives_the_same_numbers(place, monkeypatch, caplog):
+    folder, data, cache, first = place
+    assert [path.suffix for path in _kept(cache)] == [".json", ".safetensors"]
+    monkeypatch.setattr(Scorer, "_tune", lambda self: 1 / 0)
+    with caplog.at_level(logging.WARNING):
+        scorer = Scorer.load(folder, data, cache)
+        light = scorer.scored(TEXTS)
+        assert "model" not in vars(scorer), "a few texts are asked without torch"
+        assert scorer.model and not caplog.records
+        again = scorer.scored(TEXTS)
+    assert np.array_equal(again.logs, first.logs) and np.array_equal(again.no_code, first.no_code)
+    assert np.allclose(light.logs, first.logs, atol=1e-3) and np.allclose(light.no_code, first.no_code, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "Soybean farming, and 3 other things!", "\u30d1\u30f3\u5c4b", "second-hand machines " * 30]
+)
+def test_the_arrays_compute_what_torch_computes(place, text):
+    folder, data, cache, _ = place
+    scorer = Scorer.load(folder, data, cache)
+    light, whole = scorer._light, scorer.model
+    features = whole.features([text])
+    assert np.allclose(light.features([text]), features, atol=1e-5)
+    directions = whole.directions(features)
+    assert np.allclose(light.directions(features), directions, atol=1e-5)
+    assert np.allclose(light.distances(directions), whole.distances(directions), atol=1e-3)
+
+
+def test_a_question_imports_neither_torch_nor_transformers(place):
+    folder, data, cache, _ = place
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom curricle.families.codes.scorer import Scorer\n"
+        f"hits = Scorer.load(Path({str(folder)!r}), Path({str(data)!r}), Path({str(cache)!r})).search(['soybean kind'], 3)\n"
+        "assert len(hits[0]) == 3\nprint(sorted({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "empty", "no JSON", "other JSON", "other format", "pipe"])
+def test_a_damaged_scorer_is_no_scorer(place, tmp_path, damage):
+    _, _, cache, _ = place
+    said, arrays = _kept(cache)
+    key = said.stem.removeprefix("scorer-")
+    raw, content = arrays.read_bytes(), said.read_text()
+    assert module.read_kept(cache, key) is not None
+    if damage in ("cut", "noise", "empty"):
+        raw = {"cut": raw[:-9], "noise": raw[:-9] + b"123456789", "empty": b""}[damage]
+    elif damage != "pipe":
+        changed = json.loads(content) | {"format": 0}
+        content = {"no JSON": "{", "other JSON": "[]", "other format": json.dumps(changed)}[damage]
+    if damage == "pipe":
+        os.mkfifo(tmp_path / arrays.name)
+    else:
+        (tmp_path / arrays.name).write_bytes(raw)
+    (tmp_path / said.name).write_text(content)
+    assert module.read_kept(tmp_path, key) is None
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_stops_nothing(place, monkeypatch, caplog):
+    folder, data, _, first = place
+
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    known = module.read_kept(place[2], _kept(place[2])[0].stem.removeprefix("scorer-"))
+    monkeypatch.setattr(module, "read_kept", lambda *given: None)
+    monkeypatch.setattr(Scorer, "_tune", lambda self: known[1])
+    monkeypatch.setattr(module, "write_kept", full)
+    with caplog.at_level(logging.WARNING):
+        again = Scorer.load(folder, data, place[2]).scored(TEXTS)
+    assert np.allclose(again.logs, first.logs, atol=1e-5)
+    assert ["made once" in r.message or "cannot be kept" in r.message for r in caplog.records] == [True, True]
+
+
+def test_probabilities_of_all_codes_and_of_none_sum_to_one_and_the_words_decide(place):
+    folder, data, cache, first = place
+    assert np.allclose(first.confidence().sum(1) + first.no_code, 1, atol=1e-4)
+    hits = Scorer.load(folder, data, cache).search(TEXTS, 3)
+    assert [len(row) for row in hits] == [3, 3]
+    best = next(hit for hit in hits[0] if hit.code)
+    assert best.code == "111110" and best.path[0][0] == "11" and best.path[-1] == (best.code, best.title)
+    assert all(a.confidence >= b.confidence for row in hits for a, b in zip(row, row[1:], strict=False) if a.code)
+
+
+def test_where_no_code_is_likelier_than_any_it_stands_first(place, monkeypatch):
+    folder, data, cache, _ = place
+    scorer = Scorer.load(folder, data, cache)
+    monkeypatch.setattr(Weights, "no_code", lambda self, signs: np.full(len(signs), 0.9))
+    (hits,) = scorer.search(["xq"], 3)
+    assert [bool(hit.code) for hit in hits] == [False, True, True]
+    assert hits[0].confidence == pytest.approx(0.9) and hits[0].title.startswith("no code") and hits[0].path == ()
+    assert sum(hit.confidence for hit in hits[1:]) <= 0.1
+    assert scorer.explain(["xq"], [hits])[0][0].neighbours == ()
+
+
+def test_reasons_are_the_texts_the_words_and_the_cross_references(place):
+    folder, data, cache, _ = place
+    scorer = Scorer.load(folder, data, cache)
+    texts = ["Growing soybeans", "making cheese for years"]
+    hits = [[scorer._hit(scorer.codes.index(code), 0.5)] for code in ("111120", "111130")]
+    (canola,), (beans,) = scorer.explain(texts, hits)
+    assert canola.neighbours and 0 < canola.share <= 1
+    assert canola.share >= sum(n.share for n in canola.neighbours) - 1e-6
+    assert [e.code for e in canola.elsewhere] == ["111110"] and canola.elsewhere[0].source == "111120"
+    assert beans.elsewhere[0].code == "31-33" and "cheese" in beans.elsewhere[0].text
+    again = scorer.explain(["Soybean kind growing"], [[scorer._hit(scorer.codes.index("111110"), 0.5)]])[0][0]
+    assert "soybean" in again.neighbours[0].words and again.words[0][0] in {"soybean", "kind", "growing"}
+
+
+def test_search_prints_probabilities_and_reasons(place, monkeypatch, tmp_path):
+    folder, data, cache, _ = place
+    monkeypatch.chdir(tmp_path)
+    real = Scorer.load
+    monkeypatch.setattr(Scorer, "load", lambda folder, data: real(folder, data, cache))
+    shown = CliRunner().invoke(search, [TEXTS[0], "--model", str(folder), "--top", "2"])
+    assert shown.exit_code == 0, shown.output
+    lines = [line for line in shown.output.splitlines() if line.startswith("  ")]
+    assert len(lines) == 2 and all("%" in line for line in lines) and any("111110" in line for line in lines)
+    row = json.loads(CliRunner().invoke(search, [TEXTS[0], "--json", "--explain", "--model", str(folder)]).stdout)
+    hit = next(hit for hit in row["hits"] if hit["code"] == "111110")
+    assert 0 <= hit["confidence"] <= 1 and hit["path"][0]["code"] == "11" and hit["reasons"]["neighbours"]
+    explained = CliRunner().invoke(search, [TEXTS[0], "--explain", "--model", str(folder)]).output
+    assert "in 11 Agriculture" in explained and "words: " in explained

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -271,7 +272,7 @@ def test_a_stage_trains_as_a_trainjob_in_its_component(trainer, components, make
     from tests.cluster.test_chain import TINY, plan, prepare, train
 
     component = components("chain_smoke")
-    run_id, store = f"trainjob-{time.time_ns() % 10**8}", "minio://mlpipeline/test-trainjob"
+    run_id, store = f"trainjob-{uuid.uuid4().hex[:6]}", f"minio://mlpipeline/test-{uuid.uuid4().hex[:6]}"
     planned = plan(component, run_id, store, prepare(component, run_id, store))
     done, log, good = train(component, "exec-train-stage", planned, 0, "", launcher="trainjob")
     assert good and done["Output"].endswith("/01_stage"), log

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -229,6 +230,10 @@ def test_texts_follow_their_codes_and_those_of_split_ones_are_placed_by_the_mode
     assert codes == {("11", "11"): "unchanged", ("12", "13"): "renamed", ("21", "21"): "split", ("21", "23"): "split", ("22", "21"): "merged", ("", "31"): "new"}  # fmt: skip
     assert "by_model" in json.loads((folder / "report.json").read_text())["crosswalk"]["texts"]
     assert "promote: old" in output or "hold: old" in output, output
+    page = max(
+        folder.parent.glob("checkpoints/carried/*/report.html"), key=lambda path: path.stat().st_mtime
+    ).read_text()
+    assert "What became of the codes" in page and re.search(r"split</span></td><td>21, 23<", page)
 
 
 def test_the_model_answers_by_the_new_codes_and_the_old_one_stays_promoted(carried, place):

@@ -37,6 +37,8 @@ def sections(seen: Seen) -> Part:
         )
     if "disc" in found:
         made.insert(0, _section("disc", "All codes", {"disc": found["disc"], "levels": found.get("levels", [])}))
+    if isinstance(carried := seen.data.get("crosswalk"), Mapping):
+        made.append(_section("crosswalk", "What became of the codes", _crosswalk(carried)))
     return Part(made, worries)
 
 
@@ -94,6 +96,19 @@ def _ways(found: Mapping[str, Any]) -> dict[str, Any]:
     whole = {key: metrics.get(f"test/{key}") for key in ("top1", "hit@5", "hit@10", "mrr")}
     structure = {key: value for key, value in metrics.items() if key.startswith("structure/")}
     return {"rows": rows, "levels": names, "robust": robust, "foreign": foreign, "whole": whole, "structure": structure}
+
+
+def _crosswalk(carried: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `crosswalk`'s report: a row a status that there is, and the old codes that changed."""
+    sides = carried["became"]
+    rows = [{"status": status, "meaning": carried["meanings"][status], **{side: sides[side][status] for side in sides}} for status in carried["statuses"]]  # fmt: skip
+    return {
+        "read_as": carried["read_as"],
+        "became": [row for row in rows if any(row[side] for side in sides)],
+        "texts": carried["texts"],
+        "left_out": carried["left_out"],
+        "changed": [(old, status, targets) for old, (status, *targets) in carried["changed"].items()],
+    }
 
 
 def _worries(seen: Seen) -> list[str]:

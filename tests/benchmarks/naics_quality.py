@@ -11,6 +11,7 @@ Everything that a baseline chooses, it chooses on the validation texts. The test
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import statistics
@@ -29,7 +30,7 @@ from curricle.families.codes.encoder import Encoder, cached_features
 from curricle.families.codes.evaluate import evaluate
 from curricle.families.codes.opinions import leaf_texts
 from curricle.families.codes.prepare import CodeTable, load
-from curricle.store import open_store
+from curricle.store import layout, open_store
 from curricle.store.manifest import read_manifest
 from curricle.training.precision import resolve_precision
 from tests.benchmarks.naics_models import CACHE, CENSUS, Trained, open_trained
@@ -42,7 +43,8 @@ CONFIDENCE = ("ece", "automatic@5", "error@5")
 ROBUST = ("upper_top1", "typos_top1", "abbreviated_top1", "sentence_top1", "foreign_auroc")
 PROBE_STRENGTHS = (10.0, 100.0)
 PROBE_ITERATIONS = 100
-RESOURCES = ("training CPU-s", "training peak GB")
+RESOURCES = ("training CPU-s", "training peak GB", "encoder passes, forward", "encoder passes, with gradient")
+"""A pass is all training texts once through the encoder: the cost that does not depend on the machine."""
 
 
 class Baselines:
@@ -224,13 +226,26 @@ def train(chain: str, seed: int, name: str, overrides: list[str]) -> tuple[str, 
         cwd=place, env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}, check=True)  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     store = str(place / "checkpoints")
-    stages = [p.parent for p in Path(store).glob("*/*/manifest.json")]
+    stages = [p.parent for p in Path(store).glob("*/*/manifest.json") if (p.parent / layout.STAGE).is_file()]
     last = max(stages, key=lambda p: read_manifest(open_store(str(p)), "").created)
     cost = {
         RESOURCES[0]: after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         RESOURCES[1]: after.ru_maxrss / 2**20,
+        **encoder_passes(stages),
     }
     return str(last), cost
+
+
+def encoder_passes(stages: list[Path]) -> dict[str, float]:
+    """Passes over the training texts that a chain's stages needed: one an epoch where the encoder is in each step; one where features are kept, for each state of the encoder."""
+    forward, trained, kept = 0, 0.0, False
+    for place in sorted(stages, key=lambda p: read_manifest(open_store(str(p)), "").created):
+        config = json.loads((place / layout.STAGE).read_text(encoding="utf-8"))["config"]["curriculum"]
+        if config["features"] == "live" and "encoder" in config["trainable"]:
+            trained, kept = trained + read_manifest(open_store(str(place)), "").info["epochs"], False
+        elif not kept:
+            forward, kept = forward + 1, True
+    return {RESOURCES[2]: float(forward), RESOURCES[3]: float(trained)}
 
 
 def mean_and_spread(name: str, found: list[dict[str, float]]) -> list[dict]:

@@ -22,17 +22,21 @@ from urllib.parse import unquote, urlsplit
 from curricle import environment
 from curricle.errors import PipelineError
 from curricle.masking import keep_secret
+from curricle.store.wire import Cause, cause, may_be_proxys, proxy_words
 
 TIMEOUTS = (5.0, 60.0)
 """Seconds for a connection, and for an answer over it."""
 PATIENCE = 60.0
 """Seconds that a request is tried again for."""
+LONGEST_PAUSE = 60.0
+"""Seconds of one pause at most, whatever an answer asks for: a gateway's `Retry-After` is not always meant for its reader."""
 NOT_DONE = (408, 425, 429)
 """Answers that say: not now, nothing was done. Any request may be sent again after them."""
 AWAY = (*NOT_DONE, 500, 502, 503, 504)
 """Answers after which a request that only reads is sent again. Of these 500 is an error of the server itself where it says which one."""
 _LOGIN = "the server wants a login"
 _FORWARD = "kubectl -n kubeflow port-forward svc/ml-pipeline 8888, then --endpoint http://localhost:8888"
+_SEE = "Is --endpoint (KF_PIPELINES_ENDPOINT) that of Kubeflow Pipelines, and does it run?"
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -126,7 +130,7 @@ class Gateway:
 
         until, tries = time.monotonic() + patience, 0
         while True:
-            wait = min(10.0, 2.0**tries)
+            wait, asked, unknown = min(10.0, 2.0**tries), None, not again
             try:
                 with redirect_stdout(io.StringIO()):  # kfp prints links there; ours go where the caller says
                     answer = call(*arguments, **named)
@@ -140,11 +144,18 @@ class Gateway:
                 repeat = again or error.status in NOT_DONE
                 unknown = not repeat
                 asked = _retry_after(error.headers)
-                wait = wait if asked is None else asked
-                problem = f"{what}: the server answered {error.status}: {said}"
+                wait = wait if asked is None else min(asked, LONGEST_PAUSE)
+                problem = f"{what}: the server answered {error.status}: {said}{self._or_proxy(error)}"
             except (HTTPError, OSError) as error:
-                problem, repeat = self._unreachable(what, error), again and self._answered
-                unknown = not again
+                repeat = again and self._answered
+                if isinstance(error, OSError) and error.filename:  # the token's
+                    problem, unknown = f"{what}: {error.filename}: {error.strerror}", False
+                else:
+                    why = cause(error, self._host)
+                    problem = f"{what}: {self._unreachable(why)}"
+                    if why.kind in ("plain", "untrusted", "tls"):
+                        raise PipelineError(problem) from None
+                    unknown = unknown and why.kind not in ("nobody", "unknown")
             except ValueError as error:
                 if "header" in str(error).lower():  # a token file whose new content cannot be one; http.client shows it
                     raise Refused(f"{what}: the token in {self.token_file} cannot be sent") from None
@@ -152,12 +163,18 @@ class Gateway:
             except (TypeError, AttributeError, LookupError) as error:  # the SDK's own, of an answer in another form
                 raise self.strange(what, "in another form") from error
             left = until - time.monotonic()
+            longer = ""
+            if repeat and asked is not None and asked > 10:
+                longer = f"; it asks to be left alone for {f'{asked:.0f}' if asked < 1e6 else 'more than 1000000'} s"
             if not repeat or wait >= left:
-                longer = f"; it asks to be left alone for {wait:.0f} s" if repeat and wait > 10 else ""
                 sent = "; whether it was carried out is not known: look at the server first" if unknown else ""
                 raise Away(f"{problem}{longer}{sent}") from None
-            if wait >= 5:
-                self._say(f"{problem}; again in {wait:.0f} s")
+            if not tries:
+                self._say(
+                    f"{problem}{longer}; again in {wait:.0f} s, then at least every {LONGEST_PAUSE if longer else 10:.0f} s, for {left:.0f} s in all"
+                )
+            elif wait >= 5:
+                self._say(f"{problem}{longer}; again in {wait:.0f} s")
             time.sleep(wait)
             tries += 1
 
@@ -172,8 +189,10 @@ class Gateway:
                 f"{what}: the server does not take this service account: {said}. From Kubeflow Pipelines 2.18 on its environment variable "
                 "ALLOWEDSERVICEACCOUNTS lists those that it takes, and a server of several users asks for the verb `use` on the account (docs/kubeflow.md)"
             )
-        if status == 0:
-            return PipelineError(f"{what}: TLS with {self._host} failed: {said}; {self._about_tls(said)}")
+        if status == 407:
+            return PipelineError(
+                f"{what}: {proxy_words(self._host) or 'a proxy'} wants a user and a password (407): write them before its host in the variable, or name the server's host in NO_PROXY"
+            )
         place = _printable(str((error.headers or {}).get("Location", ""))).partition("?")[
             0
         ]  # behind it stand states and codes of a login
@@ -183,7 +202,7 @@ class Gateway:
             )
         if 200 <= status < 300 and "json" in str((error.headers or {}).get("Content-Type", "json")):
             return PipelineError(
-                f"{what}: {self._host} answers, but not as Kubeflow Pipelines does: {said or 'nothing'}"
+                f"{what}: {self._host} answers, but not as Kubeflow Pipelines does: {said if error.body else 'an empty answer'}"
             )
         if status == 401 or 200 <= status < 400:
             how = f"{status} to {place}" if place else f"{status}: {said}"
@@ -191,7 +210,7 @@ class Gateway:
         if status == 403:
             where = f" in namespace {self.access.namespace}" if self.access.namespace else ""
             return PipelineError(
-                f"{what}: not allowed: {said}. Ask for the rights of the role kubeflow-pipelines-edit{where}, or give another token"
+                f"{what}: not allowed: {said}. Ask for the rights of the role kubeflow-pipelines-edit{where}, or give another token{self._or_proxy(error)}"
             )
         if status == 404 and not _is_json(error):
             return PipelineError(
@@ -200,28 +219,38 @@ class Gateway:
         return PipelineError(f"{what}: the server answered {status}: {said}")
 
     def _about_credentials(self) -> str:
+        sent = []
         if self.access.token.strip():
-            return "that of --token (CURRICLE_KFP_TOKEN) was sent: get a new one"
-        if self.token_file:
-            return f"that in {self.token_file} was sent: does it hold one for this server (audience pipelines.kubeflow.org)?"
+            sent.append("that of --token (CURRICLE_KFP_TOKEN) was sent: get a new one")
+        elif self.token_file:
+            sent.append(
+                f"that in {self.token_file} was sent: does it hold one for this server (audience pipelines.kubeflow.org)?"
+            )
         if self.access.cookies:
-            return "cookies were sent (CURRICLE_KFP_COOKIES): log in again with a browser, and take its new ones"
-        return "none was sent: set CURRICLE_KFP_TOKEN, CURRICLE_KFP_COOKIES or KF_PIPELINES_SA_TOKEN_PATH (a file)"
+            sent.append("cookies were sent (CURRICLE_KFP_COOKIES): log in again with a browser, and take its new ones")
+        return "; ".join(sent) or (
+            "none was sent: set CURRICLE_KFP_TOKEN, CURRICLE_KFP_COOKIES or KF_PIPELINES_SA_TOKEN_PATH (a file)"
+        )
 
-    def _about_tls(self, said: str) -> str:
-        if "verify failed" in said or "self-signed" in said or "self signed" in said:
-            if self.access.ca_cert:
-                return f"the authorities of {self.access.ca_cert} are trusted (--ca-cert, SSL_CERT_FILE), and none of them has signed it"
-            return "name the file of its own authority with --ca-cert, or in SSL_CERT_FILE"
-        return "http:// in the endpoint where the server speaks no TLS"
+    def _or_proxy(self, error: Any) -> str:
+        return "" if _is_json(error) else may_be_proxys(self._host)
 
-    def _unreachable(self, what: str, error: Exception) -> str:
-        if isinstance(error, OSError) and error.filename:
-            return f"{what}: {error.filename}: {error.strerror}"
-        proxy = environment.proxy_for(self._host)
-        through = f" through the proxy {proxy} (NO_PROXY names what goes without)" if proxy else ""
-        unset = "" if environment.is_set("KF_PIPELINES_ENDPOINT") else "; KF_PIPELINES_ENDPOINT is not set"
-        return f"{what}: nobody answers at {self._host}{through}: {_reason(error)}{unset}. From outside of the cluster: {_FORWARD}"
+    def _unreachable(self, why: Cause) -> str:
+        """What happened at the server, and what to do."""
+        advice = {
+            **dict.fromkeys(("nobody", "unknown"), f"From outside of the cluster: {_FORWARD}"),
+            "plain": "Give http:// in --endpoint (KF_PIPELINES_ENDPOINT); one without a scheme means https",
+            "untrusted": self._about_trust(),
+            "closed": "It may speak TLS: then give https://" if self._host.startswith("http://") else _SEE,
+        }
+        given = self.access.endpoint or environment.is_set("KF_PIPELINES_ENDPOINT")
+        unset = "" if given else ". Neither --endpoint nor KF_PIPELINES_ENDPOINT is given"
+        return f"{why.of(self._host)}{unset}" + ("" if why.kind == "proxy" else f". {advice.get(why.kind, _SEE)}")
+
+    def _about_trust(self) -> str:
+        if self.access.ca_cert:
+            return f"The authorities of {self.access.ca_cert} (--ca-cert, SSL_CERT_FILE) are trusted; it must be signed by one of them, for this host"
+        return "Name the file of its own authority with --ca-cert, or in SSL_CERT_FILE"
 
 
 def _client(access: Access, token_file: str) -> Any:
@@ -268,9 +297,9 @@ def _client(access: Access, token_file: str) -> Any:
                 raise ApiException(
                     http_resp=answer
                 )  # a page for people, or of another server: what was asked for is an object
-        except (
-            ApiException
-        ) as error:  # the SDK decodes the body, and breaks where there is none (TLS) or it is no UTF-8
+        except ApiException as error:  # the SDK decodes the body, and breaks where it is no UTF-8
+            if error.status == 0 and error.__context__:  # TLS; the SDK keeps its name and words alone
+                raise error.__context__ from None
             error.body = (error.body or b"").decode("utf-8", "replace").encode()
             raise
         return answer
@@ -369,15 +398,6 @@ def _is_object(body: Any) -> bool:
 def _printable(text: str) -> str:
     """A server's text without what moves a terminal's cursor or colours it."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause of a broken connection, without the objects that libraries print."""
-    cause: Any = error
-    while isinstance(inner := getattr(cause, "reason", None) or getattr(cause, "original_error", None), BaseException):
-        cause = inner
-    text = re.sub(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|^\(|\)$", "", str(cause))
-    return re.sub(r"HTTPS?Connection\([^)]*\): ", "", text).strip(" '\"") or type(cause).__name__
 
 
 def _same_page(host: str, place: str) -> bool:

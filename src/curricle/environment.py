@@ -220,6 +220,12 @@ def proxy_for(url: str) -> str:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
+def proxy_variable(url: str) -> str:
+    """The variable that names the proxy for a server, as somebody wrote it; small letters go first. Empty for none."""
+    own = f"{urlsplit(url).scheme}_proxy"
+    return next((name for name in (own, own.upper(), "all_proxy", "ALL_PROXY") if is_set(name)), "")
+
+
 def rank_numbers() -> RankNumbers:
     """This process's place in its job; that of an only rank where nobody started it as one of several."""
     return RankNumbers(int(_read(RANK) or 0), int(_read(WORLD_SIZE) or 1), int(_read(LOCAL_RANK) or 0))

@@ -153,7 +153,7 @@ def test_a_name_that_nobody_knows_is_wrong_and_a_name_server_that_is_away_is_awa
         patched.setattr(socket, "getaddrinfo", ask)
         with pytest.raises(StoreError, match=words) as error:
             store.read("a")
-    assert type(error.value) is kind and "said by the test" in str(error.value)
+    assert type(error.value) is kind
 
 
 def test_a_name_that_is_unknown_for_once_is_away_where_its_server_has_answered(monkeypatch: pytest.MonkeyPatch):
@@ -280,7 +280,10 @@ def test_a_server_that_speaks_no_http_is_a_wrong_endpoint():
 
         thread = threading.Thread(target=greet)
         thread.start()
-        with pytest.raises(StoreError, match="wrong endpoint: nothing usable at") as error:
+        with pytest.raises(
+            StoreError,
+            match="wrong endpoint: http://127.* is there, but what it says is no HTTP, and begins with 'SSH-2.0-server'",
+        ) as error:
             at(f"127.0.0.1:{listener.getsockname()[1]}").read("k")
         thread.join()
     assert not isinstance(error.value, StoreUnavailable)

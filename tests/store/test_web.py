@@ -109,7 +109,9 @@ def test_the_token_does_not_travel_to_the_store_of_large_files_and_their_digest_
 
 
 def test_what_a_hub_does_not_give_is_said_with_what_to_do(site):
-    with pytest.raises(StoreError, match="HTTP 401; set HF_TOKEN, accept its conditions"):
+    with pytest.raises(
+        StoreError, match="shows no model org/gated .HTTP 401.: correct the name, or give a token.*HF_TOKEN is not set"
+    ):
         list(open_store("hf://org/gated").list(""))
     site.hub["models", "org/model"] = {"config.json": b"{}"}
     with pytest.raises(StoreError, match="holds nothing in nowhere/; it holds config.json"):

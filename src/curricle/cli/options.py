@@ -60,7 +60,7 @@ _SERVER = (
         "--cookies",
         envvar="CURRICLE_KFP_COOKIES",
         default="",
-        help="Cookies of a browser that has logged in: NAME=VALUE; NAME=VALUE.",
+        help="Cookies of a browser that has logged in: NAME=VALUE; NAME=VALUE. Sent beside a token, where both are given.",
     ),
     click.option(
         "--ca-cert", envvar="SSL_CERT_FILE", default="", help="PEM file of the authorities to trust, for one's own."

@@ -27,9 +27,10 @@ from curricle.steps.promote import pinned_because
 from curricle.steps.source import resolve_source
 from curricle.steps.tracked import find_run
 from curricle.store import open_store, references
-from curricle.store.connections import cause_of, connections, short
+from curricle.store.connections import connections, short, why_failed
 from curricle.store.manifest import read_manifest
 from curricle.store.patience import Away, server_at
+from curricle.store.wire import GONE, may_be_proxys, network_cause
 
 MLFLOW = "mlflow"
 """What MLflow's registry is called: that of `MLFLOW_TRACKING_URI`."""
@@ -154,11 +155,14 @@ def _in_mlflow(facts: ModelFacts, tracking: str) -> str:
         with warnings.catch_warnings():  # of a database's library, of itself
             warnings.simplefilter("ignore")
             return _new_version(MlflowClient(tracking, tracking), facts, where)
-    except MlflowException as error:
-        raise StoreError(f"MLflow at {where} does not register {facts.name}: {short(error.message)}") from None
     except CurricleError:
         raise
     except Exception as error:  # an address that is none makes MLflow, its database or its driver fail in any way
+        if why := network_cause(error, tracking):
+            kind = StoreUnavailable if why.kind in GONE else StoreError
+            raise kind(f"MLflow's registry: {why.of(where)}. It is that of {environment.MLFLOW_TRACKING_URI}") from None
+        if isinstance(error, MlflowException):
+            raise StoreError(f"MLflow at {where} does not register {facts.name}: {short(error.message)}") from None
         raise StoreError(
             f"MLflow at {where} cannot be asked ({short(error)}); set {environment.MLFLOW_TRACKING_URI}"
         ) from None
@@ -199,7 +203,7 @@ class _ModelRegistry:
     def __init__(self, url: str):
         base = url.rstrip("/")
         self._base = base if base.endswith("/api/model_registry") else f"{base}/api/model_registry"
-        self._server = server_at(url)
+        self._server = server_at(url, "the Model Registry")
         self._http = connections(self._server, url)
         self._version = ""
 
@@ -285,7 +289,7 @@ class _ModelRegistry:
                 f"the Model Registry at {self._base} has not answered for {away.seconds:.0f} s ({away})"
             ) from None
         except HTTPError as error:
-            raise StoreError(f"nothing usable at {self._base} ({short(cause_of(error))})") from None
+            raise StoreError(f"the Model Registry: {why_failed(error, self._server).of(self._base)}") from None
         status = response.status
         if status == 404 and method == "GET":
             return None
@@ -296,7 +300,9 @@ class _ModelRegistry:
         except (ValueError, RecursionError):
             login = status in (301, 302, 303, 307, 401, 403) or status < 300
             told = f"; a token goes into {environment.REGISTRY_TOKEN}" if login else ""
-            raise StoreError(f"{self._base} answers HTTP {status}, but not as a Model Registry{told}") from None
+            raise StoreError(
+                f"{self._base} answers HTTP {status}, but not as a Model Registry{told}{may_be_proxys(self._base)}"
+            ) from None
         if status in (401, 403):
             raise StoreError(
                 f"{self._base} does not allow {method} {path.partition('?')[0]}: {short(answer.get('message', status))}; a token goes into {environment.REGISTRY_TOKEN}"

@@ -22,6 +22,7 @@ from curricle.steps.source import resolve_source
 from curricle.store import split_uri
 from curricle.store.connections import short
 from curricle.store.manifest import fetch
+from curricle.store.wire import network_cause
 
 
 def tracking_of(config: Mapping[str, Any]) -> str:
@@ -68,7 +69,9 @@ def hand_over(uri: str, digest: str, run: str, files: Mapping[str, str]) -> bool
             for name, text in files.items() if there else ():
                 client.log_text(there, text, name)
     except Exception as error:  # an address that is none makes MLflow, its database or its driver fail in any way
-        raise StoreError(f"MLflow at {masked(uri)} does not take {', '.join(files)}: {short(error)}") from None
+        why = network_cause(error, uri)
+        told = why.of(masked(uri)) if why else short(error)
+        raise StoreError(f"MLflow at {masked(uri)} does not take {', '.join(files)}: {told}") from None
     return bool(there)
 
 

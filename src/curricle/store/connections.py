@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
-from http.client import BadStatusLine, HTTPResponse, IncompleteRead, RemoteDisconnected
+from http.client import HTTPResponse, IncompleteRead
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -22,11 +22,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     ClosedPoolError,
     HTTPError,
-    NameResolutionError,
-    NewConnectionError,
-    ProtocolError,
     ProxyError,
-    SSLError,
 )
 from urllib3.exceptions import TimeoutError as HTTPTimeout
 from urllib3.response import BaseHTTPResponse
@@ -35,6 +31,7 @@ from urllib3.util import Retry, Timeout
 from curricle.environment import AWS_CA_BUNDLE, CA_CERTIFICATES, SSL_CERT_FILE, proxy_for, value_of
 from curricle.errors import StoreError
 from curricle.store.patience import Server, Tries
+from curricle.store.wire import GONE, Cause, cause
 
 BLOCK = 64 << 10  # bytes sent or taken in one go: the time limits count for each
 _SOCKET = [
@@ -141,6 +138,10 @@ class Patient(urllib3.PoolManager):
                     slow += 1
                     self.clear()  # other connections that were kept lead to the same silence
             else:
+                if response.status == 407 and proxy_for(
+                    self._server.url
+                ):  # it answers for a server that it does not lead to
+                    raise ProxyError("", OSError(f"Tunnel connection failed: 407 {response.reason}"))
                 why = _why_refused(response)
                 if why is None:
                     if options.get("preload_content", True):
@@ -165,6 +166,7 @@ def connections(server: Server, url: str, *, ca_file: str = "", direct: bool = F
         StoreError: the proxy or the authorities cannot be used.
     """
     options |= _trust(ca_file) if url.startswith("https://") else {}
+    server.asked_directly = direct
     proxy = "" if direct else proxy_for(url)
     if not proxy:
         return Patient(server, **options)
@@ -173,7 +175,7 @@ def connections(server: Server, url: str, *, ca_file: str = "", direct: bool = F
         headers = urllib3.make_headers(proxy_basic_auth=unquote(user)) if user else None
         return _PatientThroughProxy(server, proxy_url=proxy, proxy_headers=headers, **options)
     except (HTTPError, ValueError) as error:
-        raise StoreError(f"the proxy in HTTPS_PROXY or HTTP_PROXY cannot be used: {error}") from None
+        raise StoreError(f"the proxy in HTTPS_PROXY or HTTP_PROXY cannot be used: {short(error)}") from None
 
 
 def _trust(ca_file: str) -> dict[str, Any]:
@@ -199,33 +201,21 @@ def _limit(least: float, slow: int, most: float, patience: float) -> float:
     return min(least * 2**slow, most, max(2.0, patience))
 
 
-def cause_of(error: BaseException) -> BaseException:
-    return getattr(error, "reason", None) or error
-
-
 def _took_too_long(error: BaseException) -> bool:
-    cause = cause_of(error)
-    return isinstance(cause, HTTPTimeout) or any(isinstance(e, TimeoutError) for e in cause.args)
+    seen = getattr(error, "reason", None) or error
+    return isinstance(seen, HTTPTimeout) or any(isinstance(e, TimeoutError) for e in seen.args)
 
 
 def why_away(error: HTTPError, server: Server) -> str | None:
     """What was seen where the server is away; None where something is wrong that stays wrong."""
-    cause = cause_of(error)
-    if isinstance(cause, ProxyError):
-        cause = cause.original_error
-    root = cause.__cause__ or cause.__context__
-    if isinstance(cause, SSLError):
-        away = any(isinstance(e, ssl.SSLEOFError | ConnectionError) for e in (*cause.args, root))
-    elif isinstance(cause, NameResolutionError):
-        unknown = isinstance(root, socket.gaierror) and root.errno in (socket.EAI_NONAME, socket.EAI_NODATA)
-        away = server.has_answered or not unknown
-    elif isinstance(cause, ProtocolError):
-        away = not any(isinstance(e, BadStatusLine) and not isinstance(e, RemoteDisconnected) for e in cause.args)
-    else:
-        away = isinstance(cause, NewConnectionError | HTTPTimeout | ClosedPoolError)
-    if not away:
-        return None
-    return short(root if isinstance(cause, NewConnectionError) and root else cause)
+    kind = cause(error).kind
+    away = kind in GONE or (kind == "unknown" and server.has_answered) or isinstance(error, ClosedPoolError)
+    return why_failed(error, server).words if away else None
+
+
+def why_failed(error: BaseException, server: Server) -> Cause:
+    """What happened, with the proxy that was asked."""
+    return cause(error, "" if server.asked_directly else server.url)
 
 
 def received(response: BaseHTTPResponse, server: Server, take: Callable[[bytes], object]) -> str:

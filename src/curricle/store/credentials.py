@@ -34,9 +34,10 @@ from curricle.environment import (
     AWS_SHARED_CREDENTIALS_FILE,
     AWS_WEB_IDENTITY_TOKEN_FILE,
 )
-from curricle.errors import CurricleError, StoreError, StoreUnavailable
-from curricle.store.connections import cause_of, connections, short
+from curricle.errors import StoreError, StoreUnavailable
+from curricle.store.connections import connections, short
 from curricle.store.patience import Away, at_most, server_at
+from curricle.store.wire import network_cause
 
 _METADATA = "http://169.254.169.254"
 _SOON = 2.0
@@ -64,8 +65,8 @@ class Source(Provider):
                 with at_most(_SOON):
                     return self._inner.retrieve()
             return self._inner.retrieve()
-        except CurricleError:
-            raise
+        except StoreError as error:
+            raise StoreError(f"no credentials from {self.name}: {error}") from None
         except Away as away:
             kind = StoreError if self._nearby else StoreUnavailable
             raise kind(
@@ -83,14 +84,21 @@ class Source(Provider):
             MinioException,
             configparser.Error,
         ) as error:
-            raise StoreError(f"no credentials from {self.name}: {short(cause_of(error))}") from None
+            why = network_cause(error)
+            raise StoreError(f"no credentials from {self.name}: {why.words if why else _said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is not there"
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else short(error)
 
 
 class _Asking:
     """What a provider speaks HTTP over. An answer that is none is an error with the server's own words, and without the query, which holds the token."""
 
     def __init__(self, url: str, *, direct: bool = False):
-        self._pool = connections(server_at(url), url, direct=direct)
+        self._pool = connections(server_at(url, "the place that gives credentials"), url, direct=direct)
 
     def urlopen(self, method: str, url: str, body: Any = None, headers: Any = None) -> BaseHTTPResponse:
         response = self._pool.urlopen(method, url, body=body, headers=headers)
@@ -98,7 +106,7 @@ class _Asking:
             return response
         said = re.findall("<(?:Code|Message)>(.*?)</", response.data[:10_000].decode(errors="replace"), re.DOTALL)
         raise StoreError(
-            f"no credentials: {url.partition('?')[0]} answers HTTP {response.status} {short(': '.join(said) or response.reason or '')}"
+            f"{url.partition('?')[0]} answers HTTP {response.status} {short(': '.join(said) or response.reason or '')}"
         )
 
 

@@ -25,7 +25,7 @@ from xml.etree.ElementTree import ParseError
 from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
-from urllib3.exceptions import HTTPError, SSLError
+from urllib3.exceptions import HTTPError
 
 from curricle.environment import (
     AWS_ACCESS_KEY_ID,
@@ -44,11 +44,12 @@ from curricle.environment import (
 )
 from curricle.errors import StoreError, StoreUnavailable
 from curricle.store import Entry, credentials
-from curricle.store.connections import cause_of, connections, received, short
+from curricle.store.connections import connections, received, short, why_failed
 from curricle.store.folder import open_local
 from curricle.store.keys import check_delete, check_key, check_prefix, manifests_first
 from curricle.store.local import write_whole
 from curricle.store.patience import Away, Tries, server_at
+from curricle.store.wire import may_be_proxys
 
 ENDPOINT_VARIABLES = (S3_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL)
 """Where the endpoint stands; the first that is set counts."""
@@ -137,9 +138,10 @@ class S3Settings:
         missing += [] if found else [name for name in (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) if name not in keys]
         if missing:
             instead = f" (or {AWS_PROFILE}, or {AWS_WEB_IDENTITY_TOKEN_FILE} in a pod with a role)"
+            example = "" if there else f" for example {S3_ENDPOINT}=http://minio-service.kubeflow:9000;"
             raise StoreError(
                 f"a {scheme}:// store needs environment variables that are not set: {', '.join(missing)}{instead if not keys and not found else ''}. "
-                f"Set them, for example {S3_ENDPOINT}=http://minio-service.kubeflow:9000; in a pod they come from a secret"
+                f"Set them;{example} in a pod they come from a secret"
             )
         return cls(
             endpoint=url.partition("://")[2],
@@ -393,7 +395,7 @@ class MinioStore:
         except (MinioException, ParseError) as error:
             raise StoreError(
                 f"{self.uri}: cannot {verb} {key!r}: {self.settings.url} answers, but not as an S3 server ({short(error)}). "
-                f"Is S3_ENDPOINT its API's address (for MinIO port 9000, not the console's 9001)?"
+                f"Is S3_ENDPOINT its API's address (for MinIO port 9000, not the console's 9001)?{may_be_proxys(self.settings.url)}"
             ) from error
         except HTTPError as error:
             raise StoreError(f"{self.uri}: cannot {verb} {key!r}: {self._unreachable(error)}") from error
@@ -430,13 +432,15 @@ class MinioStore:
                 return f"{at} says {said}"
 
     def _unreachable(self, error: HTTPError) -> str:
-        cause = cause_of(error)
-        if isinstance(cause, SSLError):
-            return (
-                f"wrong endpoint: TLS with {self.settings.url} failed ({short(cause)}). Use http:// in S3_ENDPOINT where the server speaks no TLS; "
-                "point SSL_CERT_FILE (or AWS_CA_BUNDLE) to its authority where it has its own"
-            )
-        return f"wrong endpoint: nothing usable at {self.settings.url} ({short(cause.__cause__ or cause)}). Check S3_ENDPOINT"
+        why, url = why_failed(error, self._server), self.settings.url
+        if why.kind == "proxy":
+            return why.of(url)
+        if why.kind in ("plain", "untrusted", "tls"):
+            advice = "Use http:// in S3_ENDPOINT"
+            if why.kind != "plain":
+                advice = "Point SSL_CERT_FILE (or AWS_CA_BUNDLE) to its authority where it has its own"
+            return f"wrong endpoint: TLS with {url} failed ({why.words}). {advice}"
+        return f"wrong endpoint: {why.of(url)}. Check S3_ENDPOINT"
 
     def _away(self, away: Away) -> str:
         what = "the server is away" if self._server.has_answered else "the server is away, or S3_ENDPOINT is wrong"

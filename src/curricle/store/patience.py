@@ -61,8 +61,10 @@ class Away(Exception):
 class Server:
     """What this process knows of one server. Safe to use from several threads."""
 
-    def __init__(self, url: str):
-        self.url = url
+    def __init__(self, url: str, what: str = "the store"):
+        self.url, self.what = url, what
+        self.asked_directly = False
+        """Whether no proxy is asked for it, whatever the environment names."""
         self.has_answered = False
         """Whether it ever answered this process: then its address is right."""
         self._lock = threading.Lock()
@@ -79,7 +81,7 @@ class Server:
             since, told = self._away_since, self._is_told
             self._away_since, self._is_told = None, False
         if told and since is not None:
-            _log.warning("the store at %s answers again, after %.0f s", self.url, time.monotonic() - since)
+            _log.warning("%s at %s answers again, after %.0f s", self.what, self.url, time.monotonic() - since)
 
     def failed(self, now: float) -> float:
         """Note that a try failed; since when the server is away (monotonic seconds)."""
@@ -95,7 +97,8 @@ class Server:
             told, self._is_told = self._is_told, True
         if not told:
             _log.warning(
-                "the store at %s does not answer (%s); waiting up to %.0f s for it (%s)",
+                "%s at %s does not answer (%s); waiting up to %.0f s for it (%s)",
+                self.what,
                 self.url,
                 why,
                 seconds,
@@ -107,10 +110,10 @@ _servers: dict[str, Server] = {}
 _servers_lock = threading.Lock()
 
 
-def server_at(url: str) -> Server:
-    """The one record of the server at `url`."""
+def server_at(url: str, what: str = "the store") -> Server:
+    """The one record of the server at `url`; `what` it is, for messages."""
     with _servers_lock:
-        return _servers.setdefault(url, Server(url))
+        return _servers.setdefault(url, Server(url, what))
 
 
 @contextmanager

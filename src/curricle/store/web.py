@@ -29,11 +29,12 @@ from urllib3.response import BaseHTTPResponse
 from curricle.environment import HF_ENDPOINT, HF_TOKEN, value_of
 from curricle.errors import StoreError, StoreUnavailable
 from curricle.store import Entry, Store
-from curricle.store.connections import cause_of, connections, received, short
+from curricle.store.connections import connections, received, short, why_failed
 from curricle.store.keys import check_key, check_prefix
 from curricle.store.local import write_whole
 from curricle.store.patience import Away, Tries, server_at
 from curricle.store.scratch import scratch
+from curricle.store.wire import may_be_proxys
 
 SCHEMES = ("hf", "https", "http")
 HUB = "https://huggingface.co"
@@ -115,7 +116,7 @@ class WebStore:
                 raise StoreError(f"{uri}: expected https://host/path, without a password and without a query (?...)")
             self._base = f"{parts.scheme}://{parts.netloc}"
         self._place = place
-        self._server = server_at(self._base)
+        self._server = server_at(self._base, "the hub" if self._hub else "the web server")
         self._http = connections(self._server, self._base)
 
     @property
@@ -215,7 +216,9 @@ class WebStore:
         if not self._hub.files:
             response = self._open("GET", self._hub.question, preload=True)
             if response is None:
-                raise StoreError(f"{self.uri}: {self._hub.url} has no such {self._hub.what}, or no such revision")
+                raise StoreError(
+                    f"{self.uri}: {self._hub.url} has no {self._hub.what}, or that has no revision {self._hub.revision!r}"
+                )
             self._hub.answered(response.data)
         return self._hub.files
 
@@ -249,9 +252,16 @@ class WebStore:
         if response.status in (404, 410):
             return None
         if response.status in (401, 403):
-            told = f"; set {HF_TOKEN}, accept its conditions on the hub, or correct the name" if self._hub else ""
-            raise StoreError(f"{self.uri}: not allowed: {self._base} answers HTTP {response.status}{told}")
-        raise StoreError(f"{self.uri}: {self._base} answers HTTP {response.status} {response.reason or ''}".rstrip())
+            if self._hub:
+                sent = f"that of {HF_TOKEN} was sent" if token else f"{HF_TOKEN} is not set"
+                raise StoreError(
+                    f"{self.uri}: {self._base} shows no {self._hub.what} (HTTP {response.status}): correct the name, or give a token that may read it ({sent}) "
+                    "and accept its conditions on the hub"
+                )
+            proxys = may_be_proxys(self._base)
+            raise StoreError(f"{self.uri}: not allowed: {self._base} answers HTTP {response.status}{proxys}")
+        said = f"{self.uri}: {self._base} answers HTTP {response.status} {response.reason or ''}".rstrip()
+        raise StoreError(f"{said}{may_be_proxys(self._base)}")
 
     def _download(self, key: str, out: BinaryIO) -> str:
         """Stream a file into `out`; its SHA-256. One that breaks off is begun again."""
@@ -291,12 +301,20 @@ class WebStore:
         except Away as away:
             raise StoreUnavailable(
                 f"{self.uri}: cannot {verb} {key!r}: {self._base} has not answered for {away.seconds:.0f} s ({away}). "
-                "The same command goes on when it answers again"
+                f"The same command goes on when it answers again{self._elsewhere()}"
             ) from away
         except HTTPError as error:
             raise StoreError(
-                f"{self.uri}: cannot {verb} {key!r}: nothing usable at {self._base} ({short(cause_of(error))})"
+                f"{self.uri}: cannot {verb} {key!r}: {why_failed(error, self._server).of(self._base)}{self._elsewhere()}"
             ) from error
+
+    def _elsewhere(self) -> str:
+        """What to do where no way leads to the hub."""
+        return (
+            f". Without a way to the hub, name a folder or a store that holds the files, or a mirror in {HF_ENDPOINT}"
+            if self._hub
+            else ""
+        )
 
 
 class _Hub:
@@ -309,7 +327,7 @@ class _Hub:
         self.url = value_of(HF_ENDPOINT).rstrip("/") or HUB
         self._kind, self._repository = match["kind"] or "", match["name"]
         self.what = f"{'dataset' if self._kind else 'model'} {self._repository}"
-        self._revision = unquote(match["revision"] or "main")
+        self.revision = unquote(match["revision"] or "main")
         self._folder = f"{match['folder'].strip('/')}/" if match["folder"] else ""
         self.commit = ""
         self.files: dict[str, tuple[int, str]] = {}
@@ -317,7 +335,7 @@ class _Hub:
     @property
     def question(self) -> str:
         api = f"{self.url}/api/{self._kind or 'models/'}{self._repository}"
-        return f"{api}/revision/{quote(self._revision, safe='')}?blobs=true"
+        return f"{api}/revision/{quote(self.revision, safe='')}?blobs=true"
 
     def answered(self, data: bytes) -> None:
         """Take the hub's answer to `question`."""
@@ -334,7 +352,7 @@ class _Hub:
         }
         if not self.files:
             raise StoreError(
-                f"{self.what} at {self._revision} holds nothing in {self._folder or 'it'}; it holds {', '.join(sorted(files)[:12]) or 'nothing'}"
+                f"{self.what} at {self.revision} holds nothing in {self._folder or 'it'}; it holds {', '.join(sorted(files)[:12]) or 'nothing'}"
             )
 
     def file(self, key: str) -> str:

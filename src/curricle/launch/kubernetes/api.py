@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from curricle.errors import JobError
 from curricle.launch.kubernetes.kind import JobKind
+from curricle.store.wire import cause
 
 TIMEOUTS = (5.0, 30.0)
 """Seconds for a connection, and for an answer over it."""
@@ -157,8 +158,10 @@ class KubernetesApi:
         try:
             return call(*args, _request_timeout=timeout, **kwargs)
         except HTTPError as error:
-            raise Unreachable(f"{what}: {error}") from error
+            raise Unreachable(f"{what}: {_why(error)}") from error
         except ApiException as error:
+            if not error.status and error.__context__:  # TLS
+                raise Unreachable(f"{what}: {_why(error)}") from error
             if error.status == 409:
                 raise Conflict(what) from error
             if error.status == 404:
@@ -361,9 +364,14 @@ def _body(what: str, response: Any) -> Iterator[bytes]:
     try:
         yield from response.stream(65536, decode_content=False)
     except HTTPError as error:
-        raise Unreachable(f"{what}: {error}") from error
+        raise Unreachable(f"{what}: {_why(error)}") from error
     finally:
         response.release_conn()
+
+
+def _why(error: Exception) -> str:
+    """What happened on the way to the API server."""
+    return cause(error).words
 
 
 def _said(error: Any) -> str:

@@ -31,7 +31,7 @@ from curricle.store.failure import Failure
 from curricle.store.manifest import read_manifest
 from curricle.training.events import Event, Step, metric_title
 from kfp_pipelines import pages, reports
-from kfp_pipelines.parameters import over, split_overrides
+from kfp_pipelines.parameters import overrides_of
 
 STEP_EVERY = 5.0
 """Seconds between two lines about steps in a component's log, as between two writes of the relay."""
@@ -80,11 +80,6 @@ def config_file(name: str = "config.yaml") -> Path:
     return Path(environment.config_file()).parent / name
 
 
-def _overrides(data_key: str, data_source: str, overrides: str, store_uri: str) -> list[str]:
-    data = [f"{data_key}={data_source}"] if data_key and data_source else []
-    return over(data, split_overrides(overrides), [f"paths.store_uri={store_uri}"])
-
-
 def prepare_data(config: str, chain: str, data_key: str, data_source: str, overrides: str, store_uri: str) -> str:
     """Prepare the data of every stage of a chain; its URI, or one a stage separated by spaces where they differ. Empty where a stage keeps data of the model
     before: the plan, which knows that model, prepares them.
@@ -94,7 +89,7 @@ def prepare_data(config: str, chain: str, data_key: str, data_source: str, overr
         chain: name of a chain file.
         data_key: dotted key of the setting that `data_source` is the value of; empty where the pipeline has none.
     """
-    base, given = config_file(config), _overrides(data_key, data_source, overrides, store_uri)
+    base, given = config_file(config), overrides_of(data_key, data_source, overrides, store_uri)
     named = load_chain(chain, base.parent)
     loaded = [load_stage(base, stage.name, given, named.layers.get(stage.name)) for stage in named.chain.stages]
     if any(prepare.keeps_data(stage.config) for stage in loaded):
@@ -163,7 +158,7 @@ def plan_run(
     request = chains.ChainRequest(
         config=config_file(config),
         chain=chain,
-        overrides=tuple(_overrides(data_key, data_source, overrides, store_uri)),
+        overrides=tuple(overrides_of(data_key, data_source, overrides, store_uri)),
         from_checkpoint=start_uri,
         gate=gate_rule,
         resume=resume,

@@ -8,6 +8,7 @@ from curricle.report.assigned import About, assigned_page
 from curricle.steps import shards
 from curricle.steps.assign import Assigned
 from curricle.steps.assigned import Order
+from curricle.steps.shards import MOST
 
 
 def cut_table(table_uri: str, column: str, output_uri: str, model: str, top: int, max_error: str, review_below: str, explain: bool, prefix: str, encoding: str, count: int, store_uri: str) -> str:  # fmt: skip
@@ -16,10 +17,32 @@ def cut_table(table_uri: str, column: str, output_uri: str, model: str, top: int
     Args:
         max_error, review_below: numbers as text; empty for none.
     """
+    order = order_of(column=column, top=top, max_error=max_error, review_below=review_below, explain=explain, prefix=prefix, shards=count)  # fmt: skip
+    return shards.cut(table_uri, output_uri, order, store_uri=store_uri, model=model, shards=count, encoding=encoding)
+
+
+def order_of(
+    *, column: str, top: int, max_error: str, review_below: str, explain: bool, prefix: str, shards: int
+) -> Order:
+    """What is asked for, where the parameters can be meant.
+
+    Raises:
+        ConfigError: one cannot; names it.
+    """
     if not column:
         raise ConfigError("column is empty; name the column that holds the text")
-    order = Order(column=column, top=top, max_error=_share("max_error", max_error), review_below=_share("review_below", review_below), explain=explain, prefix=prefix)  # fmt: skip
-    return shards.cut(table_uri, output_uri, order, store_uri=store_uri, model=model, shards=count, encoding=encoding)
+    if not 1 <= shards <= MOST:
+        raise ConfigError(f"shards must lie in [1, {MOST}], not {shards}")
+    if top < 1:
+        raise ConfigError(f"top must be at least 1, not {top}")
+    return Order(
+        column=column,
+        top=top,
+        max_error=_share("max_error", max_error),
+        review_below=_share("review_below", review_below),
+        explain=explain,
+        prefix=prefix,
+    )
 
 
 def open_model(place_uri: str) -> list[str]:

@@ -52,9 +52,9 @@ class Setting:
     overrides: str
     store_uri: str
 
-    def composed(self) -> tuple[Experiment, Composed]:
-        """The experiment and its effective configuration for the backbone."""
-        path = doors.config_file(f"experiment/{self.experiment}.yaml")
+    def composed(self, path: Path | None = None) -> tuple[Experiment, Composed]:
+        """The experiment and its effective configuration for the backbone; `path` None takes the image's file."""
+        path = path or doors.config_file(f"experiment/{self.experiment}.yaml")
         experiment = load_experiment(path)
         backbone = backbones_of(experiment, path, self.backbone)[0]
         words = words_of(family(experiment.family))

@@ -173,6 +173,12 @@ def over(*layers: list[str]) -> list[str]:
     return made
 
 
+def overrides_of(data_key: str, data_source: str, overrides: str, store_uri: str) -> list[str]:
+    """All overrides of a chain's run: the data that a parameter of their own names, the given ones, the store."""
+    data = [f"{data_key}={data_source}"] if data_key and data_source else []
+    return over(data, split_overrides(overrides), [f"paths.store_uri={store_uri}"])
+
+
 def split_overrides(text: str) -> list[str]:
     """The overrides in one text, separated by spaces; quotes hold one with spaces together.
 

@@ -31,9 +31,10 @@ from curricle.config.schema import Range, Text, require
 from curricle.errors import ConfigError, CurricleError, PipelineError
 from kfp_pipelines.compile import with_images
 from kfp_pipelines.cron import check_cron
-from kfp_pipelines.parameters import COMPILED, KINDS, read_parameters
+from kfp_pipelines.early import check_names, check_values
+from kfp_pipelines.parameters import COMPILED, KINDS, read_documents, read_parameters
 from kfp_pipelines.server import Server, content_digest
-from kfp_pipelines.submit import check_early, with_defaults
+from kfp_pipelines.submit import with_defaults
 
 _MARK = re.compile(
     r"curricle-recurring (?P<name>\S+) (?P<digest>[0-9a-f]{16})\b(?: with (?P<control>\S+) and (?P<trainer>[^\s\]]+))?"
@@ -173,11 +174,13 @@ def _load(file: Path) -> Wanted:
     ]
     if problems:
         raise ConfigError(problems)
-    check_early(definition.parameters)
+    parameters = with_defaults(definition.parameters, known)
+    check_names(experiment=definition.experiment, run_name=definition.name, service_account=definition.service_account)
+    check_values(read_documents(package)[0], parameters)
     tree = {k: v for k, v in to_tree(definition).items() if k not in ("enabled", "pipeline")}
     text = json.dumps(tree | {"package": content_digest(package)}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Wanted(file, definition, package, with_defaults(definition.parameters, known), digest)
+    return Wanted(file, definition, package, parameters, digest)
 
 
 def reconcile(

@@ -84,6 +84,26 @@ def titles(spec: Tree) -> dict[str, str]:
     return {name: task["taskInfo"]["name"] for tree in _graphs(spec) for name, task in tree["tasks"].items()}
 
 
+def stages_of(spec: Tree) -> list[str]:
+    """The stages of a compiled chain, in their order; empty of another pipeline."""
+    found = [
+        (task["inputs"]["parameters"]["index"]["runtimeValue"]["constant"], task["taskInfo"]["name"].partition(" ")[2])
+        for tree in _graphs(spec)
+        for name, task in tree["tasks"].items()
+        if name.startswith("reuse-stage")
+    ]
+    return [name for _, name in sorted(found)]
+
+
+def constants_of(spec: Tree, name: str) -> Tree:
+    """What the compiler has written into the task of that name; empty where there is no such task."""
+    for tree in _graphs(spec):
+        if task := tree["tasks"].get(name):
+            given = task.get("inputs", {}).get("parameters", {})
+            return {key: one["runtimeValue"]["constant"] for key, one in given.items() if "runtimeValue" in one}
+    return {}
+
+
 @dataclass(frozen=True)
 class Graph:
     """A compiled pipeline's graph as numbers and as text."""

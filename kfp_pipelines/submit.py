@@ -10,15 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from curricle.config.load import read_overrides
-from curricle.errors import ConfigError, PipelineError, StoreError
-from curricle.steps.gate import parse_rule
-from curricle.steps.register import check as check_registry
+from curricle.errors import PipelineError, StoreError
 from curricle.steps.relay import RunReader
-from curricle.store import layout
+from kfp_pipelines.early import check_names, check_values
 from kfp_pipelines.gateway import Access, Refused
 from kfp_pipelines.nodes import failed, is_task, root_of
-from kfp_pipelines.parameters import Parameter, compiled, parse, read_documents, read_parameters, split_overrides
+from kfp_pipelines.parameters import Parameter, compiled, parse, read_documents, read_parameters
 from kfp_pipelines.server import Server
 from kfp_pipelines.shape import titles
 
@@ -92,10 +89,10 @@ def submit(
     """
     package = compiled(package)
     known = read_parameters(package)
-    given = parse(texts, known)
-    check_early(given)
-    values = with_defaults(given, known)
-    names = titles(read_documents(package)[0])
+    given, spec = parse(texts, known), read_documents(package)[0]
+    values, names = with_defaults(given, known), titles(spec)
+    check_names(experiment=experiment, run_name=run_name, service_account=service_account)
+    check_values(spec, values)
     server = Server(access, say)
     version = server.ensure_version(package)
     say(f"{'uploaded' if version.uploaded else 'found'} {version.name}")
@@ -131,31 +128,6 @@ def submit(
 def with_defaults(given: dict[str, Any], known: dict[str, Parameter]) -> dict[str, Any]:
     """Every parameter of the pipeline: as given, else its default."""
     return {name: parameter.default for name, parameter in known.items() if not parameter.required} | given
-
-
-def check_early(given: dict[str, Any]) -> None:
-    """Refuse what no task could read, before anything is sent: texts that hold a language of their own.
-
-    Raises:
-        PipelineError: names the parameter.
-    """
-    try:
-        parse_rule(str(given.get("gate_rule", "")))
-    except ConfigError as error:
-        raise PipelineError(f"gate_rule: {error}") from None
-    try:
-        read_overrides(split_overrides(str(given.get("overrides", ""))))
-        layout.check_run_id(str(given.get("run_id") or "r"))
-    except ConfigError as error:
-        raise PipelineError(str(error)) from None
-    try:
-        if registry := str(given.get("registry", "")):
-            check_registry(registry, str(given.get("model_name", "model")))
-    except ConfigError as error:
-        raise PipelineError(f"registry, model_name: {error}") from None
-    for name in ("min_gain", "max_drop"):
-        if not -1 <= given.get(name, 0) <= 1:
-            raise PipelineError(f"{name} is a difference of two scores in [0, 1], not {given[name]}")
 
 
 def name_of(pipeline: str, given: dict[str, Any]) -> str:

@@ -380,7 +380,10 @@ class _Builder:
         self.problems: list[str] = []
 
     def origin(self, key: str) -> str:
-        """Where a key or the nearest mapping above it was given; empty when nowhere."""
+        """Where a key, something in it, or the nearest mapping above it was given; empty when nowhere."""
+        within = next((place for name, place in self.origins.items() if name.startswith(f"{key}.")), "")
+        if within and key not in self.origins:
+            return within
         while key:
             if key in self.origins:
                 return self.origins[key]

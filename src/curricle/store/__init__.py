@@ -56,6 +56,46 @@ GROUP = "curricle.stores"
 _CUT = re.compile(r"(minio|s3|hf|https?):(?!//)")
 
 
+def check_uri(uri: str, *, written: bool = False) -> None:
+    """Refuse a URI that no store could have, without opening it: nothing is asked, and no variable is needed.
+
+    Args:
+        written: whether the store is to be written.
+
+    Raises:
+        StoreError: what is wrong with it, and the right form.
+    """
+    scheme, place = _scheme_of(uri)
+    if scheme in ("", "file"):
+        from curricle.store.folder import root_of
+
+        root_of(uri)
+    elif scheme in ("minio", "s3"):
+        from curricle.store.minio import place_of
+
+        place_of(place)
+    elif scheme in ("hf", "https", "http"):
+        if written:
+            raise StoreError(f"{uri}: {scheme}:// is only read from; name minio://bucket/prefix or s3://bucket/prefix")
+    elif not entry_points(group=GROUP, name=scheme):
+        raise _unknown(uri, scheme)
+
+
+def _scheme_of(uri: str) -> tuple[str, str]:
+    """The scheme, empty of a plain folder, and the URI with the slashes that were cut off it."""
+    scheme, sep, _ = uri.partition("://")
+    if not sep and (cut := _CUT.match(uri)):  # of `minio://` without a bucket, slashes were cut off or joined
+        scheme, sep, uri = cut[1], "://", f"{cut[1]}://" if uri.rstrip("/") == f"{cut[1]}:" else uri
+    return scheme if sep else "", uri
+
+
+def _unknown(uri: str, scheme: str) -> StoreError:
+    return StoreError(
+        f"cannot open {uri!r}: scheme {scheme!r} is not one of file, minio, s3 (or a plain folder), or hf, https to read from; "
+        "one of another distribution must be installed here too"
+    )
+
+
 def open_store(uri: str) -> Store:
     """Open the store behind a URI: ``minio://`` or ``s3://`` (bucket/prefix), ``file://`` or a plain folder; ``hf://`` and ``https://`` to read from.
 
@@ -64,10 +104,8 @@ def open_store(uri: str) -> Store:
     Raises:
         StoreError: the scheme is unknown.
     """
-    scheme, sep, _ = uri.partition("://")
-    if not sep and (cut := _CUT.match(uri)):  # of `minio://` without a bucket, slashes were cut off or joined
-        scheme, sep, uri = cut[1], "://", f"{cut[1]}://" if uri.rstrip("/") == f"{cut[1]}:" else uri
-    if not sep or scheme == "file":
+    scheme, uri = _scheme_of(uri)
+    if scheme in ("", "file"):
         from curricle.store.folder import FolderStore
 
         return FolderStore(uri)
@@ -81,9 +119,7 @@ def open_store(uri: str) -> Store:
         return WebStore(uri)
     for point in entry_points(group=GROUP, name=scheme):
         return point.load()(uri)
-    raise StoreError(
-        f"cannot open {uri!r}: scheme {scheme!r} is not one of file, minio, s3 (or a plain folder), or hf, https to read from"
-    )
+    raise _unknown(uri, scheme)
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -45,6 +45,26 @@ def open_local(path: Path, key: str, uri: str) -> BinaryIO:
         ) from error
 
 
+def root_of(uri: str) -> str:
+    """The absolute path of a plain folder or ``file:///folder``; ``~`` is the user's home.
+
+    Raises:
+        StoreError: it is neither.
+    """
+    if uri.startswith("file:"):
+        path = unquote(uri.removeprefix("file:").removeprefix("//").removeprefix("localhost"))
+        if not path.startswith("/"):
+            raise StoreError(
+                f"cannot open {uri!r}: a file URI is absolute, file:///folder; for a folder of the working directory write its path alone"
+            )
+        return path
+    if not uri:
+        raise StoreError(
+            "cannot open a store: the URI is empty; pass a folder, file:///folder, minio://bucket/prefix or s3://bucket/prefix"
+        )
+    return os.path.abspath(os.path.expanduser(uri))
+
+
 class FolderStore:
     """A store under one root folder; the folder appears with the first object.
 
@@ -53,20 +73,8 @@ class FolderStore:
     """
 
     def __init__(self, uri: str):
-        if uri.startswith("file://"):
-            path = unquote(uri.removeprefix("file://").removeprefix("localhost"))
-            if not path.startswith("/"):
-                raise StoreError(
-                    f"cannot open {uri!r}: a file URI is absolute, file:///folder; found host or relative path {path!r}"
-                )
-            self.uri = uri.rstrip("/") or uri
-        else:
-            if not uri:
-                raise StoreError(
-                    "cannot open a store: the URI is empty; pass a folder, file:///folder, minio://bucket/prefix or s3://bucket/prefix"
-                )
-            path = os.path.abspath(os.path.expanduser(uri))
-            self.uri = path
+        path = root_of(uri)
+        self.uri = (uri.rstrip("/") or uri) if uri.startswith("file://") else path
         self._root = Path(path)
         if self._root.exists() and not self._root.is_dir():
             raise StoreError(

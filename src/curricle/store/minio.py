@@ -182,6 +182,28 @@ def _url(variable: str | None, endpoint: str) -> str:
     return f"{parts.scheme}://{host}{f':{port}' if port else ''}"
 
 
+def place_of(uri: str) -> tuple[str, str]:
+    """Bucket and prefix of ``minio://bucket/prefix`` or ``s3://bucket/prefix``.
+
+    Raises:
+        StoreError: it is none.
+    """
+    scheme, _, rest = uri.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme not in ("minio", "s3") or not bucket:
+        raise StoreError(f"cannot open {uri!r}: expected minio://bucket/prefix or s3://bucket/prefix")
+    if "@" in bucket:
+        raise StoreError(
+            f"cannot open {scheme}://...: a password or token stands before the bucket; keys belong into {AWS_ACCESS_KEY_ID} and {AWS_SECRET_ACCESS_KEY}"
+        )
+    if not _BUCKET.fullmatch(bucket):
+        raise StoreError(
+            f"cannot open {uri!r}: {bucket!r} cannot be a bucket's name, which has at most 63 letters, digits, '.', '-' and '_'"
+        )
+    prefix = prefix.strip("/")
+    return bucket, check_key(prefix, uri) if prefix else ""
+
+
 class MinioStore:
     """A store under one prefix of a bucket. Opening it does not talk to the server; the first verb does.
 
@@ -191,23 +213,11 @@ class MinioStore:
     """
 
     def __init__(self, uri: str, settings: S3Settings | None = None):
-        scheme, _, rest = uri.partition("://")
-        bucket, _, prefix = rest.partition("/")
-        if scheme not in ("minio", "s3") or not bucket:
-            raise StoreError(f"cannot open {uri!r}: expected minio://bucket/prefix or s3://bucket/prefix")
-        if "@" in bucket:
-            raise StoreError(
-                f"cannot open {scheme}://...: a password or token stands before the bucket; keys belong into {AWS_ACCESS_KEY_ID} and {AWS_SECRET_ACCESS_KEY}"
-            )
-        if not _BUCKET.fullmatch(bucket):
-            raise StoreError(
-                f"cannot open {uri!r}: {bucket!r} cannot be a bucket's name, which has at most 63 letters, digits, '.', '-' and '_'"
-            )
+        bucket, prefix = place_of(uri)
         self.uri = uri.rstrip("/")
         self._bucket = bucket
-        prefix = prefix.strip("/")
-        self._root = check_key(prefix, uri) + "/" if prefix else ""
-        self.settings = settings or S3Settings.from_environment(scheme=scheme)
+        self._root = f"{prefix}/" if prefix else ""
+        self.settings = settings or S3Settings.from_environment(scheme=uri.partition("://")[0])
         self._server = server_at(self.settings.url)
         self._http = connections(
             self._server, self.settings.url, ca_file=self.settings.ca_file or "", maxsize=4 * _PARALLEL

@@ -76,6 +76,7 @@ def test_the_task_goes_before_the_options_and_adds_to_them(job, plain):
         ({"node_selector": 3}, "node_selector must be an object"),
         ({"tolerations": ["x"]}, "tolerations must be a list of objects"),
         ("3", "must be an object"),
+        ({"env": [{"name": "AWS_SECRET_ACCESS_KEY", "value": "k3y"}]}, "gives AWS_SECRET_ACCESS_KEY in plain text"),
     ],
 )
 def test_a_task_configuration_that_has_no_place_is_refused(task, words):
@@ -129,6 +130,29 @@ def test_without_an_image_nothing_is_guessed(tmp_path):
         ("cpu: 1\ncpu: 2", "'cpu' stands twice"),
         ("- image", "must hold a mapping"),
         ("image: [", "is not YAML"),
+        ("cpu: 1\ngpu_resource: ''", "CURRICLE_CLUSTER_YAML:2: gpu_resource: must be the name of a resource of nodes"),
+        ("extra_resources: {ib: 1}", "extra_resources: 'ib' is no further resource; expected domain/name"),
+        ("extra_resources: {cpu: 1}", "the setting `cpu` says that"),
+        (
+            "extra_resources: {rdma/ib: some}",
+            "CURRICLE_CLUSTER_YAML:1: extra_resources.rdma/ib: 'some' is no Kubernetes",
+        ),
+        ("extra_resources: {rdma/ib: 500m}", "extra_resources.rdma/ib: must be a whole number"),
+        ("namespace: Bad_NS", "CURRICLE_CLUSTER_YAML:1: namespace: must be 1 to 63 of a-z"),
+        ("queue: My_Queue", "CURRICLE_CLUSTER_YAML:1: queue: must be the name of an object, at most 63"),
+        ("service_account: a b", "service_account: must be the name"),
+        (
+            "tolerations: [{kye: gpu, operator: Exists}]",
+            r"tolerations\[0\]: unknown key 'kye'; known here: key, operator",
+        ),
+        ("tolerations: [{key: gpu, effect: Never}]", r"tolerations\[0\]: effect must be one of NoSchedule"),
+        ("node_selector: {pool: a b}", "node_selector.pool: 'a b' is no label value"),
+        ("env: {RANK: '0'}", "env.RANK: is set for every rank"),
+        ("env: {PET_NNODES: '2'}", "env.PET_NNODES: is set for every rank"),
+        ("env: {'A B': x}", "env: 'A B' is no name of a variable"),
+        ("env: {HF_TOKEN: hf_x}", "CURRICLE_CLUSTER_YAML:1: env.HF_TOKEN: is a secret in plain text"),
+        ("env_entries: [{name: HF_TOKEN, value: hf_x}]", "env_entries.HF_TOKEN: is a secret in plain text"),
+        ("env_from_secrets: {TOKEN: [Store, key]}", "env_from_secrets.TOKEN: 'Store' cannot be the name of a secret"),
     ],
 )
 def test_settings_that_are_wrong_are_named_with_their_line(text, words):
@@ -148,9 +172,9 @@ def test_all_that_is_wrong_is_named_at_once():
 
 def test_numbers_are_taken_where_kubernetes_wants_text():
     options = from_environment(
-        {"CURRICLE_CLUSTER_YAML": "{image: a, cpu: 1.5, env: {LEVEL: 2}, extra_resources: {x: 1}}"}
+        {"CURRICLE_CLUSTER_YAML": "{image: a, cpu: 1.5, env: {LEVEL: 2}, extra_resources: {x/y: 1}}"}
     )
-    assert (options.cpu, options.env, options.extra_resources) == ("1.5", {"LEVEL": "2"}, {"x": "1"})
+    assert (options.cpu, options.env, options.extra_resources) == ("1.5", {"LEVEL": "2"}, {"x/y": "1"})
 
 
 def test_the_plain_variables_are_had_without_an_image():

@@ -15,6 +15,7 @@ from curricle.errors import ConfigError
 from curricle.launch.job import Job
 from curricle.launch.kubernetes.devices import accelerators
 from curricle.launch.kubernetes.kind import JobKind
+from curricle.launch.kubernetes.names import LABEL_VALUE, problems_of
 from curricle.launch.kubernetes.options import ClusterOptions
 from curricle.launch.kubernetes.pods import OWN_MOUNTS, agent_command, beats, bytes_of, pod_template
 
@@ -26,12 +27,11 @@ KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
 KUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
 
 def label_value(text: str) -> str:
     """A text as the value of a label: itself where it may be one, else what letters of it may stand there, with a digest."""
-    if len(text) <= 63 and _LABEL_VALUE.fullmatch(text):
+    if LABEL_VALUE.fullmatch(text):
         return text
     slug = re.sub(r"[^A-Za-z0-9_.]+", "-", text)[:54].strip("-_.")
     return f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
@@ -132,9 +132,7 @@ def check(kind: JobKind, job: Job, options: ClusterOptions) -> list[str]:
         (not options.queue_priority or bool(options.queue), "queue_priority is set without a queue"),
     ]
     problems = [problem for kept, problem in rules if not kept]
-    for key, value in options.labels.items():
-        if len(value) > 63 or not _LABEL_VALUE.fullmatch(value):
-            problems.append(f"label {key}={value!r} is no label value (63 of A-Z a-z 0-9 - _ .)")
+    problems += [f"{name}: {text}" for name, text in problems_of(options)]
     return [
         *problems,
         *_check_devices(options),

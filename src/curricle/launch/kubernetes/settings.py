@@ -6,6 +6,7 @@ manifests/ mount one as a file.
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass, replace
@@ -21,13 +22,14 @@ from curricle.environment import (
     KFP_POD_NAME,
     KFP_POD_UID,
     TRAINER_IMAGE,
-    is_secret,
 )
 from curricle.errors import ConfigError
 from curricle.launch.kubernetes.devices import accelerators, kind_of
+from curricle.launch.kubernetes.names import plain_secrets, problems_of
 from curricle.launch.kubernetes.options import ClusterOptions, ClusterSettings, Owner
 from curricle.store.strict import read_json
 
+_SECRET = "is a secret in plain text, which every job would show; name a secret of the cluster: env_from_secrets: {{{}: [secret, key]}}"
 STORE_KEYS = (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -90,13 +92,21 @@ def _given(environment: Mapping[str, str]) -> Layer:
 
 def _options(layer: Layer) -> ClusterOptions:
     settings = build(ClusterSettings, Layer(_numbers_as_text(layer.tree), layer.origins)).config
-    if plain := sorted(filter(is_secret, settings.env)):
-        place = layer.origins.get(f"env.{plain[0]}", "")
-        raise ConfigError(
-            f"{place}{': ' if place else ''}env.{plain[0]} is a secret in plain text, which every job would show; "
-            f"name a secret of the cluster: env_from_secrets: {{{plain[0]}: [secret, key]}}"
-        )
+    problems = [(f"env.{name}", _SECRET.format(name)) for name in plain_secrets(settings.env)]
+    for entry in settings.env_entries:
+        if "value" in entry and plain_secrets([str(entry.get("name"))]):
+            problems.append((f"env_entries.{entry['name']}", _SECRET.format(entry["name"])))
+    problems += problems_of(settings)
+    if problems:
+        raise ConfigError([_with_place(layer, name, text) for name, text in problems])
     return ClusterOptions(**vars(settings))
+
+
+def _with_place(layer: Layer, name: str, text: str) -> str:
+    """A problem with the line of the setting, or of the section that it stands in."""
+    section = re.split(r"[.\[]", name)[0]
+    place = layer.origins.get(name) or layer.origins.get(section) or ""
+    return ": ".join(part for part in (place, name, text) if part)
 
 
 def _numbers_as_text(tree: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +169,11 @@ def _fields_of(raw: Any) -> dict[str, Any]:
             entries.append(entry)
         else:
             plain[entry["name"]] = entry.get("value", "")
+    if shown := plain_secrets(plain):
+        raise ConfigError(
+            f"the task configuration gives {', '.join(shown)} in plain text, which every job would show; take it from a secret of the cluster "
+            "(kubernetes.use_secret_as_env), or name one in the settings (env_from_secrets)"
+        )
     out |= {k: v for k, v in (("env", plain), ("env_from_secrets", secrets), ("env_entries", tuple(entries))) if v}
     return out | _from_resources(raw.get("resources") or {})
 

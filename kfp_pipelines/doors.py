@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -107,14 +107,17 @@ def preflight(store_uri: str, launcher: str, show: Callable[[str], None]) -> Non
     tell_findings(try_all(store_uri, launcher), show)
 
 
-def try_all(store_uri: str, launcher: str) -> list[Finding]:
-    """What training needs of store and launcher, tried."""
+def try_all(store_uri: str, launcher: str) -> Iterator[Finding]:
+    """What training needs of store and launcher, tried; each finding as soon as it is known."""
     return checks.run_checks(store_uri, launcher)
 
 
-def tell_findings(findings: list[Finding], show: Callable[[str], None]) -> None:
-    """Print the findings and `show` them as Markdown, then raise `ConfigError` where one has failed; names all of them."""
-    print(pages.preflight_lines(findings), flush=True)
+def tell_findings(tried: Iterable[Finding], show: Callable[[str], None]) -> None:
+    """Print each finding as it comes and `show` all as Markdown, then raise `ConfigError` where one has failed; names all of them."""
+    findings = []
+    for finding in tried:
+        print(pages.preflight_lines([finding]), flush=True)
+        findings.append(finding)
     show(pages.preflight(findings))
     checks.require(findings)
 
@@ -302,7 +305,7 @@ def cleanup(run_id: str, store_uri: str, launcher: str, status: str) -> Cleaned:
     run_id = layout.check_run_id(run_id)
     note = {"run_id": run_id, "status": status}
     if launcher in launchers():  # a run that named another one has failed before it started a job
-        deleted = open_launcher(launcher).delete_by_run(run_id)
+        deleted = open_launcher(launcher, None).delete_by_run(run_id)
         if deleted or launcher != "local":
             note["deleted_jobs"] = str(deleted)
     plan = source.read_plan(store_uri, run_id)

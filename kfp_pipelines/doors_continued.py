@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from curricle import environment
@@ -127,7 +128,7 @@ def preflight(
         ConfigError: something is missing; names all of it.
     """
     doors.tell_findings(
-        [*check_request(setting, checkpoint, allow_scratch), *doors.try_all(setting.store_uri, launcher)], show
+        chain(check_request(setting, checkpoint, allow_scratch), doors.try_all(setting.store_uri, launcher)), show
     )
 
 

@@ -245,7 +245,7 @@ def test_a_run_takes_its_own_jobs_with_it_and_no_other(place: Place):
 
 
 def test_preflight_gives_findings(place: Place):
-    findings = place.launcher.preflight(("-c", "pass"))
+    findings = list(place.launcher.preflight(("-c", "pass")))
     assert all(isinstance(finding, Finding) for finding in findings)
 
 
@@ -283,5 +283,5 @@ def test_every_kind_of_job_is_rendered_by_its_own_names():
     assert "kind: TrainJob" in text and "a-job-node-0-0.a-job:29500" in text and "pytorch" not in text.lower()
     with pytest.raises(ConfigError, match="at most 45"):
         place.launcher.render(dataclasses.replace(job, name="n" * 46))
-    finding = place.launcher.preflight(("-c", "pass"))[0]
+    finding = list(place.launcher.preflight(("-c", "pass")))[0]
     assert (finding.name, finding.advice) == ("TrainJob API", "Install the Kubeflow Trainer (2.3 or newer).")

@@ -292,7 +292,7 @@ def attach(run: str, stage: str, store: str, launcher: str) -> None:
     Without STAGE the one under way is followed. Exit code 0 when the job succeeded, else its own.
     """
     with Progress() as progress:
-        followed, outcome = attach_stage(run, stage, store, open_launcher(launcher), progress)
+        followed, outcome = attach_stage(run, stage, store, open_launcher(launcher, None), progress)
     console.print(
         f"{followed.name}: {outcome.state} ({outcome.reason}) {outcome.message}".rstrip(), highlight=False, markup=False
     )

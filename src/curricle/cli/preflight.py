@@ -36,7 +36,11 @@ def preflight(launcher: str, store: str, config: Path, as_json: bool) -> None:
         if not stages:
             raise ConfigError(f"{config.parent} holds no stage files that would name a store; give --store")
         store = load_stage(config, stages[0][0], []).config.paths.store_uri
-    findings = run_checks(store, launcher)
+    findings = []
+    for finding in run_checks(store, launcher):
+        findings.append(finding)
+        mark = "ok" if finding.ok else "FAILED"
+        click.echo(f"{mark:<7} {finding.name}: {' '.join(finding.detail.split())}", err=True)
     if as_json:
         click.echo(json.dumps([asdict(f) for f in findings], indent=1))
     else:

@@ -19,7 +19,7 @@ LAUNCHERS = {
     "trainjob": "curricle.launch.kubernetes.trainjob:open_launcher",
     "auto": "curricle.launch.kubernetes.auto:open_launcher",
 }
-"""Launchers that ship, by name: the function that opens one, as `module:function`. It takes the task configuration of `open_launcher`."""
+"""Launchers that ship, by name: the function that opens one, as `module:function`. It takes the task configuration of `open_launcher`, or None."""
 GROUP = "curricle.launchers"
 """Entry-point group under which other distributions offer launchers, in the same form."""
 
@@ -39,12 +39,13 @@ def check_launcher(name: str) -> None:
     raise ConfigError(f"there is no launcher {name!r}; {advice}")
 
 
-def open_launcher(name: str, task_config: str = "") -> Launcher:
+def open_launcher(name: str, task_config: str | None = "") -> Launcher:
     """The launcher of that name. Nothing is connected to before a verb needs it.
 
     Args:
         name: one of `launchers`.
-        task_config: JSON of what was set on the KFP task (resources, tolerations, ...); this machine has no use for it.
+        task_config: JSON of what was set on the KFP task (resources, tolerations, ...); this machine has no use for it. None: no job will be
+            started, only followed or deleted, which needs no worker image.
 
     Raises:
         ConfigError: there is none of that name, or its settings are missing or wrong.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -133,8 +133,8 @@ class Launcher(Protocol):
     def delete_by_run(self, run_id: str) -> list[str]:
         """Stop and remove every job of a run that this launcher can see; their names."""
 
-    def preflight(self, probe: tuple[str, ...]) -> list[Finding]:
-        """What this launcher needs before a job can run, tried; empty where it needs nothing.
+    def preflight(self, probe: tuple[str, ...]) -> Iterable[Finding]:
+        """What this launcher needs before a job can run, tried; empty where it needs nothing. Each finding may come as soon as it is known.
 
         `probe` is the argv that a worker's process runs (after ``python``, as `Job.argv`) to try the store with the workers' own credentials; it
         prints `probe.findings_line`.

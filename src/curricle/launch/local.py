@@ -265,7 +265,7 @@ def _reason(code: int) -> Reason:
     return (_SIGNALS | REASONS).get(code, "error")
 
 
-def open_launcher(task_config: str) -> Launcher:
+def open_launcher(task_config: str | None) -> Launcher:
     """The launcher of this machine; what was set on a KFP task has no meaning here."""
     return LocalLauncher()
 

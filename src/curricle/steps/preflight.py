@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from curricle.errors import ConfigError, Finding, StoreError
 from curricle.launch import open_launcher
@@ -18,47 +18,47 @@ PATIENCE = 15.0
 _SIZE = 1 << 20
 
 
-def run_checks(store_uri: str, launcher: str, task_config: str = "") -> list[Finding]:
+def run_checks(store_uri: str, launcher: str, task_config: str = "") -> Iterator[Finding]:
     """Everything that training asks for, tried: the store from here, then what the launcher needs, which for a cluster includes a pod as the
-    workers will be that tries the store with the workers' own credentials.
+    workers will be that tries the store with the workers' own credentials. Each finding comes as soon as it is known.
 
     Raises:
         ConfigError: there is no such launcher, or its settings are wrong.
         JobError: there is no cluster.
     """
     opened = open_launcher(launcher, task_config)
-    return [*check_store(store_uri), *opened.preflight(("-m", "curricle.steps.probe", store_uri))]
+    yield from check_store(store_uri)
+    yield from opened.preflight(("-m", "curricle.steps.probe", store_uri))
 
 
-def require(findings: list[Finding]) -> None:
+def require(findings: Iterable[Finding]) -> None:
     """Raise `ConfigError` with every failed finding; nothing when all is well."""
     failed = [f"{f.name}: {f.detail}. {f.advice}" for f in findings if not f.ok]
     if failed:
         raise ConfigError(failed)
 
 
-def check_store(uri: str) -> list[Finding]:
+def check_store(uri: str) -> Iterator[Finding]:
     """Open the store, then write, read, list and delete one object of 1 MiB under a key that nobody else has.
 
     Never raises for what a store refuses: each verb that was tried is a finding. What cannot be tried after a failure is
     left out: without a write, which leaves all or nothing, there is nothing to read, list or delete.
     """
-    findings: list[Finding] = []
 
-    def attempt(name: str, verb: Callable[[], str], advice: str) -> bool:
+    def attempt(name: str, verb: Callable[[], str], advice: str) -> Finding:
         try:
             with at_most(PATIENCE):
-                findings.append(Finding(name, True, verb()))
+                return Finding(name, True, verb())
         except StoreError as error:
-            findings.append(Finding(name, False, str(error), advice))
-        return findings[-1].ok
+            return Finding(name, False, str(error), advice)
 
     try:
         store = open_store(uri)
     except StoreError as error:
         advice = "Correct the URI or set the variables that it names (docs/stores.md)."
-        return [Finding("open", False, str(error), advice)]
-    findings.append(Finding("open", True, store.uri))
+        yield Finding("open", False, str(error), advice)
+        return
+    yield Finding("open", True, store.uri)
     folder = f"curricle-preflight-{uuid.uuid4().hex}"
     key, data = f"{folder}/probe.bin", os.urandom(_SIZE)
 
@@ -89,18 +89,19 @@ def check_store(uri: str) -> list[Finding]:
             raise StoreError(f"{store.uri}: deleted {key!r}, but it can still be read")
         return "nothing is left"
 
-    if attempt(
+    written = attempt(
         "write", write, "Give the credentials the right to write here (s3:PutObject), or make the folder writable."
-    ):
-        attempt(
+    )
+    yield written
+    if written.ok:
+        yield attempt(
             "read",
             read,
             "Give the credentials the right to read here (s3:GetObject); a store that alters data cannot be used.",
         )
-        attempt("list", list_, "Give the credentials the right to list the bucket (s3:ListBucket).")
-        attempt(
+        yield attempt("list", list_, "Give the credentials the right to list the bucket (s3:ListBucket).")
+        yield attempt(
             "delete",
             delete,
             f"Give the credentials the right to delete here (s3:DeleteObject); then remove {folder}/ by hand.",
         )
-    return findings

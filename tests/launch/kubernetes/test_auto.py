@@ -49,7 +49,7 @@ def test_the_kind_that_is_served_is_taken_and_said_everywhere(served, kind, word
     handle = auto.submit(job())
     auto.chosen.api.end("a-job", 0)
     assert auto.wait(handle, lines.append).state == "succeeded"
-    said = [auto.manifests([job()]).splitlines()[0], lines[0], auto.preflight(("-c", "pass"))[0].detail]
+    said = [auto.manifests([job()]).splitlines()[0], lines[0], next(iter(auto.preflight(("-c", "pass")))).detail]
     for text in said:
         assert re.search(words, text), text
     assert said[0].startswith("# ")

@@ -145,7 +145,7 @@ class Worker(Cluster):
 
 def probed(cluster, kind, **changes):
     options = ClusterOptions(image="x:1", gpus=2, **changes)
-    return KubernetesLauncher(kind, options, cluster, waits=FAST).preflight(("-m", "probe"))
+    return list(KubernetesLauncher(kind, options, cluster, waits=FAST).preflight(("-m", "probe")))
 
 
 def test_the_workers_own_findings_come_after_those_of_the_account(shape):
@@ -163,6 +163,29 @@ def test_the_workers_own_findings_come_after_those_of_the_account(shape):
 def test_a_probe_without_findings_is_one_itself(shape):
     finding = probed(Worker("Traceback", shape.kind), shape.kind)[-1]
     assert (finding.name, finding.ok) == ("probe pod", False) and finding.advice
+
+
+def test_an_image_without_python_is_named_and_each_finding_comes_as_soon_as_it_is_known(shape):
+    class Bare(Worker):
+        def create_job(self, body):
+            made = super().create_job(body)
+            name = body["metadata"]["name"]
+            self.end(name, 128)
+            for pod in self.pods[name]:
+                (status,) = pod["status"]["containerStatuses"]
+                status["image"] = "alpine:3"
+                said = {"reason": "StartError", "message": 'exec: "python": executable file not found in $PATH'}
+                status["state"]["terminated"] |= said
+            return made
+
+    cluster = Bare("", shape.kind)
+    coming = KubernetesLauncher(shape.kind, ClusterOptions(image="alpine:3"), cluster, waits=FAST).preflight(
+        ("-m", "probe")
+    )
+    assert next(iter(coming)).name == f"{shape.kind.kind} API" and cluster.made == []
+    *_, last = coming
+    assert last.detail.startswith("the image alpine:3 is no worker's: it holds no Python") and not last.ok
+    assert "CURRICLE_TRAINER_IMAGE" in last.advice
 
 
 def test_no_pod_is_started_where_no_job_can_be_made(shape):

@@ -55,8 +55,18 @@ def disrupted(why):
             ended("w", 128, reason="StartError", message="exec: python: not found"),
             "configuration",
             128,
-            "python: not found",
+            "is no worker's: it holds no Python (exec: python: not found)",
         ),
+        (
+            ended(
+                "w", 128, deleted=1, reason="StartError", message='exec: "python": executable file not found in $PATH'
+            ),
+            "configuration",
+            128,
+            "it holds no Python",
+        ),
+        (ended("w", 1, message="python: No module named curricle"), "configuration", 1, "it holds no Curricle"),
+        (ended("w", 1, message="FileNotFoundError: python: not found"), "error", 1, "FileNotFoundError"),
         (ended("w", 137, **disrupted("EvictionByEvictionAPI")), "evicted", 137, "node drained"),
         (ended("w", 143, **disrupted("PreemptionByScheduler")), "preempted", 143, "node drained"),
         (ended("w", 137, deleted=-1), "lost", 137, "deleted while it ran"),

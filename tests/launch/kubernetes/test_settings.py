@@ -4,6 +4,7 @@ import json
 import pytest
 
 from curricle.errors import ConfigError
+from curricle.launch import open_launcher
 from curricle.launch.kubernetes.options import Elastic
 from curricle.launch.kubernetes.pytorchjob import PYTORCHJOB
 from curricle.launch.kubernetes.render import render
@@ -111,6 +112,15 @@ def test_without_an_image_nothing_is_guessed(tmp_path):
         from_environment({}, namespace_file=tmp_path / "none")
     with pytest.raises(ConfigError, match="CURRICLE_CLUSTER.* is not there"):
         from_environment({"CURRICLE_CLUSTER": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize("kind", ["pytorchjob", "trainjob", "auto"])
+def test_who_starts_nothing_needs_no_image(kind, monkeypatch):
+    for name in ("CURRICLE_TRAINER_IMAGE", "CURRICLE_CLUSTER", "CURRICLE_CLUSTER_YAML"):
+        monkeypatch.delenv(name, raising=False)
+    assert open_launcher(kind, None).name == kind
+    with pytest.raises(ConfigError, match="no worker image"):
+        open_launcher(kind)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from curricle.errors import Finding, JobError
@@ -104,23 +104,23 @@ class AutoLauncher:
         """Of every kind that the cluster serves: a run may have begun when it served another."""
         return [name for launcher in self.served for name in launcher.delete_by_run(run_id)]
 
-    def preflight(self, probe: tuple[str, ...]) -> list[Finding]:
+    def preflight(self, probe: tuple[str, ...]) -> Iterator[Finding]:
         """Which is chosen, then what that one finds."""
         try:
-            chosen = Finding("launcher", True, self.why())
+            yield Finding("launcher", True, self.why())
         except JobError as error:
             if error.reason == "configuration":
                 raise
-            return [
-                Finding("launcher", False, str(error), "Install an operator that is named, or correct the kubeconfig.")
-            ]
-        return [chosen, *self.chosen.preflight(probe)]
+            advice = "Install an operator that is named, or correct the kubeconfig."
+            yield Finding("launcher", False, str(error), advice)
+            return
+        yield from self.chosen.preflight(probe)
 
 
 def _resource(launcher: KubernetesLauncher) -> tuple[str, str, str]:
     return launcher.kind.group, launcher.kind.version, launcher.kind.plural
 
 
-def open_launcher(task_config: str) -> Launcher:
+def open_launcher(task_config: str | None) -> Launcher:
     """The launcher of a pod, or of a person with a kubeconfig; see `client.open_from_environment`."""
     return AutoLauncher([open_from_environment(kind, task_config) for kind in KINDS])

@@ -166,7 +166,7 @@ class KubernetesLauncher:
             self.api.delete_job(name)
         return names
 
-    def preflight(self, probe: tuple[str, ...]) -> list[Finding]:
+    def preflight(self, probe: tuple[str, ...]) -> Iterator[Finding]:
         """Rights, operator, queue and GPUs as this account can see them; then, where jobs can be made, a pod that runs `probe`."""
         return preflight.check_all(self, probe)
 
@@ -469,16 +469,18 @@ def on_cluster(
 
 
 def open_from_environment(
-    kind: JobKind, task_config: Any = None, *, environment: Mapping[str, str] | None = None
+    kind: JobKind, task_config: Any = "", *, environment: Mapping[str, str] | None = None
 ) -> KubernetesLauncher:
     """The launcher of a pod (or of a person with a kubeconfig), with the settings that the environment names.
 
     Args:
         kind: what its jobs are.
-        task_config: what a person set on the KFP task (`dsl.TaskConfig`, mapping or JSON); goes before the settings.
+        task_config: what a person set on the KFP task (`dsl.TaskConfig`, mapping or JSON); goes before the settings. None: no job
+            will be started, which needs no image.
         environment: None means this process's own.
 
     Raises:
         ConfigError: the settings are missing or wrong.
     """
-    return on_cluster(kind, from_environment(everything() if environment is None else environment, task_config))
+    given = everything() if environment is None else environment
+    return on_cluster(kind, from_environment(given, task_config, starts=task_config is not None))

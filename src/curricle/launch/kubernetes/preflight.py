@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from curricle.launch.job import RUN, Job
 from curricle.launch.kubernetes.api import ClusterApi, Unreachable
 from curricle.launch.kubernetes.kind import JobKind
 from curricle.launch.kubernetes.options import ClusterOptions, Waits
+from curricle.launch.kubernetes.reasons import LACKS
 from curricle.launch.probe import read_findings
 
 if TYPE_CHECKING:
@@ -40,18 +42,21 @@ ADVICE = {
     "no_pod": "Make the service account that is named (manifests/), or see the quota and the policies of the namespace.",
     "no_operator": "Start the operator that is named (`kubectl get pods -A`).",
     "lost": "See what the cluster's API server and the operator's webhook are doing (`kubectl get pods -A`); try again once they answer.",
+    "configuration": "Name an image that holds Curricle and torch (CURRICLE_TRAINER_IMAGE, or `image` in the cluster's settings); images/ makes one.",
     "refused": "Correct what the cluster refuses, or have its rights granted (manifests/base/launcher.yaml).",
 }
 
 
-def check_all(launcher: KubernetesLauncher, probe: tuple[str, ...]) -> list[Finding]:
+def check_all(launcher: KubernetesLauncher, probe: tuple[str, ...]) -> Iterator[Finding]:
     """What can be asked; then a pod that runs `probe`, where the API is there and this account may make jobs."""
     kind, api, options = launcher.kind, launcher.api, launcher.options
-    findings = check_cluster(kind, api, options)
     needed = (_api_check(kind), "rights", _queue_check(options), _template_check(kind, options))
-    if all(finding.ok for finding in findings if finding.name in needed):
-        findings += run_probe(launcher, probe)
-    return findings
+    ready = True
+    for finding in check_cluster(kind, api, options):
+        ready &= finding.ok or finding.name not in needed
+        yield finding
+    if ready:
+        yield from run_probe(launcher, probe)
 
 
 def rights(kind: JobKind) -> list[tuple[str, str, str]]:
@@ -68,27 +73,23 @@ def _queue_check(options: ClusterOptions) -> str:
     return f"queue {options.queue}"
 
 
-def check_cluster(kind: JobKind, api: ClusterApi, options: ClusterOptions) -> list[Finding]:
+def check_cluster(kind: JobKind, api: ClusterApi, options: ClusterOptions) -> Iterator[Finding]:
     """What can be asked without starting anything; a finding with advice although it is ok could not be seen."""
     try:
-        return [
-            _served(kind, api),
-            _rights(kind, api),
-            _operator(kind, api),
-            *_template(kind, api, options),
-            *_queue(kind, api, options),
-            *_accounts(api),
-            *_gpus(api, options),
-        ]
+        yield _served(kind, api)
+        yield _rights(kind, api)
+        yield _operator(kind, api)
+        yield from _template(kind, api, options)
+        yield from _queue(kind, api, options)
+        yield from _accounts(api)
+        yield from _gpus(api, options)
     except Unreachable as error:
-        return [
-            Finding(
-                "rights",
-                False,
-                f"the cluster does not answer: {error}",
-                "Correct the kubeconfig, or start the cluster.",
-            )
-        ]
+        yield Finding(
+            "rights",
+            False,
+            f"the cluster does not answer: {error}",
+            "Correct the kubeconfig, or start the cluster.",
+        )
 
 
 def _served(kind: JobKind, api: ClusterApi) -> Finding:
@@ -290,7 +291,12 @@ def run_probe(launcher: KubernetesLauncher, argv: tuple[str, ...]) -> list[Findi
         advice = "Training waits for its turn likewise. What a worker can do is not tried: run preflight again, or with settings without `queue`."
         return [Finding("probe pod", True, outcome.message, advice)]
     if told is None:
-        advice = ADVICE.get(outcome.reason, "The pod's last lines say more; correct what they name.")
+        if LACKS in outcome.message:
+            return [Finding("probe pod", False, outcome.message, ADVICE["configuration"])]
+        advice = ADVICE.get(
+            "" if outcome.reason == "configuration" else outcome.reason,
+            "The pod's last lines say more; correct what they name.",
+        )
         return [Finding("probe pod", False, f"{outcome.reason}: {outcome.message or 'it left no findings'}", advice)]
     account = options.service_account or "the default account"
     return [Finding("probe pod", True, f"image {options.image} ran as {account}"), *told]

@@ -128,6 +128,6 @@ class PyTorchJob:
 PYTORCHJOB: JobKind = PyTorchJob()
 
 
-def open_launcher(task_config: str) -> Launcher:
+def open_launcher(task_config: str | None) -> Launcher:
     """The launcher of a pod, or of a person with a kubeconfig; see `client.open_from_environment`."""
     return open_from_environment(PYTORCHJOB, task_config)

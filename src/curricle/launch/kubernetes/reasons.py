@@ -6,6 +6,7 @@ keep the last they saw of each and pass that.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,12 @@ from curricle.launch.kubernetes.kind import JobKind
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "RegistryUnavailable"}
 _BROKEN = {"InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+LACKS = "is no worker's: it holds no"
+_LACKED = {
+    "Python": re.compile(r"""exec: ["'`]?python3?["'`]?: |executable file ["'`]?python3?["'`]? not found"""),
+    "Curricle": re.compile(r"No module named ['\"]?curricle\b"),
+}
+"""What every pod starts with, and how its lack is said: by containerd and CRI-O, by Python."""
 _PREEMPTED = {"PreemptionByScheduler", "PreemptionByKueueScheduler"}
 _EVICTED = {
     "Evicted",
@@ -117,6 +124,7 @@ def _stuck(pod: Mapping[str, Any], now: datetime) -> Stuck | None:
             return Stuck("image_pull", meta["name"], message, _age(scheduled, now))
         if why in _BROKEN:
             message = f"container {c['name']}: {why}: {waiting.get('message', '')}".rstrip(": ")
+            message = _lacks(c, message) or message
             return Stuck(
                 "configuration" if why != "InvalidImageName" else "image_pull",
                 meta["name"],
@@ -141,6 +149,7 @@ def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> P
     ended = [c for c in containers(pod) if ((c.get("state") or {}).get("terminated") or {}).get("exitCode")]
     last = ended[0]["state"]["terminated"] if ended else {}
     code, message = int(last.get("exitCode", 0)), (last.get("message") or "").strip()
+    lacks = _lacks(ended[0], message) if ended else ""
     at = moment(last.get("finishedAt")) or _LATEST
     disrupted = conditions(pod).get("DisruptionTarget")
     if disrupted and (code or status.get("phase") == "Failed"):
@@ -157,6 +166,8 @@ def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> P
         if status.get("phase") == "Failed":
             return PodFailure(name, "error", 1, f"{status.get('reason', 'Failed')}: {status.get('message', '')}", at)
         return None
+    if lacks:  # whatever happened to the pod afterwards
+        return PodFailure(name, "configuration", code, lacks, at)
     requested = _deletion_requested(pod)
     if requested and code >= 128 and last.get("reason") != "OOMKilled":
         if not all(other > requested for other in others_failed):
@@ -182,6 +193,13 @@ def failure(pod: Mapping[str, Any], others_failed: Sequence[datetime] = ()) -> P
     if ended[0] in ((status.get("initContainerStatuses")) or []):
         message = f"init container {ended[0]['name']} failed: {message or 'the first pod was not found in time, or an image did not start'}"
     return PodFailure(name, reason, code, message or f"exit code {code}, and no message", at)
+
+
+def _lacks(container: Mapping[str, Any], message: str) -> str:
+    """That the image is none of a worker, as the runtime or Python says it; empty where neither does."""
+    if not (what := next((name for name, said in _LACKED.items() if said.search(message)), "")):
+        return ""
+    return f"the image {container.get('image', '')} {LACKS} {what} ({' '.join(message.split())[:300]})"
 
 
 def removal(pod: Mapping[str, Any], pods: Sequence[Mapping[str, Any]], at: datetime) -> Removal | None:

@@ -35,14 +35,21 @@ POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def from_environment(
-    environment: Mapping[str, str], task_config: Any = None, *, namespace_file: Path = POD_NAMESPACE
+    environment: Mapping[str, str],
+    task_config: Any = None,
+    *,
+    starts: bool = True,
+    namespace_file: Path = POD_NAMESPACE,
 ) -> ClusterOptions:
     """The options of a launcher that runs in a pod: settings file, image, namespace and owner, then the task's.
+
+    Args:
+        starts: False where no job will be started, which needs no image.
 
     Raises:
         ConfigError: no image is named, or the settings are missing or wrong; names every problem with its line.
     """
-    layers = [_given(environment)]
+    layers = [*([] if starts else [Layer({"image": "none"})]), _given(environment)]
     if namespace_file.is_file():
         layers.insert(0, Layer({"namespace": namespace_file.read_text().strip()}, {"namespace": str(namespace_file)}))
     if image := environment.get(TRAINER_IMAGE):

@@ -205,6 +205,6 @@ class TrainJob:
 TRAINJOB: JobKind = TrainJob()
 
 
-def open_launcher(task_config: str) -> Launcher:
+def open_launcher(task_config: str | None) -> Launcher:
     """The launcher of a pod, or of a person with a kubeconfig; see `client.open_from_environment`."""
     return open_from_environment(TRAINJOB, task_config)

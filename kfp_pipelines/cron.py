@@ -29,6 +29,11 @@ def check_cron(text: str) -> None:
         ValueError: what is wrong, and what to write; `config.load.build` gathers it.
     """
     fields = text.split()
+    require(
+        not re.match(r"\s*(CRON_)?TZ=", text),
+        f"cron {text!r}: a schedule has no time zone of its own; leave {fields[0] if fields else 'it'} out: Kubeflow reads all by the clock of its "
+        "controller, UTC unless the deployment ml-pipeline-scheduledworkflow sets CRON_SCHEDULE_TIMEZONE",
+    )
     require(text.strip() not in _NAMED, f'cron {text!r}: write its six fields, "{_NAMED.get(text.strip())}"')
     if len(fields) == 5:
         check_cron(f"0 {text}")
@@ -74,5 +79,9 @@ def _values(text: str, field: tuple[str, int, int, tuple[str, ...]]) -> set[int]
         last = number(match["last"]) if match["last"] else greatest if star or match["step"] else first
         require(first <= last, f"cron's {name} {text!r}: {first} comes after {last}")
         require(step > 0, f"cron's {name} {text!r}: a step of 0")
+        require(
+            not match["step"] or step <= last - first,
+            f"cron's {name} {text!r}: a step of {step} leads from {first} beyond {last}; write {first} where that alone is meant",
+        )
         values |= set(range(first, last + 1, step))
     return values

@@ -21,15 +21,14 @@ from curricle.launch.kubernetes.options import ClusterSettings
 from curricle.registry import FAMILIES
 
 NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null", Any: "anything"}
-FILES = (
-    ("Chain file", "`text_curriculum/chain_<name>.yaml` beside the base file: the order of stages.", Chain),
-    ("Experiment file", "`experiment/<name>.yaml`: which data, model, training and search files belong together.", Experiment),
-    ("Search file", "`hpo/<name>.yaml`, named by an experiment: see [searching hyperparameters](../hyperparameters.md).", Search),
-    ("Benchmark file", "Named by an experiment's `benchmark_config`: how latency is measured.", Benchmark),
-    ("Cluster settings", "The file that `CURRICLE_CLUSTER` names, on a cluster `cluster.yaml` of the config map `curricle-cluster`: see "
-     "[Kubeflow](../kubeflow.md#what-pods-may-ask-for).", ClusterSettings),
-)  # fmt: skip
-"""Title, where such a file stands, and its dataclass."""
+FILES: dict[str, type] = {
+    "chain": Chain,
+    "experiment": Experiment,
+    "search": Search,
+    "benchmark": Benchmark,
+    "cluster": ClusterSettings,
+}
+"""The other files, by the marks in the page under their headings, and their dataclasses."""
 
 
 @dataclass(frozen=True)
@@ -148,12 +147,15 @@ def table(rows: list[Setting]) -> str:
 
 
 def page() -> str:
-    """The settings that all families share, those of each family, and those of the other files."""
+    """The settings that all families share, and those of each family."""
     common = list(settings(StageConfig))
     parts = ["## All families", "", table(common)]
     for name, entry in FAMILIES.items():
         own = [row for row in settings(entry.load("config")) if row not in common]
         parts += [f"## Family `{name}`: {entry.title}", "", table(own)]
-    for title, place, cls in FILES:
-        parts += [f"## {title}", "", place, "", table(list(settings(cls)))]
     return "\n".join(parts)
+
+
+def file(name: str) -> str:
+    """The settings of one of `FILES`."""
+    return table(list(settings(FILES[name])))

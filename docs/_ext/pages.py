@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from docs._ext import commands, configuration, python
 ROOT = Path(__file__).resolve().parents[2]
 PARTS: dict[str, Callable[[], str]] = {
     "configuration": configuration.page,
+    **{name: partial(configuration.file, name) for name in configuration.FILES},
     "commands": commands.page,
     "python": python.page,
 }

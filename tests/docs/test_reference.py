@@ -18,7 +18,7 @@ from tests.printed import ROOT
 
 @pytest.fixture(scope="module")
 def settings() -> str:
-    return configuration.page()
+    return pages.fill((ROOT / "docs/reference/configuration.md").read_text())
 
 
 @pytest.mark.parametrize(("base", "stage"), [("config", "02_stage"), ("config/ner", "business")])
@@ -44,6 +44,16 @@ def test_types_ranges_and_defaults_are_those_of_the_dataclasses(settings: str):
     ):
         assert row in settings, row
     assert set(re.findall(r"^## Family `(\w+)`", settings, re.MULTILINE)) == set(FAMILIES)
+
+
+def test_a_link_to_a_files_settings_leads_somewhere_in_the_repository_too():
+    """The headings stand in the page itself, with the dataclass that holds what the table is made from."""
+    page = (ROOT / "docs/reference/configuration.md").read_text()
+    for name, cls in configuration.FILES.items():
+        section = page.partition(f"<!-- made: {name} -->")[0].rpartition("\n## ")[2]
+        source = ROOT / re.findall(r"`(src/[^`]+)`", section)[-1]
+        assert f"`{cls.__name__}` in" in section and f"class {cls.__name__}" in source.read_text(), name
+    assert page.count("\n## Cluster settings\n") == 1
 
 
 def test_a_field_without_a_docstring_is_an_error():

@@ -28,7 +28,12 @@ def test_a_relative_folder_counts_from_where_it_was_opened(tmp_path: Path, monke
     assert store.uri == str(tmp_path / "runs") and (tmp_path / "runs" / "k").read_bytes() == b"x"
 
 
-@pytest.mark.parametrize("uri", ["file://host/folder", "file://relative", "ftp://x/y", ""])
+def test_a_tilde_is_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert FolderStore("~/runs").uri == str(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("uri", ["file://host/folder", "file://relative", "file:relative", "ftp://x/y", ""])
 def test_a_uri_that_is_no_folder_is_refused(uri: str):
     with pytest.raises(StoreError, match="cannot open"):
         open_store(uri)

@@ -8,7 +8,7 @@ from curricle.report.assigned import About, assigned_page
 from curricle.steps import shards
 from curricle.steps.assign import Assigned
 from curricle.steps.assigned import Order
-from curricle.steps.shards import MOST
+from curricle.steps.shards import check_count
 
 
 def cut_table(table_uri: str, column: str, output_uri: str, model: str, top: int, max_error: str, review_below: str, explain: bool, prefix: str, encoding: str, count: int, store_uri: str) -> str:  # fmt: skip
@@ -31,8 +31,7 @@ def order_of(
     """
     if not column:
         raise ConfigError("column is empty; name the column that holds the text")
-    if not 1 <= shards <= MOST:
-        raise ConfigError(f"shards must lie in [1, {MOST}], not {shards}")
+    check_count(shards)
     if top < 1:
         raise ConfigError(f"top must be at least 1, not {top}")
     return Order(

@@ -193,7 +193,9 @@ def test_what_a_registry_does_not_take_is_one_message(registry, model, tmp_path,
     assert 'HTTP 400 to POST registered_models: json: unknown field "' in tried(registry.url)
     registry.handler.versions = ()
     assert "no Model Registry is there" in tried(registry.url)
-    assert "has not answered" in tried("http://127.0.0.1:9", StoreUnavailable)
+    away = tried("http://127.0.0.1:9", StoreUnavailable)
+    assert "the Model Registry at http://127.0.0.1:9/api/model_registry has not answered" in away
+    assert "(the connection is refused)" in away and "store" not in away
     assert registry.objects == []
 
 
@@ -234,6 +236,15 @@ def test_mlflows_registry_gets_a_version_once_and_the_command_says_so(model, tmp
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense://x")
     with pytest.raises(CurricleError, match="MLflow at nonsense://x"):
         register(model, store, registry="mlflow", name="codes")
+
+
+def test_mlflow_that_is_away_is_named_as_the_registry_in_plain_words(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(StoreUnavailable) as caught:
+        register(model, str(tmp_path / "store"), registry="mlflow", name="codes")
+    said = "MLflow's registry: nobody answers at http://127.0.0.1:9: the connection is refused. It is that of MLFLOW_TRACKING_URI"
+    assert str(caught.value) == said
 
 
 def test_the_pipelines_task_gives_the_scores_of_a_continued_training_by_domain(monkeypatch):

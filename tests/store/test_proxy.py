@@ -1,6 +1,9 @@
 """A bucket's server is asked through the environment's proxy, and without it where `NO_PROXY` says so."""
 
+import re
+import socket
 import threading
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -84,3 +87,54 @@ def test_hosts_domains_and_networks_go_without(monkeypatch, url, without, used):
     monkeypatch.setenv("HTTPS_PROXY", "proxy.example.com:3128")
     monkeypatch.setenv("NO_PROXY", without)
     assert environment.proxy_for(url) == ("http://proxy.example.com:3128" if used else "")
+
+
+@contextmanager
+def refusing(answer):
+    """A proxy that answers everything alike; None: nobody is there."""
+    if answer is None:
+        yield 9
+        return
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def take():
+            with suppress(OSError):
+                while True:
+                    one, _ = listener.accept()
+                    one.recv(65536)
+                    one.sendall(answer)
+                    one.close()
+
+        threading.Thread(target=take, daemon=True).start()
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "nobody answers there (the connection is refused)"),
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\ndenied", "NO_PROXY"),
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "wants a user and a password"),
+    ],
+)
+@pytest.mark.parametrize("place", ["minio://bucket/runs", "hf://org/model", "{scheme}://web.invalid/data"])
+def test_a_proxy_that_refuses_is_named_with_its_variable(proxy, monkeypatch, scheme, answer, said, place):
+    monkeypatch.setenv("S3_ENDPOINT", f"{scheme}://bucket.invalid:9000")
+    monkeypatch.setenv("HF_ENDPOINT", f"{scheme}://hub.invalid")
+    monkeypatch.delenv("HTTP_PROXY")
+    with refusing(answer) as port:
+        monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://me:p4ssw0rd@127.0.0.1:{port}")
+        with pytest.raises(StoreError) as caught:
+            open_store(place.format(scheme=scheme)).read("x")
+    told = str(caught.value)
+    assert (
+        f"the proxy http://***@127.0.0.1:{port} of {scheme.upper()}_PROXY" in told
+        and "NO_PROXY" in told
+        and said in told
+    )
+    assert "p4ssw0rd" not in told and not SPEECH.search(told), told
+
+
+SPEECH = re.compile(r"Error\(|Remote|Status|Pool|Connections?\(|object at|0x|Max retries|_ssl")
+"""What is Python's own."""

@@ -94,6 +94,16 @@ class Work:
         return cls(**content | {"order": Order(**content["order"]), "named": tuple(content["named"])})
 
 
+def check_count(shards: int) -> None:
+    """Refuse a number of shards that there cannot be.
+
+    Raises:
+        ConfigError: says what there can.
+    """
+    if not 1 <= shards <= MOST:
+        raise ConfigError(f"{shards} shards; 1 to {MOST} are possible")
+
+
 def cut(table_uri: str, output_uri: str, order: Order, *, store_uri: str, model: str = "", shards: int = 8, encoding: str = "") -> str:  # fmt: skip
     """Cut a table into shards.
 
@@ -110,8 +120,7 @@ def cut(table_uri: str, output_uri: str, order: Order, *, store_uri: str, model:
         DataError, ConfigError: the table cannot be coded so.
         OutputError: the output is the table.
     """
-    if not 1 <= shards <= MOST:
-        raise ConfigError(f"{shards} shards; 1 to {MOST} are possible")
+    check_count(shards)
     if "://" not in output_uri:
         check_output_file(Path(output_uri), [Path(table_uri)])
         check_replaced(Path(output_uri), "the pipeline assign", lambda head: is_own_table(Path(output_uri)))

@@ -256,7 +256,7 @@ class WebStore:
                 sent = f"that of {HF_TOKEN} was sent" if token else f"{HF_TOKEN} is not set"
                 raise StoreError(
                     f"{self.uri}: {self._base} shows no {self._hub.what} (HTTP {response.status}): correct the name, or give a token that may read it ({sent}) "
-                    "and accept its conditions on the hub"
+                    f"and accept its conditions on the hub{may_be_proxys(self._base)}"
                 )
             proxys = may_be_proxys(self._base)
             raise StoreError(f"{self.uri}: not allowed: {self._base} answers HTTP {response.status}{proxys}")

@@ -2,13 +2,18 @@
 
 import io
 import re
+import sys
+from contextlib import ExitStack
 
 import pytest
 from rich.console import Console
 
+from curricle import cli
 from curricle.cli import look
 from curricle.cli.look import Progress, run_table, runs_table
+from curricle.training import pulse
 from curricle.training.events import Epoch, Log, StageDone, StageStarted, Step, Warned, Working, duration
+from curricle.training.pulse import working
 
 BEGUN = StageStarted(0, 1, "01_stage", "scratch", "first stage", "store/r/01_stage", epochs=2, family="ner")
 
@@ -24,26 +29,75 @@ def clock(monkeypatch):
     """A clock that only the test moves."""
     now = [1000.0]
     monkeypatch.setattr(look.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(pulse.Pulse, "_run", lambda self: None)
     return now
 
 
+@pytest.fixture
+def stack():
+    """What is entered here is left at the test's end."""
+    with ExitStack() as entered:
+        yield entered
+
+
 def test_without_a_terminal_a_line_tells_now_and_then_how_far_it_is(capsys, clock):
-    shown = Progress()
-    shown(BEGUN)
-    for step in range(1, 41):
-        clock[0] += 1
-        shown(Step(epoch=1, step=step, steps=50, loss=0.5, examples=32))
+    with Progress() as shown:
+        shown(BEGUN)
+        for step in range(1, 41):
+            clock[0] += 1
+            shown(Step(epoch=1, step=step, steps=50, loss=0.5, examples=32))
     lines = [line for line in capsys.readouterr().out.splitlines() if "step" in line]
     assert len(lines) == 1, "40 seconds have room for one line"
     assert "epoch 1/2  step 30/50  loss 0.5000  32 records/s  70 s left" in lines[0]
 
 
-def test_what_goes_on_before_the_first_step_is_told_too(capsys, clock):
-    shown = Progress()
+def test_every_phase_is_told_of_where_there_is_no_terminal(capsys, clock, tmp_path, stack):
+    def after(seconds):
+        clock[0] += seconds
+        shown.pulse.beat()
+        return capsys.readouterr().out.strip()
+
+    shown = stack.enter_context(Progress(tmp_path / "curricle.log"))
+    with working("preparing the data of 01_stage"):
+        assert after(31) == "preparing the data of 01_stage, 31 s so far"
     shown(BEGUN)
-    clock[0] += 31
-    shown(Working("texts encoded", 1200, 6000))
-    assert "1,200 of 6,000 texts encoded" in capsys.readouterr().out
+    capsys.readouterr()
+    assert after(20) == "" and after(11) == "starting the job, 31 s so far"
+    shown(Working("encoding texts", 0, 6000))
+    shown(Working("encoding texts", 1200, 6000))
+    assert after(30) == "encoding texts: 1,200 of 6,000, 30 s so far, 2 min left"
+    clock[0] += 10
+    shown(Working("encoding texts", 2400, 6000))
+    assert after(20) == "encoding texts: 2,400 of 6,000, 60 s so far, 2 min left"
+    shown(Step(epoch=1, step=1, steps=50, loss=0.5))
+    assert after(45) == "epoch 1/2  step 1/50  loss 0.5000, no further step for 45 s"
+    shown(Working("validating", 0, 0))
+    assert after(90) == "validating, 2 min so far"
+    assert (tmp_path / "curricle.log").read_text().count("so far") == 4, "of the stage, not of what came before it"
+
+
+def test_a_terminal_has_bars_and_no_such_lines(monkeypatch, clock):
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=100)
+    monkeypatch.setattr(look, "console", terminal)
+    with Progress() as progress:
+        progress(BEGUN)
+        clock[0] += 90
+        progress.pulse.beat()
+    assert "so far" not in shown.getvalue()
+
+
+def test_a_command_is_told_of_on_standard_error_alone(monkeypatch, capsys, clock):
+    monkeypatch.setattr(sys, "argv", ["curricle", "evaluate"])
+    with cli._told():
+        clock[0] += 31
+        pulse._voices[-1].beat()
+    assert capsys.readouterr() == ("", "  curricle evaluate, 31 s so far\n")
+    monkeypatch.setattr(sys, "argv", ["curricle", "submit"])
+    with cli._told():
+        clock[0] += 90
+        pulse._voices[-1].beat()
+    assert capsys.readouterr() == ("", ""), "who waits for others says so itself"
 
 
 def test_the_log_file_keeps_what_happened_with_its_time_and_is_appended_to(tmp_path, clock):

@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,7 @@ from curricle.training.events import (
     figures,
     sentence,
 )
+from curricle.training.pulse import Phase, Pulse, silent, working
 
 console = Console(width=None if sys.stdout.isatty() else 140, emoji=False)
 HYPERPARAMETERS = ("training.", "data_loader.", "model.")
@@ -265,48 +267,42 @@ def _figure(scores: Mapping[str, float], domain: str) -> str:
 
 
 class Count:
-    """Shows how far a count is, and how long the rest will take: a bar on standard error in a terminal, elsewhere a line every `Progress.EVERY` seconds. To be
+    """Shows how far a count is, and how long the rest will take: a bar on standard error in a terminal, elsewhere the lines of the command's pulse. To be
     called with (done, all)."""
 
     def __init__(self, what: str) -> None:
-        self.console = Console(stderr=True, emoji=False)
-        self.what, self.told = what, time.monotonic()
+        self.what, self.phase = what, Phase(what)
         self.bar: TaskID | None = None
-        self.first: tuple[float, int] | None = None
-        self.bars = Bars(TextColumn("[bold]{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"), console=self.console, transient=True, disable=not self.console.is_terminal)  # fmt: skip
+        shown = Console(stderr=True, emoji=False)
+        self.bars = Bars(TextColumn("[bold]{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"), console=shown, transient=True, disable=not shown.is_terminal)  # fmt: skip
+        self.open = ExitStack()
 
     def __enter__(self) -> Count:
-        self.bars.start()
+        if not self.bars.disable:
+            self.open.enter_context(self.bars)
+            self.open.enter_context(silent())
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bars.stop()
+        self.open.close()
 
     def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        self.first = self.first or (now, done)
-        seconds, since = now - self.first[0], done - self.first[1]
-        note = f"{done:,} of {total:,}"
-        if since and seconds > 1:
-            note += f"  {since / seconds:,.0f} a second  {duration((total - done) * seconds / since)} left"
         if self.bar is None:
-            self.bar = self.bars.add_task(self.what, total=total, note=note)
+            self.phase = self.open.enter_context(working(self.what))
+            self.bar = self.bars.add_task(self.what, total=total, note="")
+        self.phase.count(done, total)
+        note = self.phase.text().removeprefix(f"{self.what}: ")
         self.bars.update(self.bar, completed=done, total=total, note=note)
-        if not self.console.is_terminal and now - self.told >= Progress.EVERY:
-            self.told = now
-            self.console.print(f"  {self.what} {note}", highlight=False, markup=False)
 
 
 class Progress:
-    """Shows a chain's events: a bar a stage in a terminal, elsewhere a line every `EVERY` seconds; all but the single steps also go to a file.
+    """Shows a chain's events: a bar a stage in a terminal, elsewhere a line every `pulse.EVERY` seconds, whatever goes on; all but the single steps also
+    go to a file.
 
     Args:
         log: that file; it is appended to, from the first stage on: what ends before leaves nothing. One that cannot be written is said, and done
             without.
     """
-
-    EVERY = 30.0
-    """Seconds between two lines about steps where there is no terminal, and in the file."""
 
     def __init__(self, log: Path | None = None) -> None:
         self.bars = Bars(
@@ -322,18 +318,24 @@ class Progress:
         self.took: dict[str, float] = {}
         """Seconds of each stage that was trained."""
         self.log, self.begun = log, False
-        self.epochs, self.started, self.told = 0, 0.0, 0.0
+        self.epochs, self.started = 0, 0.0
+        self.pulse, self.under_way = Pulse(self._still), ExitStack()
+        self.phase = Phase("")
+        """What the stage's job is at, as far as its events say."""
         self.headline = ""
         self.first: tuple[float, int] | None = None
         """When the first step of this attempt was heard of, and its number in the stage."""
 
     def __enter__(self) -> Progress:
         self.bars.start()
+        self.pulse.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.under_way.close()
+        self.pulse.stop()
         self.bars.stop()
         if error is not None:
             self._write(f"ended: {error or type(error).__name__}")
@@ -348,7 +350,8 @@ class Progress:
             case Warned(message):
                 self.say(f"  [yellow]warning:[/] {escape(message)}")
             case Working(_, done, total):
-                self._note(sentence(event), done, total)
+                self.phase.hear(event)
+                self._note(self.phase.text(), done, total)
             case Step():
                 self._advance(event)
             case Epoch():
@@ -362,12 +365,15 @@ class Progress:
     def _begin(self, event: StageStarted) -> None:
         self.begun = True
         self.epochs, self.headline, self.first = event.epochs, "", None
-        self.started = self.told = time.monotonic()
+        self.started = time.monotonic()
+        self.pulse.restart()
         self.columns = family(event.family).columns
         self.bar = None
         self.say(f"[{STYLE[event.start]}]{event.start:<9}[/] [bold]{escape(event.name)}[/]  {escape(event.reason)}")
         if event.start not in ("reuse", "skip"):
             self.bar = self.bars.add_task(event.name, total=None, note="starting")
+            self.under_way.close()
+            self.phase = self.under_way.enter_context(working("starting the job"))
 
     def _advance(self, event: Step) -> None:
         done, total, now = (event.epoch - 1) * event.steps + event.step, self.epochs * event.steps, time.monotonic()
@@ -378,17 +384,20 @@ class Progress:
         if steps and seconds > 1:
             facts += [f"{event.examples * steps / seconds:.0f} records/s"] if event.examples else []
             facts += [f"{duration((total - done) * seconds / steps)} left"] if total >= done else []
-        self._note("  ".join(facts), done, total)
+        self.phase.at("  ".join(facts), lasting="no further step for {}")
+        self._note(self.phase.what, done, total)
 
     def _note(self, text: str, done: int, total: int) -> None:
         """What goes on at present: beside the bar, else now and then as a line."""
         if self.bar is not None:
-            self.bars.update(self.bar, completed=done, total=total, note=escape(text))
-        if time.monotonic() - self.told >= self.EVERY:
-            self.told = time.monotonic()
-            if not console.is_terminal:
-                console.print(f"  {text}", highlight=False, markup=False)
-            self._write(text)
+            self.bars.update(self.bar, completed=done, total=total or None, note=escape(text))
+        self.pulse.beat()
+
+    def _still(self, text: str) -> None:
+        """What goes on, where nothing else was told of it for a while."""
+        if not console.is_terminal:
+            console.print(f"  {text}", highlight=False, markup=False)
+        self._write(text)
 
     def _show_epoch(self, event: Epoch) -> None:
         names = [name for name in self.columns if name in event.metrics] or list(event.metrics)[:5]
@@ -397,6 +406,7 @@ class Progress:
         self.say(f"  epoch {event.epoch:>2}  {escape(shown)}{' *' if event.best else ''}")
 
     def _end(self, event: StageDone) -> None:
+        self.under_way.close()
         if event.start not in ("reuse", "skip"):
             self.took[event.name] = time.monotonic() - self.started
             if self.bar is not None:

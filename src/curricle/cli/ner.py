@@ -17,6 +17,7 @@ from curricle.cli.look import console, plain_table
 from curricle.cli.options import Number, shipped
 from curricle.config.load import read_yaml
 from curricle.errors import ConfigError
+from curricle.training.pulse import working
 
 if TYPE_CHECKING:
     from curricle.families.ner.evaluate import Report
@@ -243,9 +244,11 @@ def _tagger(model: Path, calibrate_on: Path | None) -> Any:
     """The model; says so where its probabilities are its own."""
     from curricle.families.ner.predict import calibrate, load_tagger
 
-    tagger = load_tagger(model)
+    with working("opening the model"):
+        tagger = load_tagger(model)
     if calibrate_on is not None:
-        made = calibrate(tagger, calibrate_on)
+        with working(f"calibrating on {calibrate_on}"):
+            made = calibrate(tagger, calibrate_on)
         click.echo(f"calibrated on {made.spans.count} spans of {calibrate_on}", err=True)
     elif tagger.calibration is None:
         click.echo(
@@ -288,7 +291,8 @@ def evaluate(model: Path, data: Path, calibrate_on: Path | None, as_json: bool |
     """
     from curricle.families.ner.evaluate import report
 
-    made = report(model, data, calibrate_on)
+    with working(f"measuring {model} on {data}"):
+        made = report(model, data, calibrate_on)
     for note in made.notes():
         click.echo(note, err=True)
     if as_json if as_json is not None else not sys.stdout.isatty():
@@ -377,7 +381,8 @@ def export(model: Path, kind: str, int8: bool, data: Path | None, output: Path) 
         data, why = data_at_hand(model)
         if data is None:
             click.echo(f"the card has no scores ({why}); --data names a dataset", err=True)
-    checked = write(model, output, kind, int8=int8, data_dir=data)
+    with working(f"exporting {model}"):
+        checked = write(model, output, kind, int8=int8, data_dir=data)
     for line in checked.lines() if checked else ():
         click.echo(line, err=True)
     click.echo(str(output))

@@ -186,7 +186,7 @@ def runs_table(rows: list[dict[str, Any]], store_uri: str = "checkpoints") -> Re
             _ago(row["changed"]),
             decimal(row["bytes"]),
         )
-    return table
+    return Group(table, *(Text(said, STATE["failed"]) for row in rows for said in row["damaged"]))
 
 
 def run_table(rows: list[dict[str, Any]]) -> RenderableType:
@@ -213,6 +213,7 @@ def run_table(rows: list[dict[str, Any]]) -> RenderableType:
         )
         if row["detail"] and not complete:
             told.append(Text.assemble((f"{row['stage'] or row['run']} ", "bold"), f"{row['state']}: {row['detail']}"))
+        told += [Text(said, STATE["failed"]) for said in row["damaged"]]
     return Group(table, *told)
 
 

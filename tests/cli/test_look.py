@@ -4,6 +4,7 @@ import io
 import re
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -11,9 +12,14 @@ from rich.console import Console
 from curricle import cli
 from curricle.cli import look
 from curricle.cli.look import Progress, run_table, runs_table
+from curricle.steps.estimate import estimates
+from curricle.steps.source import read_plan
+from curricle.store.folder import FolderStore
+from curricle.store.manifest import publish
 from curricle.training import pulse
 from curricle.training.events import Epoch, Log, StageDone, StageStarted, Step, Warned, Working, duration
 from curricle.training.pulse import working
+from tests.report import made_up
 
 BEGUN = StageStarted(0, 1, "01_stage", "scratch", "first stage", "store/r/01_stage", epochs=2, family="ner")
 
@@ -127,7 +133,7 @@ def test_a_log_file_that_cannot_be_written_is_said_once_and_done_without(tmp_pat
 
 ROW = {
     "run": "r", "stage": "01_stage", "state": "complete", "earlier": False, "start": "scratch", "family": "ner", "epochs": 3,
-    "created": "2026-01-01T00:00:00Z", "detail": "val/f1 0.5000, val_loss 0.1000", "promoted": True,
+    "created": "2026-01-01T00:00:00Z", "detail": "val/f1 0.5000, val_loss 0.1000", "promoted": True, "damaged": [],
 }  # fmt: skip
 
 
@@ -137,7 +143,19 @@ def test_tables_fit_the_terminal_and_take_names_as_they_are(width):
     failed = ROW | {"stage": "[red]x[/]", "state": "failed", "detail": "oom_killed: [bold]memory[/] " + "word " * 40}
     console.print(run_table([ROW, failed | {"promoted": False}]))
     run = {"run": "sequential_" + "x" * 60, "state": "running", "complete": 1, "planned": 3, "best": "val/f1 0.5000"}
-    console.print(runs_table([run | {"changed": ROW["created"], "bytes": 123_456_789, "promoted": False}]))
+    console.print(
+        runs_table(
+            [
+                run
+                | {
+                    "changed": ROW["created"],
+                    "bytes": 123_456_789,
+                    "promoted": False,
+                    "damaged": ["r/plan.json is damaged"],
+                }
+            ]
+        )
+    )
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     flat = "".join(text.split())
@@ -147,3 +165,32 @@ def test_tables_fit_the_terminal_and_take_names_as_they_are(width):
 def test_durations_are_short():
     said = [duration(seconds) for seconds in (0.4, 89, 90, 3599, 9000, 86400 * 3)]
     assert said == ["0 s", "89 s", "2 min", "60 min", "2.5 h", "3.0 days"]
+
+
+@pytest.mark.parametrize(("width", "prepared"), [(80, True), (80, False), (160, True)])
+def test_a_plan_of_a_store_without_runs_tells_records_and_steps_on_one_line_a_stage(
+    monkeypatch, tmp_path, width, prepared
+):
+    plan = replace(read_plan(made_up.codes(tmp_path), made_up.RUN), store_uri=str(tmp_path / "none"))
+    stages = []
+    for stage in plan.stages:
+        config = stage.config | {
+            "curriculum": {"objective": "retrieval", "texts": ["entry"], "name": "one"},
+            "data_loader": {"batch_size": 64},
+            "training": stage.config["training"] | {"trainer": stage.config["training"]["trainer"] | {"accumulate_grad_batches": 2}},
+        }  # fmt: skip
+        stages.append(
+            replace(stage, config=config, start="continued", data_uri=stage.data_uri if prepared else str(tmp_path))
+        )
+    plan = replace(plan, stages=tuple(stages))
+    publish(FolderStore(str(tmp_path)), "data/made", None, kind="dataset", digest="d0", info={"entry_train": 1000})
+    console = Console(width=width, record=True, file=io.StringIO())
+    monkeypatch.setattr(look, "console", console)
+    look.plan_table(plan, values=True, expected=estimates(plan))
+    text = console.export_text()
+    rows = [line for line in text.splitlines() if line.startswith(("one ", "two "))][:2]
+    assert len(rows) == 2 and all(("1,000" in row and "24" in row.split()) == prepared for row in rows), text
+    assert "time and memory: told once a stage trains" in text
+    assert ("no records and steps: the data is not prepared yet" in text) != prepared
+    settings = [line for line in text.splitlines() if line.startswith("  training.")]
+    assert len(settings) >= 10 and max(map(len, settings)) <= width

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,25 +64,30 @@ def plain_table(title: str = "") -> Table:
 def plan_table(plan: ChainPlan, values: bool, expected: Mapping[str, Estimate] | None = None) -> None:
     """Print a plan: its stages with what they are expected to take, and on request every value with its origin."""
     expected = expected or {}
+    timed = {name: made for name, made in expected.items() if made.seconds}
+    narrow = console.width < NARROW
+    columns = ["stage", "start", "why", "epochs", *(["records", "steps"] if expected else [])]
+    columns += [] if narrow else ["lr", *(["about"] if timed else []), "digest"]
     table = plain_table(f"{plan.chain_name} → {plan.run_id} in {plan.store_uri}")
-    for name in ("stage", "start", "why", "epochs", "lr", *(["about"] if expected else []), "digest"):
-        table.add_column(name, style="bold" if name == "stage" else None, overflow="fold")
+    for name in columns:
+        table.add_column(name, style="bold" if name == "stage" else None, overflow="fold", justify="right" if name in ("epochs", "records", "steps") else "left")  # fmt: skip
     for stage in plan.stages:
-        training = stage.config["training"]
-        table.add_row(
-            escape(stage.name),
-            f"[{STYLE[stage.start]}]{stage.start}[/]",
-            escape(stage.reason),
-            str(training["trainer"]["max_epochs"]),
-            "by encoder" if training["learning_rate"] is None else f"{training['learning_rate']:g}",
-            *([_about(expected.get(stage.name))] if expected else []),
-            stage.digest[:12],
-        )
+        training, made = stage.config["training"], expected.get(stage.name)
+        cells = {
+            "stage": escape(stage.name),
+            "start": f"[{STYLE[stage.start]}]{stage.start}[/]",
+            "why": escape(stage.reason),
+            "epochs": str(training["trainer"]["max_epochs"]),
+            "records": _count(made.records if made else None),
+            "steps": _count(made.steps if made else None),
+            "lr": "by encoder" if training["learning_rate"] is None else f"{training['learning_rate']:g}",
+            "about": _about(made),
+            "digest": stage.digest[:12],
+        }
+        table.add_row(*(cells[name] for name in columns))
     console.print(table)
-    if expected:
-        told = sum(made.seconds for made in expected.values())
-        places = ", ".join(dict.fromkeys(made.place for made in expected.values()))
-        console.print(f"about {duration(told)} in all, as {places} took", style="dim", highlight=False, markup=False)
+    for line in _told_of(expected, timed):
+        console.print(line, style="dim", highlight=False, markup=False)
     if not values:
         return
     before: dict[str, Any] = {}
@@ -96,9 +101,11 @@ def plan_table(plan: ChainPlan, values: bool, expected: Mapping[str, Estimate] |
         if stage.argv:
             console.print(f"  argv   python {' '.join(stage.argv)}", highlight=False, markup=False, soft_wrap=True)
         values_now = leaves(stage.config)
+        widths = (max(map(len, values_now)) + 1, 12) if narrow else (44, 36)
         for key, value in sorted(values_now.items()):
             origin = stage.origins.get(key, DEFAULT)
             style = {DEFAULT: "dim", COMMAND_LINE: "bold green"}.get(origin, "green")
+            origin = origin.rpartition("/")[2] if narrow else origin
             change = ""
             if key in before and key.startswith(HYPERPARAMETERS):
                 change = (
@@ -107,15 +114,35 @@ def plan_table(plan: ChainPlan, values: bool, expected: Mapping[str, Estimate] |
                     else f"  [yellow]overrides {escape(_short(before[key]))}[/]"
                 )
             console.print(
-                f"  {escape(f'{key:<44} {_short(value):<36}')} [{style}]{escape(origin)}[/]{change}",
+                f"  {escape(f'{key:<{widths[0]}} {_short(value):<{widths[1]}}')} [{style}]{escape(origin)}[/]{change}",
                 highlight=False,
                 soft_wrap=True,
             )
         before = values_now
 
 
+NARROW = 110
+"""Columns from which on a plan is shown whole; below them learning rate, time and digest of each stage, and folders of files, are left out."""
+
+
+def _told_of(expected: Mapping[str, Estimate], timed: Mapping[str, Estimate]) -> Iterator[str]:
+    """What the figures of a plan rest on, and when those that are not there will be known."""
+    if timed:
+        told = duration(sum(made.seconds for made in timed.values()))
+        places = ", ".join(dict.fromkeys(made.place for made in timed.values()))
+        yield f"about {told} {'in all' if len(timed) == len(expected) else f'for {len(timed)} of {len(expected)} stages'}, as {places} took"
+    elif expected:
+        yield "time and memory: told once a stage trains; the store holds no like one to go by"
+    if any(made.records is None for made in expected.values()):
+        yield "no records and steps: the data is not prepared yet, or does not tell"
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
 def _about(made: Estimate | None) -> str:
-    if made is None:
+    if made is None or not made.seconds:
         return ""
     memory = f", {made.memory_mb / 1024:.1f} GB" if made.memory_mb else ""
     return f"{duration(made.seconds)}{memory}"

@@ -144,10 +144,11 @@ def ner() -> None:
 
 
 def _checkpoint_of(context: click.Context, parameter: click.Parameter, model: Path) -> Path:
-    """The folder of a model as it is; of a stage or a run in a store here, its best checkpoint."""
+    """The folder of a model as it is, held against its manifest where it has one; of a stage or a run in a store here, its best checkpoint."""
+    from curricle.steps.evaluate import CACHE
     from curricle.steps.source import resolve_source
     from curricle.store import layout, open_store
-    from curricle.store.manifest import read_manifest
+    from curricle.store.manifest import fetch, read_manifest
 
     if not model.is_dir():
         return model
@@ -155,7 +156,9 @@ def _checkpoint_of(context: click.Context, parameter: click.Parameter, model: Pa
     store = open_store(place)
     manifest = read_manifest(store, "")
     if manifest.kind == "stage" if manifest else store.read(layout.PLAN) is not None:
-        return Path(resolve_source(place, "", asked="--model").uri)
+        return fetch(resolve_source(place, "", asked="--model").uri, CACHE)[0]
+    if manifest:
+        fetch(place, CACHE)  # it lies here: nothing is fetched, everything is verified
     return model
 
 

@@ -92,13 +92,17 @@
     pen.font = "12px system-ui, sans-serif";
     pen.textAlign = "center";
     const pointed = new Set(marks.map(([i]) => i));
+    const beside = (canvas.clientWidth - size) / 2, above = (canvas.clientHeight - size) / 2;
     const taken = [], depth = zoom > 9 ? 9 : zoom > 4.5 ? 4 : zoom > 2.2 ? 3 : zoom > 1.4 ? 2 : 1;
     for (const i of [...(chosen >= 0 ? [chosen] : []), ...marks.map(([i]) => i), ...order.slice().reverse()]) {
       if (i !== chosen && !pointed.has(i) && data.depths[i] > depth) continue;
-      const x = place[2 * i], y = place[2 * i + 1] - radius(i) - 5;
-      if (x < 0 || y < 8 || x > size || y > size) continue;
+      let x = place[2 * i], y = place[2 * i + 1] - radius(i) - 5;
+      if (x < 0 || y < -12 || x > size || y > size + 12) continue;
       const name = zoom > 2.2 || i === chosen ? `${data.codes[i]} ${data.titles[i]}`.slice(0, 34) : data.codes[i];
       const half = pen.measureText(name).width / 2 + 3;
+      x = Math.max(half - beside, Math.min(size + beside - half, x)); // whole, also at the edge
+      if (y < 12 - above) y = place[2 * i + 1] + radius(i) + 16;
+      if (i === chosen) canvas.dataset.label = [x - half + beside, y - 12 + above, x + half + beside, y + above].map(Math.round).join(" ");
       if (taken.some(t => Math.abs(t[0] - x) < t[2] + half && Math.abs(t[1] - y) < 15)) continue;
       taken.push([x, y, half]);
       pen.lineWidth = 3.5;

@@ -376,3 +376,15 @@ def test_show_and_report_name_a_damaged_file_and_show_the_rest(tmp_path, name, c
         assert f"{RUN}/{name} is damaged" in text and said in text, verb
         rest = "What ran" if verb == "report" else "val/top1 0.5500"
         assert rest in text and "NoneType" not in text, verb
+
+
+def test_texts_of_upright_lines_never_lie_over_one_another_nor_over_the_curves():
+    """A stage that trains nothing ends where it begins, so the next one's mark is at the same step."""
+    marks = [(0, "01_stage"), (0, "02_stage"), (3, "03_stage"), (60, "04_stage"), (100, "a_stage_with_a_long_name")]
+    made = chart("x", [Line("a", [(0, 0.5), (100, 1.0)])], x_label="step", marks=marks)
+    boxes = [(mark.at, mark.at + 8.5 * len(mark.text), mark.y) for mark in made.marks]
+    assert [mark.text for mark in made.marks] == [text for _, text in marks]
+    for k, (left, right, y) in enumerate(boxes):
+        assert left >= 0 and right <= made.width and y < made.top <= min(place for place, _ in made.y_ticks)
+        assert not [other for other in boxes[:k] if other[2] == y and other[0] < right and left < other[1]]
+    assert chart("x", [Line("a", [(0, 0.5)])], x_label="step").top == 12

@@ -65,8 +65,9 @@ def plan_table(plan: ChainPlan, values: bool, expected: Mapping[str, Estimate] |
     """Print a plan: its stages with what they are expected to take, and on request every value with its origin."""
     expected = expected or {}
     timed = {name: made for name, made in expected.items() if made.seconds}
+    counted = any(made.steps is not None for made in expected.values())
     narrow = console.width < NARROW
-    columns = ["stage", "start", "why", "epochs", *(["records", "steps"] if expected else [])]
+    columns = ["stage", "start", "why", "epochs", *(["records", "steps"] if counted else [])]
     columns += [] if narrow else ["lr", *(["about"] if timed else []), "digest"]
     table = plain_table(f"{plan.chain_name} → {plan.run_id} in {plan.store_uri}")
     for name in columns:

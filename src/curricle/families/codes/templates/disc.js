@@ -98,7 +98,8 @@
       if (i !== chosen && !pointed.has(i) && data.depths[i] > depth) continue;
       let x = place[2 * i], y = place[2 * i + 1] - radius(i) - 5;
       if (x < 0 || y < -12 || x > size || y > size + 12) continue;
-      const name = zoom > 2.2 || i === chosen ? `${data.codes[i]} ${data.titles[i]}`.slice(0, 34) : data.codes[i];
+      const whole = `${data.codes[i]} ${data.titles[i]}`, cut = whole.length > 34 ? whole.slice(0, 33) + "…" : whole;
+      const name = zoom > 2.2 || i === chosen ? cut : data.codes[i];
       const half = pen.measureText(name).width / 2 + 3;
       x = Math.max(half - beside, Math.min(size + beside - half, x)); // whole, also at the edge
       if (y < 12 - above) y = place[2 * i + 1] + radius(i) + 16;

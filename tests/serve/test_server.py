@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+import uvicorn
 
-from curricle.serve.server import listen
+from curricle.serve.server import _Server, listen
 from tests.serve import world
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,17 @@ def test_stopping_answers_what_has_come_and_leaves_nothing(codes_store):
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", server.port), 1)
     assert server.said[-1] == "stopped; all that had come was answered"
+
+
+def test_a_server_that_is_stopped_ends_the_process_soon_after_its_grace_whatever_it_is_at(monkeypatch):
+    monkeypatch.setattr("curricle.serve.server.LATE", 0.0)
+    ended = []
+    server = _Server(uvicorn.Config(None), 0.0, lambda: ended.append("ended"))
+    assert server.last.daemon and not server.last.is_alive(), "it runs from the first signal on"
+    server._stop(signal.SIGTERM, None)
+    server._stop(signal.SIGTERM, None)
+    server.last.join(10)
+    assert ended == ["ended"] and server.should_exit and not server.force_exit
 
 
 def test_an_idle_connection_does_not_keep_it(codes_store):

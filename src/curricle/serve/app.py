@@ -95,6 +95,7 @@ def create_app(served: Served, limits: Limits, hosts: Collection[str] = ()) -> F
         responses={"4XX": {"model": shapes.Problem}, "503": {"model": shapes.Problem, "description": "Too much waits, or the server stops."}},
     )  # fmt: skip
     app.state.batcher = batcher
+    app.state.forget = tables.remove if tables else lambda: None
     app.state.refused = lambda reason: metrics.refused.labels(reason).inc()
 
     def told(content: dict[str, Any], status: int = 200) -> Response:

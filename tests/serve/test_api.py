@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from curricle.errors import CheckpointError
@@ -40,6 +41,12 @@ def test_codes_have_probability_path_and_reasons_as_the_command_gives_them(codes
     )
     plain = codes.ask("v1/search", {"texts": ASKED[:1], "top": 1}).json["results"][0]["hits"]
     assert len(plain) == 1 and "reasons" not in plain[0]
+
+
+def test_a_text_has_a_place_on_the_disc_where_it_is_asked_for(codes):
+    near, other = (row["place"] for row in codes.ask("v1/search", {"texts": ASKED[:2], "place": True}).json["results"])
+    assert 0 < np.hypot(*near) < 1 and np.hypot(*near) == pytest.approx(np.hypot(*other), abs=1e-3) and near != other
+    assert "place" not in codes.ask("v1/search", {"texts": ASKED[:1]}).json["results"][0]
 
 
 def test_entities_have_scores_and_offsets_that_count_characters(ner):

@@ -117,7 +117,7 @@ def create_app(served: Served, limits: Limits, hosts: Collection[str] = ()) -> F
         @app.post("/v1/search", response_model=shapes.SearchTold, summary="Codes for texts", tags=["questions"])
         async def search(asked: shapes.SearchAsked) -> Response:
             """The likeliest codes of each text, with probability, path and, on request, what each rests on."""
-            return told({"results": await answered(Search(tuple(asked.texts), asked.top, asked.explain))})
+            return told({"results": await answered(Search(tuple(asked.texts), asked.top, asked.explain, asked.place))})
 
     if PREDICT in served.verbs:
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,11 @@ class Model:
         if explain is None:
             raise CheckpointError(f"{self.uri} is a model of {self.family}, which explains nothing")
         return explain(list(texts), hits)
+
+    def place(self, texts: Sequence[str], drawn: Mapping[str, Any]) -> list[Any]:
+        """Where texts stand in what the family's report draws of its model, [x, y] each; None where its models have no place for texts."""
+        place = getattr(self._opened, "place", None)
+        return place(list(texts), drawn) if place else [None] * len(texts)
 
     def predict(self, texts: str | Sequence[str], **options: Any) -> Any:
         """What the model finds in a text; for several texts a list of that.

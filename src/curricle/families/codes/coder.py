@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,31 @@ class Coder:
         from curricle.families.codes.use import export
 
         return export(self._folder, self._data_dir(), output, kind)
+
+    def place(self, texts: Sequence[str], drawn: Mapping[str, Any]) -> list[list[float]]:
+        """Where texts stand on the disc of the codes.
+
+        Args:
+            drawn: the disc, as `families.codes.findings` gives it.
+        """
+        import numpy as np
+
+        from curricle.families.codes.disc import place
+
+        asked, tree = self._scorer.memory.ask(len(texts)), self._scorer.table.tree
+        rows = np.array([tree.index[code] for code in drawn["codes"]])
+        points, depths = np.array(drawn["points"], dtype=np.float64).reshape(-1, 2), np.array(drawn["depths"])
+        directions = asked.directions(asked.features(list(texts)))
+        return place(directions, self._table[rows], points, depths == depths.max()).round(4).tolist()
+
+    @functools.cached_property
+    def _table(self) -> Any:
+        from safetensors.numpy import load_file
+
+        from curricle.families.codes.disc import TABLE
+        from curricle.store import layout
+
+        return load_file(self._folder / layout.WEIGHTS)[TABLE]
 
     def points(self, texts: Sequence[str] | None = None) -> Points:
         """Where the codes are in hyperbolic space, or where texts are."""

@@ -13,6 +13,7 @@
   const dark = matchMedia("(prefers-color-scheme: dark)"), still = matchMedia("(prefers-reduced-motion: reduce)");
   // The view: a hyperbolic shift that brings the point (fx, fy) to the middle, then a plain zoom around (cx, cy).
   const unit = 0.487; // half a view, in radii of the disc
+  let spot = null; // [x, y] of a text that somebody else on the page has asked about
   let marks = []; // [place, share] of codes that somebody else on the page points at
   let share = 1, fx = 0, fy = 0, zoom = 1, cx = 0, cy = 0, chosen = -1, mode = "top", size = 0, place = new Float64Array(2 * n);
   const hue = i => (roots.indexOf(i) * 137.5 + 210) % 360; // neighbours far apart
@@ -85,6 +86,17 @@
       pen.beginPath();
       pen.arc(place[2 * chosen], place[2 * chosen + 1], radius(chosen) + 4, 0, 7);
       pen.stroke();
+    }
+    if (spot) { // a cross: no code looks like one
+      const [u, v] = shift(...spot), x = size / 2 + (u - cx) * zoom * size * unit, y = size / 2 - (v - cy) * zoom * size * unit;
+      canvas.dataset.text = `${Math.round(x)} ${Math.round(y)}`;
+      for (const [wide, ink] of [[6, "--paper"], [2.5, "--bad"]]) {
+        pen.lineWidth = wide;
+        pen.strokeStyle = style.getPropertyValue(ink);
+        pen.beginPath();
+        for (const k of [-1, 1]) { pen.moveTo(x - 8, y - 8 * k); pen.lineTo(x + 8, y + 8 * k); }
+        pen.stroke();
+      }
     }
     label(style);
   };
@@ -231,8 +243,10 @@
     const at = way => way.map(code => data.codes.indexOf(code)).find(i => i >= 0) ?? -1;
     const found = event.detail.marks.map(one => [at(one.way), one.share]);
     marks = found.filter(([i]) => i >= 0);
+    spot = event.detail.text || null;
     canvas.dataset.marks = marks.map(([i]) => data.codes[i]).join(" ");
     const to = found[event.detail.chosen];
+    by("text").hidden = !spot;
     if (to && to[0] >= 0) choose(to[0], true); else { chosen = -1; say(-1); draw(); }
   });
   dark.addEventListener("change", () => { legend(); draw(); });

@@ -2,19 +2,13 @@
 
 import numpy as np
 
-from curricle.families.codes.disc import place, polar
+from curricle.families.codes.disc import place
 
 
-def test_in_a_plane_a_text_stands_where_it_is():
-    """Of codes that have two dimensions nothing is lost on the disc."""
-    draw = np.random.default_rng(3)
-    deepest = np.arange(60) >= 20
-    table = draw.normal(size=(60, 2))
-    table *= np.where(deepest, 2.0, 1.0)[:, None] / np.linalg.norm(table, axis=1)[:, None]
-    radius, direction = polar(table)
-    drawn = np.tanh(radius / 2)[:, None] * direction
-    angle = draw.uniform(-np.pi, np.pi, 7)
-    texts = np.stack([np.cos(angle), np.sin(angle)], 1)
-    found = place(texts, table, drawn, deepest)
-    assert np.allclose(found, np.linalg.norm(drawn[-1]) * texts, atol=0.01)
-    assert place(texts[:0], table, drawn, deepest).shape == (0, 2)
+def test_a_text_stands_as_far_out_as_the_finest_codes_towards_those_that_are_likely():
+    points = np.array([[0.2, 0.0], [0.9, 0.0], [0.0, 0.8], [-0.8, 0.0]])
+    deepest, at = np.array([False, True, True, True]), np.array([1, 2, 3, 3])
+    shares = np.array([[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.4, 0.6]])
+    half = 0.8 * np.sqrt(0.5)
+    assert np.allclose(place(shares, at, points, deepest), [[0.8, 0.0], [half, half], [-0.8, 0.0]])
+    assert place(shares[:0], at, points, deepest).shape == (0, 2)

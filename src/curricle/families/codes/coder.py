@@ -69,20 +69,16 @@ class Coder:
 
         from curricle.families.codes.disc import place
 
-        asked, tree = self._scorer.memory.ask(len(texts)), self._scorer.table.tree
-        rows = np.array([tree.index[code] for code in drawn["codes"]])
-        points, depths = np.array(drawn["points"], dtype=np.float64).reshape(-1, 2), np.array(drawn["depths"])
-        directions = asked.directions(asked.features(list(texts)))
-        return place(directions, self._table[rows], points, depths == depths.max()).round(4).tolist()
-
-    @functools.cached_property
-    def _table(self) -> Any:
-        from safetensors.numpy import load_file
-
-        from curricle.families.codes.disc import TABLE
-        from curricle.store import layout
-
-        return load_file(self._folder / layout.WEIGHTS)[TABLE]
+        scorer, drawn_at = self._scorer, {code: i for i, code in enumerate(drawn["codes"])}
+        asked, tree = scorer.memory.ask(len(texts)), scorer.table.tree
+        at = []
+        for leaf in scorer.leaves:
+            while tree.codes[leaf] not in drawn_at:  # of large trees the deepest levels are left out
+                leaf = tree.parent[leaf]
+            at.append(drawn_at[tree.codes[leaf]])
+        points, depths = np.array(drawn["points"]).reshape(-1, 2) / 1e4, np.array(drawn["depths"])
+        shares = np.exp(asked.distances(asked.directions(asked.features(list(texts)))))
+        return place(shares, np.array(at), points, depths == depths.max()).round(4).tolist()
 
     def points(self, texts: Sequence[str] | None = None) -> Points:
         """Where the codes are in hyperbolic space, or where texts are."""

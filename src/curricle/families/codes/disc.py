@@ -20,8 +20,6 @@ RATE = 0.02
 """Radians of a step at first."""
 SOFT_CAP = 5.0
 """As `geometry.SOFT_CAP`, without torch."""
-NEAREST, ANGLES = 12, 1440
-"""Codes by which a text is placed, and angles that are tried."""
 MOST = 6000
 """Codes that are drawn at most: of larger trees the deepest levels are left out."""
 
@@ -88,31 +86,23 @@ def disc(table: np.ndarray, tree: Tree, rows: np.ndarray, start: np.ndarray | No
     return Disc(points, fit)
 
 
-def place(directions: np.ndarray, table: np.ndarray, points: np.ndarray, deepest: np.ndarray) -> np.ndarray:
-    """Where texts stand among codes that are laid out: as far from the centre as the codes of the finest level, at the angle at which their distances to the `NEAREST` codes are
-    nearest to the true ones.
+def place(shares: np.ndarray, at: np.ndarray, points: np.ndarray, deepest: np.ndarray) -> np.ndarray:
+    """Where texts stand among codes that are laid out: as far from the centre as the codes of the finest level, in the direction of the leaves that the model's distance makes likely.
+
+    (An angle fitted to the distances themselves would put a text beside its codes, not among them: a text is hardly ever near to any.)
 
     Args:
-        directions: of the texts, unit vectors [m, d].
-        table: [n, d], tangent vectors of the drawn codes at the origin.
+        shares: of each leaf by its distance to the texts, [m, leaves].
+        at: which drawn code each leaf is, or is below.
         points: [n, 2], where those are drawn.
         deepest: which of them are of the finest level.
 
     Returns:
         [m, 2]
     """
-    radius, direction = polar(table.astype(np.float64))
-    own, angle = float(np.median(radius[deepest])), np.arctan2(points[:, 1], points[:, 0])
-    grid = np.linspace(-np.pi, np.pi, ANGLES, endpoint=False)
-    square, reach = np.sinh((own - radius) / 2) ** 2, np.sinh(own) * np.sinh(radius)
-    made = []
-    for text in directions.astype(np.float64):
-        true = 2 * np.arcsinh(np.sqrt(square + reach * np.maximum(2 - 2 * direction @ text, 0) / 4))
-        near = np.argsort(true, kind="stable")[:NEAREST]
-        seen = 2 * np.arcsinh(np.sqrt(square[near] + reach[near] * np.sin((grid[:, None] - angle[near]) / 2) ** 2))
-        best = grid[((seen - true[near]) ** 2).mean(1).argmin()]
-        made.append(np.tanh(own / 2) * np.array([np.cos(best), np.sin(best)]))
-    return np.array(made).reshape(-1, 2)
+    far = np.linalg.norm(points, axis=1)
+    towards = shares @ (points / np.maximum(far, 1e-9)[:, None])[at]
+    return np.median(far[deepest]) * towards / np.maximum(np.linalg.norm(towards, axis=1), 1e-9)[:, None]
 
 
 def by_tree(tree: Tree, direction: np.ndarray) -> np.ndarray:

@@ -50,6 +50,11 @@ class _Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take nothing new, and let all that is under way end."""
+        self.config.http_protocol_class.stopping = True  # type: ignore[attr-defined]  # `bounded` makes one for each server
+        await super().shutdown(sockets)
+
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if not self.should_exit:
             self.last.start()

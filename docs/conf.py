@@ -12,7 +12,8 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 import curricle  # noqa: E402  # the line above says where it is
 
 project = "Curricle"
-author = "the Curricle authors"
+author = "The Curricle authors"
+copyright = f"2026, {author}"  # as LICENSE says
 version = release = curricle.__version__
 root_doc = "index"
 exclude_patterns = ["_ext"]

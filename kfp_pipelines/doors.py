@@ -29,7 +29,8 @@ from curricle.steps.relay import TRAIN, LogRelay
 from curricle.store import join_uri, layout, open_store, references, split_uri
 from curricle.store.failure import Failure
 from curricle.store.manifest import read_manifest
-from curricle.training.events import Event, Step, metric_title
+from curricle.training.events import Event, Step, Working, metric_title
+from curricle.training.pulse import Pulse, working
 from kfp_pipelines import pages, reports
 from kfp_pipelines.parameters import overrides_of
 
@@ -191,13 +192,16 @@ def train_stage(plan_uri: str, index: int, parent_uri: str, launcher: str, task_
     where, plan = open_launcher(launcher, task_config), _plan(plan_uri)
     stage = plan.stages[index]
     epochs = stage.config["training"]["trainer"]["max_epochs"]
-    with LogRelay(stage.uri, epochs=epochs, entry=family(stage.family)) as relay:
+    told = Pulse(lambda line: print(line, flush=True))
+    with LogRelay(stage.uri, epochs=epochs, entry=family(stage.family)) as relay, working("starting") as phase, told:
         shown = -math.inf
 
         def listen(event: Event) -> None:
             nonlocal shown
             line = relay(event)
-            if isinstance(event, Step):
+            told.restart()
+            if isinstance(event, Step | Working):
+                phase.at(line)
                 if time.monotonic() - shown < STEP_EVERY:
                     return
                 shown = time.monotonic()

@@ -155,8 +155,8 @@ def test_environment_variables_are_read_in_one_place():
 
 
 def test_control_code_knows_what_a_worker_is_told_and_says_and_never_the_worker():
-    """The control image has no torch: of `train` it needs the stage's file, the events and their pace alone."""
-    light = ("curricle.training.spec", "curricle.training.events", "curricle.training.pace")
+    """The control image has no torch: of `train` it needs the stage's file, the events, their pace and the pulse alone."""
+    light = tuple(f"curricle.training.{name}" for name in ("spec", "events", "pace", "pulse"))
     wrong = [
         f"{name_of(path)} imports {target}"
         for path in SOURCES

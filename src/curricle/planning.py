@@ -17,7 +17,7 @@ from curricle.config.schema import NOT_IN_DIGEST, StageConfig
 from curricle.errors import ConfigError
 from curricle.registry import canonical, first_name
 from curricle.store import join_uri, layout, references
-from curricle.store.strict import read_json
+from curricle.store.strict import kind_of, read_object
 
 FORMAT = 2
 """Of a stored plan."""
@@ -151,23 +151,26 @@ class ChainPlan:
         where = join_uri(run_uri, layout.PLAN)
         again = "make the plan again with this version of curricle"
         try:
-            tree = read_json(text)
+            tree = read_object(text)
             made_by = tree.pop("format", None)
             if type(made_by) is not int or made_by not in (1, FORMAT):
                 raise ValueError(f"its format is {made_by}, this version reads {FORMAT}")
             store_uri = run_uri.rstrip("/").rpartition("/")[0]
             stages = []
-            if not tree["stages"]:
+            if not tree.get("stages"):
                 raise ValueError("it has no stages")
-            for stage in tree.pop("stages"):
+            given = tree.pop("stages")
+            if not isinstance(given, list) or not all(isinstance(stage, dict) for stage in given):
+                raise ValueError("its stages are no list of objects")
+            for stage in given:
                 stage.pop("argv", None)
                 for name in REFERENCES:
-                    if not isinstance(stage[name], str):
-                        raise ValueError(f"{name} of a stage is {stage[name]!r}")
+                    if not isinstance(stage.get(name), str):
+                        raise ValueError(f"{name} of a stage is {kind_of(stage.get(name))}, and should be a text")
                     stage[name] = references.resolve(stage[name], run_uri)
-                if not stage["uri"] and stage["start"] != "skip":
+                if not stage["uri"] and stage.get("start") != "skip":
                     raise ValueError("a stage has no place")
-                _check_settings(stage["config"])
+                _check_settings(stage.get("config"))
                 stages.append(stage)
             return from_tree(cls, tree | {"store_uri": store_uri, "stages": stages})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -185,7 +188,7 @@ def _check_settings(config: Any) -> None:
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if type(value) is not kind:
-            raise ValueError(f"{key} of a stage is {str(value)[:80]!r}")
+            raise ValueError(f"{key} of a stage is {kind_of(value)}, and should be {'a text' if kind is str else 'a whole number'}")  # fmt: skip
 
 
 SETTINGS = {

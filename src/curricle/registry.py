@@ -97,6 +97,9 @@ class FamilyEntry:
     measured: str = ""
     """``measured(facts) -> Collection[str]``: names of the metrics that `evaluate` gives on prepared data, by the facts of `prepare`; none
     where they do not tell. A gate's rule is checked against it before anything trains; empty checks it afterwards."""
+    counted: str = ""
+    """``counted(facts, config) -> int | None``: records of one epoch of a stage, by the facts of `prepare` and its configuration as a tree; None where they do not tell. Imports no
+    torch; empty where nothing tells."""
     crosswalk: str = ""
     """``crosswalk(checkpoint_dir, data_dir, concordance, prepared, tables, classification=, old_column=, new_column=, encoding=) -> dict``: write the data of a model into the folder `prepared` as those of another
     classification, and tables for people into `tables`; returns facts for the manifest, with ``crosswalk``: what became of codes and texts. Imports torch. Empty: it has none."""
@@ -158,6 +161,7 @@ FAMILIES: dict[str, FamilyEntry] = {
         card="curricle.families.codes.card:card",
         projector="curricle.families.codes.projector:write",
         measured="curricle.families.codes.metrics:measured",
+        counted="curricle.families.codes.config:counted",
         crosswalk="curricle.families.codes.crosswalk:crosswalk",
         crosswalk_chain="chain_continued_codes",
         continues="data.old",
@@ -194,6 +198,7 @@ FAMILIES: dict[str, FamilyEntry] = {
         check="curricle.families.ner.model:check",
         planned="curricle.families.ner.planned:check_planned",
         measured="curricle.families.ner.metrics:measured",
+        counted="curricle.families.ner.config:counted",
         kept=("model.encoder",),
         paths=("data.old_dataset_path", "data.new_dataset_path", "forgetting.teacher"),
         folders=("model.encoder", "checkpoint.source_path", "forgetting.teacher"),

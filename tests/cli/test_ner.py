@@ -105,6 +105,24 @@ def test_of_a_stage_or_a_run_the_best_checkpoint_is_the_model(tmp_path):
     assert done.returncode == 2 and "run/plan.json" in done.stderr
 
 
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_model_that_differs_from_its_manifest_is_refused_before_it_is_opened(tmp_path, file):
+    from click.testing import CliRunner
+
+    from curricle.cli import cli
+    from curricle.errors import CurricleError
+
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/config.json").write_text("{}")
+    publish(open_store(str(tmp_path)), "model", tmp_path / "made", kind="checkpoint", digest="d1")
+    (tmp_path / "model" / file).write_text("[]")
+    for verb in ("predict", "evaluate", "export"):
+        more = {"evaluate": ["--data", str(tmp_path)], "export": ["-o", str(tmp_path / "out")]}.get(verb, [])
+        done = CliRunner().invoke(cli, ["ner", verb, "--model", str(tmp_path / "model"), *more])
+        assert isinstance(done.exception, CurricleError) and done.exception.exit_code == 2
+        assert f"{tmp_path}/model" in str(done.exception) and file in str(done.exception)
+
+
 def test_convert_says_what_it_read_and_what_was_lost_and_refuses_what_is_wrong(tmp_path):
     from curricle.cli.ner import convert as verb
     from curricle.families.ner.convert import TARGETS

@@ -342,3 +342,49 @@ def test_the_time_of_a_run_is_that_of_all_its_stages(tmp_path):
     whole = sum(stage.seconds for stage in known.planned)
     page = Parsed(run_page(known)).said
     assert whole > known.result.seconds > 0 and f"of {len(known.planned)} stages" in page and span(whole) in page
+
+
+DAMAGE = [
+    ("two/stage.json", b'{"digest": "di', "is damaged: it is cut off in line 1"),
+    ("two/stage.json", b"null", "is damaged: it holds null, not an object"),
+    ("two/stage.json", b'{"config": [], "start": 3, "family": null}', "start is a number, and should be a text"),
+    ("two/stage.json", b"", "is damaged: it is empty"),
+    ("one/stage.json", b"{]", "is damaged: it is no JSON, from line 1, column 2 on"),
+    ("two/history.json", b'{"epochs": [', "is damaged: it is cut off in line 1"),
+    ("two/history.json", b"null", "is damaged: it holds null, not an object"),
+    ("two/history.json", b'{"epochs": 3, "losses": "x"}', "epochs is a number, and should be a list"),
+    ("two/history.json", b'{"epochs": [null, {"step": "x"}], "losses": [7, [1]]}', "2 of 2 losses cannot be read"),
+    ("plan.json", b'{"stages": [{"ur', "is damaged (it is cut off in line 1)"),
+    ("plan.json", b"null", "is damaged (it holds null, not an object)"),
+    ("plan.json", b'{"format": 2, "stages": 7}', "is damaged (its stages are no list of objects)"),
+    ("plan.json", b'{"format": 2, "stages": [{"uri": 7}]}', "uri of a stage is a number, and should be a text"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), DAMAGE)
+def test_show_and_report_name_a_damaged_file_and_show_the_rest(tmp_path, name, content, said):
+    uri = made_up.codes(tmp_path)
+    FolderStore(uri).write(f"{RUN}/{name}", content)
+    runner = CliRunner()
+    told = {verb: runner.invoke(cli, ["show", *words, "--store", uri]) for verb, words in (("all", []), ("one", [RUN]))}
+    command(RUN, "--store", uri, "--no-measure")
+    told_page = " ".join(Parsed((tmp_path / RUN / "report.html").read_text()).said.split())
+    texts = {verb: " ".join(done.output.split()) for verb, done in told.items()} | {"report": told_page}
+    for verb, text in texts.items():
+        if verb == "all" and "history" in name:
+            continue  # the list of runs does not open them
+        assert f"{RUN}/{name} is damaged" in text and said in text, verb
+        rest = "What ran" if verb == "report" else "val/top1 0.5500"
+        assert rest in text and "NoneType" not in text, verb
+
+
+def test_texts_of_upright_lines_never_lie_over_one_another_nor_over_the_curves():
+    """A stage that trains nothing ends where it begins, so the next one's mark is at the same step."""
+    marks = [(0, "01_stage"), (0, "02_stage"), (3, "03_stage"), (60, "04_stage"), (100, "a_stage_with_a_long_name")]
+    made = chart("x", [Line("a", [(0, 0.5), (100, 1.0)])], x_label="step", marks=marks)
+    boxes = [(mark.at, mark.at + 8.5 * len(mark.text), mark.y) for mark in made.marks]
+    assert [mark.text for mark in made.marks] == [text for _, text in marks]
+    for k, (left, right, y) in enumerate(boxes):
+        assert left >= 0 and right <= made.width and y < made.top <= min(place for place, _ in made.y_ticks)
+        assert not [other for other in boxes[:k] if other[2] == y and other[0] < right and left < other[1]]
+    assert chart("x", [Line("a", [(0, 0.5)])], x_label="step").top == 12

@@ -57,6 +57,14 @@ def test_a_text_gets_its_codes_reasons_and_places_on_the_disc(browser, codes):
     page.wait(f"document.getElementById('disc-canvas').toDataURL() !== {drawn!r}")
     chosen = page.run("document.querySelector('#hits li.chosen b').textContent")
     assert chosen != "12" and page.run(f"{disc}.chosen") == chosen
+    assert len(page.run(f"{disc}.text").split()) == 2 and page.run("!document.getElementById('disc-text').hidden"), (
+        "the text itself"
+    )
+    for place in range(page.run("document.querySelectorAll('#hits .place').length")):
+        page.run(f"document.querySelectorAll('#hits .place')[{place}].click()")
+        left, top, right, bottom = map(int, page.run(f"{disc}.label").split())
+        wide, high = page.run("(c => [c.clientWidth, c.clientHeight])(document.getElementById('disc-canvas'))")
+        assert 0 <= left < right <= wide and 0 <= top < bottom <= high, "the label of the chosen code stands whole"
     page.run("document.querySelector('#hits summary').click()")
     is_quiet(page, codes)
     page.close()

@@ -12,8 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import uvicorn
 
-from curricle.serve.server import listen
+from curricle.serve.limits import Limits
+from curricle.serve.protocol import bounded
+from curricle.serve.server import _Server, listen
 from tests.serve import world
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +78,42 @@ def test_stopping_answers_what_has_come_and_leaves_nothing(codes_store):
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", server.port), 1)
     assert server.said[-1] == "stopped; all that had come was answered"
+
+
+def test_a_server_that_is_stopped_ends_the_process_soon_after_its_grace_whatever_it_is_at(monkeypatch):
+    monkeypatch.setattr("curricle.serve.server.LATE", 0.0)
+    ended = []
+    server = _Server(uvicorn.Config(None), 0.0, lambda: ended.append("ended"))
+    assert server.last.daemon and not server.last.is_alive(), "it runs from the first signal on"
+    server._stop(signal.SIGTERM, None)
+    server._stop(signal.SIGTERM, None)
+    server.last.join(10)
+    assert ended == ["ended"] and server.should_exit and not server.force_exit
+
+
+def test_who_connects_while_it_stops_is_told_so_and_not_waited_for(monkeypatch):
+    """On a busy machine a connection is taken up after uvicorn has let the others go: it was waited for until its own limit, 30 s."""
+    refused, said = [], []
+
+    async def late(server: _Server, sockets: object = None) -> None:
+        reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname())
+        said.append(await asyncio.wait_for(reader.read(), 20))
+        writer.close()
+
+    async def app(scope, receive, send) -> None: ...
+
+    async def stopped() -> None:
+        http = bounded(Limits(), refused.append, lambda sentence: sentence.encode())
+        server = _Server(uvicorn.Config(app, http=http, lifespan="off", ws="none", log_config=None), 30.0, list)
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup([listen("127.0.0.1", 0)])
+        await server.shutdown()
+        server.servers[0].close()
+
+    monkeypatch.setattr(uvicorn.Server, "shutdown", late)
+    asyncio.run(stopped())
+    assert said[0].startswith(b"HTTP/1.1 503 stopping") and refused == ["stopping"]
 
 
 def test_an_idle_connection_does_not_keep_it(codes_store):

@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -51,6 +53,9 @@ VERBS = {
 }
 
 
+WAITS = ("serve", "show", "attach", "submit", "recurring", "pipeline", "ner")
+"""Verbs that wait for others: requests, a job, a pipeline, standard input. Of the rest it is told every now and then that they are at work."""
+
 GO_ON = ("train", "train-curriculum", "pipeline")
 """Verbs that save as they go."""
 
@@ -89,7 +94,8 @@ def main() -> None:
     environment.set_default(environment.PYTHONSAFEPATH, "1")
     take_all_characters()
     try:
-        cli.main(standalone_mode=False)
+        with _told():
+            cli.main(standalone_mode=False)
         sys.stdout.flush()
     except CurricleError as error:
         click.echo(f"error: {error}", err=True)
@@ -117,6 +123,19 @@ def main() -> None:
     except (OSError, UnicodeError, RecursionError, MemoryError) as error:
         click.echo(f"error: {masked(_sentence(error))}", err=True)
         sys.exit(2)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell on standard error every 30 seconds what the command is at, for as long as nothing else does (`training.pulse`)."""
+    from curricle.training.pulse import Pulse, working
+
+    verb = _verb()
+    with ExitStack() as open_:
+        if verb and verb not in WAITS:
+            open_.enter_context(working(f"curricle {verb}"))
+        open_.enter_context(Pulse(lambda line: click.echo(f"  {masked(line)}", err=True)))
+        yield
 
 
 def _open_closed_streams() -> None:

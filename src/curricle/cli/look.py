@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,7 @@ from curricle.training.events import (
     figures,
     sentence,
 )
+from curricle.training.pulse import Phase, Pulse, silent, working
 
 console = Console(width=None if sys.stdout.isatty() else 140, emoji=False)
 HYPERPARAMETERS = ("training.", "data_loader.", "model.")
@@ -62,25 +64,31 @@ def plain_table(title: str = "") -> Table:
 def plan_table(plan: ChainPlan, values: bool, expected: Mapping[str, Estimate] | None = None) -> None:
     """Print a plan: its stages with what they are expected to take, and on request every value with its origin."""
     expected = expected or {}
+    timed = {name: made for name, made in expected.items() if made.seconds}
+    counted = any(made.steps is not None for made in expected.values())
+    narrow = console.width < NARROW
+    columns = ["stage", "start", "why", "epochs", *(["records", "steps"] if counted else [])]
+    columns += [] if narrow else ["lr", *(["about"] if timed else []), "digest"]
     table = plain_table(f"{plan.chain_name} → {plan.run_id} in {plan.store_uri}")
-    for name in ("stage", "start", "why", "epochs", "lr", *(["about"] if expected else []), "digest"):
-        table.add_column(name, style="bold" if name == "stage" else None, overflow="fold")
+    for name in columns:
+        table.add_column(name, style="bold" if name == "stage" else None, overflow="fold", justify="right" if name in ("epochs", "records", "steps") else "left")  # fmt: skip
     for stage in plan.stages:
-        training = stage.config["training"]
-        table.add_row(
-            escape(stage.name),
-            f"[{STYLE[stage.start]}]{stage.start}[/]",
-            escape(stage.reason),
-            str(training["trainer"]["max_epochs"]),
-            "by encoder" if training["learning_rate"] is None else f"{training['learning_rate']:g}",
-            *([_about(expected.get(stage.name))] if expected else []),
-            stage.digest[:12],
-        )
+        training, made = stage.config["training"], expected.get(stage.name)
+        cells = {
+            "stage": escape(stage.name),
+            "start": f"[{STYLE[stage.start]}]{stage.start}[/]",
+            "why": escape(stage.reason),
+            "epochs": str(training["trainer"]["max_epochs"]),
+            "records": _count(made.records if made else None),
+            "steps": _count(made.steps if made else None),
+            "lr": "by encoder" if training["learning_rate"] is None else f"{training['learning_rate']:g}",
+            "about": _about(made),
+            "digest": stage.digest[:12],
+        }
+        table.add_row(*(cells[name] for name in columns))
     console.print(table)
-    if expected:
-        told = sum(made.seconds for made in expected.values())
-        places = ", ".join(dict.fromkeys(made.place for made in expected.values()))
-        console.print(f"about {duration(told)} in all, as {places} took", style="dim", highlight=False, markup=False)
+    for line in _told_of(expected, timed):
+        console.print(line, style="dim", highlight=False, markup=False)
     if not values:
         return
     before: dict[str, Any] = {}
@@ -94,9 +102,11 @@ def plan_table(plan: ChainPlan, values: bool, expected: Mapping[str, Estimate] |
         if stage.argv:
             console.print(f"  argv   python {' '.join(stage.argv)}", highlight=False, markup=False, soft_wrap=True)
         values_now = leaves(stage.config)
+        widths = (max(map(len, values_now)) + 1, 12) if narrow else (44, 36)
         for key, value in sorted(values_now.items()):
             origin = stage.origins.get(key, DEFAULT)
             style = {DEFAULT: "dim", COMMAND_LINE: "bold green"}.get(origin, "green")
+            origin = origin.rpartition("/")[2] if narrow else origin
             change = ""
             if key in before and key.startswith(HYPERPARAMETERS):
                 change = (
@@ -105,15 +115,35 @@ def plan_table(plan: ChainPlan, values: bool, expected: Mapping[str, Estimate] |
                     else f"  [yellow]overrides {escape(_short(before[key]))}[/]"
                 )
             console.print(
-                f"  {escape(f'{key:<44} {_short(value):<36}')} [{style}]{escape(origin)}[/]{change}",
+                f"  {escape(f'{key:<{widths[0]}} {_short(value):<{widths[1]}}')} [{style}]{escape(origin)}[/]{change}",
                 highlight=False,
                 soft_wrap=True,
             )
         before = values_now
 
 
+NARROW = 110
+"""Columns from which on a plan is shown whole; below them learning rate, time and digest of each stage, and folders of files, are left out."""
+
+
+def _told_of(expected: Mapping[str, Estimate], timed: Mapping[str, Estimate]) -> Iterator[str]:
+    """What the figures of a plan rest on, and when those that are not there will be known."""
+    if timed:
+        told = duration(sum(made.seconds for made in timed.values()))
+        places = ", ".join(dict.fromkeys(made.place for made in timed.values()))
+        yield f"about {told} {'in all' if len(timed) == len(expected) else f'for {len(timed)} of {len(expected)} stages'}, as {places} took"
+    elif expected:
+        yield "time and memory: told once a stage trains; the store holds no like one to go by"
+    if any(made.records is None for made in expected.values()):
+        yield "no records and steps: the data is not prepared yet, or does not tell"
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
 def _about(made: Estimate | None) -> str:
-    if made is None:
+    if made is None or not made.seconds:
         return ""
     memory = f", {made.memory_mb / 1024:.1f} GB" if made.memory_mb else ""
     return f"{duration(made.seconds)}{memory}"
@@ -184,7 +214,7 @@ def runs_table(rows: list[dict[str, Any]], store_uri: str = "checkpoints") -> Re
             _ago(row["changed"]),
             decimal(row["bytes"]),
         )
-    return table
+    return Group(table, *(Text(said, STATE["failed"]) for row in rows for said in row["damaged"]))
 
 
 def run_table(rows: list[dict[str, Any]]) -> RenderableType:
@@ -211,6 +241,7 @@ def run_table(rows: list[dict[str, Any]]) -> RenderableType:
         )
         if row["detail"] and not complete:
             told.append(Text.assemble((f"{row['stage'] or row['run']} ", "bold"), f"{row['state']}: {row['detail']}"))
+        told += [Text(said, STATE["failed"]) for said in row["damaged"]]
     return Group(table, *told)
 
 
@@ -265,48 +296,42 @@ def _figure(scores: Mapping[str, float], domain: str) -> str:
 
 
 class Count:
-    """Shows how far a count is, and how long the rest will take: a bar on standard error in a terminal, elsewhere a line every `Progress.EVERY` seconds. To be
+    """Shows how far a count is, and how long the rest will take: a bar on standard error in a terminal, elsewhere the lines of the command's pulse. To be
     called with (done, all)."""
 
     def __init__(self, what: str) -> None:
-        self.console = Console(stderr=True, emoji=False)
-        self.what, self.told = what, time.monotonic()
+        self.what, self.phase = what, Phase(what)
         self.bar: TaskID | None = None
-        self.first: tuple[float, int] | None = None
-        self.bars = Bars(TextColumn("[bold]{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"), console=self.console, transient=True, disable=not self.console.is_terminal)  # fmt: skip
+        shown = Console(stderr=True, emoji=False)
+        self.bars = Bars(TextColumn("[bold]{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[note]}"), console=shown, transient=True, disable=not shown.is_terminal)  # fmt: skip
+        self.open = ExitStack()
 
     def __enter__(self) -> Count:
-        self.bars.start()
+        if not self.bars.disable:
+            self.open.enter_context(self.bars)
+            self.open.enter_context(silent())
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bars.stop()
+        self.open.close()
 
     def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        self.first = self.first or (now, done)
-        seconds, since = now - self.first[0], done - self.first[1]
-        note = f"{done:,} of {total:,}"
-        if since and seconds > 1:
-            note += f"  {since / seconds:,.0f} a second  {duration((total - done) * seconds / since)} left"
         if self.bar is None:
-            self.bar = self.bars.add_task(self.what, total=total, note=note)
+            self.phase = self.open.enter_context(working(self.what))
+            self.bar = self.bars.add_task(self.what, total=total, note="")
+        self.phase.count(done, total)
+        note = self.phase.text().removeprefix(f"{self.what}: ")
         self.bars.update(self.bar, completed=done, total=total, note=note)
-        if not self.console.is_terminal and now - self.told >= Progress.EVERY:
-            self.told = now
-            self.console.print(f"  {self.what} {note}", highlight=False, markup=False)
 
 
 class Progress:
-    """Shows a chain's events: a bar a stage in a terminal, elsewhere a line every `EVERY` seconds; all but the single steps also go to a file.
+    """Shows a chain's events: a bar a stage in a terminal, elsewhere a line every `pulse.EVERY` seconds, whatever goes on; all but the single steps also
+    go to a file.
 
     Args:
         log: that file; it is appended to, from the first stage on: what ends before leaves nothing. One that cannot be written is said, and done
             without.
     """
-
-    EVERY = 30.0
-    """Seconds between two lines about steps where there is no terminal, and in the file."""
 
     def __init__(self, log: Path | None = None) -> None:
         self.bars = Bars(
@@ -322,18 +347,24 @@ class Progress:
         self.took: dict[str, float] = {}
         """Seconds of each stage that was trained."""
         self.log, self.begun = log, False
-        self.epochs, self.started, self.told = 0, 0.0, 0.0
+        self.epochs, self.started = 0, 0.0
+        self.pulse, self.under_way = Pulse(self._still), ExitStack()
+        self.phase = Phase("")
+        """What the stage's job is at, as far as its events say."""
         self.headline = ""
         self.first: tuple[float, int] | None = None
         """When the first step of this attempt was heard of, and its number in the stage."""
 
     def __enter__(self) -> Progress:
         self.bars.start()
+        self.pulse.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.under_way.close()
+        self.pulse.stop()
         self.bars.stop()
         if error is not None:
             self._write(f"ended: {error or type(error).__name__}")
@@ -348,7 +379,8 @@ class Progress:
             case Warned(message):
                 self.say(f"  [yellow]warning:[/] {escape(message)}")
             case Working(_, done, total):
-                self._note(sentence(event), done, total)
+                self.phase.hear(event)
+                self._note(self.phase.text(), done, total)
             case Step():
                 self._advance(event)
             case Epoch():
@@ -362,12 +394,15 @@ class Progress:
     def _begin(self, event: StageStarted) -> None:
         self.begun = True
         self.epochs, self.headline, self.first = event.epochs, "", None
-        self.started = self.told = time.monotonic()
+        self.started = time.monotonic()
+        self.pulse.restart()
         self.columns = family(event.family).columns
         self.bar = None
         self.say(f"[{STYLE[event.start]}]{event.start:<9}[/] [bold]{escape(event.name)}[/]  {escape(event.reason)}")
         if event.start not in ("reuse", "skip"):
             self.bar = self.bars.add_task(event.name, total=None, note="starting")
+            self.under_way.close()
+            self.phase = self.under_way.enter_context(working("starting the job"))
 
     def _advance(self, event: Step) -> None:
         done, total, now = (event.epoch - 1) * event.steps + event.step, self.epochs * event.steps, time.monotonic()
@@ -378,17 +413,20 @@ class Progress:
         if steps and seconds > 1:
             facts += [f"{event.examples * steps / seconds:.0f} records/s"] if event.examples else []
             facts += [f"{duration((total - done) * seconds / steps)} left"] if total >= done else []
-        self._note("  ".join(facts), done, total)
+        self.phase.at("  ".join(facts), lasting="no further step for {}")
+        self._note(self.phase.what, done, total)
 
     def _note(self, text: str, done: int, total: int) -> None:
         """What goes on at present: beside the bar, else now and then as a line."""
         if self.bar is not None:
-            self.bars.update(self.bar, completed=done, total=total, note=escape(text))
-        if time.monotonic() - self.told >= self.EVERY:
-            self.told = time.monotonic()
-            if not console.is_terminal:
-                console.print(f"  {text}", highlight=False, markup=False)
-            self._write(text)
+            self.bars.update(self.bar, completed=done, total=total or None, note=escape(text))
+        self.pulse.beat()
+
+    def _still(self, text: str) -> None:
+        """What goes on, where nothing else was told of it for a while."""
+        if not console.is_terminal:
+            console.print(f"  {text}", highlight=False, markup=False)
+        self._write(text)
 
     def _show_epoch(self, event: Epoch) -> None:
         names = [name for name in self.columns if name in event.metrics] or list(event.metrics)[:5]
@@ -397,6 +435,7 @@ class Progress:
         self.say(f"  epoch {event.epoch:>2}  {escape(shown)}{' *' if event.best else ''}")
 
     def _end(self, event: StageDone) -> None:
+        self.under_way.close()
         if event.start not in ("reuse", "skip"):
             self.took[event.name] = time.monotonic() - self.started
             if self.bar is not None:

@@ -17,6 +17,7 @@ from curricle.cli.look import console, plain_table
 from curricle.cli.options import Number, shipped
 from curricle.config.load import read_yaml
 from curricle.errors import ConfigError
+from curricle.training.pulse import working
 
 if TYPE_CHECKING:
     from curricle.families.ner.evaluate import Report
@@ -143,10 +144,11 @@ def ner() -> None:
 
 
 def _checkpoint_of(context: click.Context, parameter: click.Parameter, model: Path) -> Path:
-    """The folder of a model as it is; of a stage or a run in a store here, its best checkpoint."""
+    """The folder of a model as it is, held against its manifest where it has one; of a stage or a run in a store here, its best checkpoint."""
+    from curricle.steps.evaluate import CACHE
     from curricle.steps.source import resolve_source
     from curricle.store import layout, open_store
-    from curricle.store.manifest import read_manifest
+    from curricle.store.manifest import fetch, read_manifest
 
     if not model.is_dir():
         return model
@@ -154,7 +156,9 @@ def _checkpoint_of(context: click.Context, parameter: click.Parameter, model: Pa
     store = open_store(place)
     manifest = read_manifest(store, "")
     if manifest.kind == "stage" if manifest else store.read(layout.PLAN) is not None:
-        return Path(resolve_source(place, "", asked="--model").uri)
+        return fetch(resolve_source(place, "", asked="--model").uri, CACHE)[0]
+    if manifest:
+        fetch(place, CACHE)  # it lies here: nothing is fetched, everything is verified
     return model
 
 
@@ -243,9 +247,11 @@ def _tagger(model: Path, calibrate_on: Path | None) -> Any:
     """The model; says so where its probabilities are its own."""
     from curricle.families.ner.predict import calibrate, load_tagger
 
-    tagger = load_tagger(model)
+    with working("opening the model"):
+        tagger = load_tagger(model)
     if calibrate_on is not None:
-        made = calibrate(tagger, calibrate_on)
+        with working(f"calibrating on {calibrate_on}"):
+            made = calibrate(tagger, calibrate_on)
         click.echo(f"calibrated on {made.spans.count} spans of {calibrate_on}", err=True)
     elif tagger.calibration is None:
         click.echo(
@@ -288,7 +294,8 @@ def evaluate(model: Path, data: Path, calibrate_on: Path | None, as_json: bool |
     """
     from curricle.families.ner.evaluate import report
 
-    made = report(model, data, calibrate_on)
+    with working(f"measuring {model} on {data}"):
+        made = report(model, data, calibrate_on)
     for note in made.notes():
         click.echo(note, err=True)
     if as_json if as_json is not None else not sys.stdout.isatty():
@@ -377,7 +384,8 @@ def export(model: Path, kind: str, int8: bool, data: Path | None, output: Path) 
         data, why = data_at_hand(model)
         if data is None:
             click.echo(f"the card has no scores ({why}); --data names a dataset", err=True)
-    checked = write(model, output, kind, int8=int8, data_dir=data)
+    with working(f"exporting {model}"):
+        checked = write(model, output, kind, int8=int8, data_dir=data)
     for line in checked.lines() if checked else ():
         click.echo(line, err=True)
     click.echo(str(output))

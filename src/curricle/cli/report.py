@@ -18,6 +18,7 @@ from curricle.steps.source import read_plan
 from curricle.steps.tracked import leave_points
 from curricle.store import join_uri, open_store, split_uri
 from curricle.store.local import write_whole
+from curricle.training.pulse import working
 
 
 @click.command()
@@ -112,9 +113,10 @@ def leave_report(store_uri: str, run: str, uri: str) -> None:
         uri: the result's stage.
     """
     try:
-        _look(uri)
-        leave_points(uri)
-        page = _here(write_reports(store_uri, run))
+        with working("writing the report"):
+            _look(uri)
+            leave_points(uri)
+            page = _here(write_reports(store_uri, run))
     except (CurricleError, OSError) as error:
         console.print(f"no report: {masked(str(error))}", style="yellow", highlight=False, markup=False, soft_wrap=True)
         return

@@ -34,14 +34,17 @@ def serve(model: str, store: str, host: str, port: int, hosts: tuple[str, ...], 
     from curricle.serve.server import address_of, is_loopback, listen
     from curricle.serve.server import serve as answer
     from curricle.steps.use import open_model
+    from curricle.training.pulse import working
 
     environment.set_default(environment.OMP_NUM_THREADS, str(max(1, len(os.sched_getaffinity(0)) - 1)))
     bound = listen(host, port)
-    opened = open_model(model, store)
+    with working("opening the model"):
+        opened = open_model(model, store)
     click.echo(f"model {opened.uri}: {opened.reason}", err=True)
     served = Served(opened)
     limits = Limits(batch=batch, waiting=waiting, table=table_mb << 20, unpacked=4 * table_mb << 20, grace=grace)
-    served.load(limits.batch)
+    with working("making ready to answer"):
+        served.load(limits.batch)
     if not is_loopback(host):
         click.echo(f"listens at {host}: everybody who reaches this machine may ask, and no password is asked for", err=True)  # fmt: skip
     answer(

@@ -326,7 +326,7 @@ def _stage_charts(stage: StageFacts | None) -> list[Chart]:
         return []
     rows = _epochs(stage)
     steps = stage.history.get("losses")
-    steps = [(float(p[0]), float(p[1])) for p in steps if len(p) == 2] if isinstance(steps, list) else []
+    steps = [(float(p[0]), float(p[1])) for p in steps] if isinstance(steps, list) else []
     best = next((row["step"] for row in rows if _same(row.get("val_loss"), stage.metrics.get("val_loss"))), None)
     marks = [(float(best), "best")] if isinstance(best, int | float) and len(rows) > 1 else []
     made = [
@@ -383,10 +383,11 @@ def _run_charts(known: RunFacts) -> list[Chart]:
 
 
 def _run_worries(known: RunFacts) -> list[str]:
-    said = [known.problem] if known.problem else []
+    said = [f"the file {known.problem}"] if known.problem else []
     for stage in known.planned[:-1]:
         if stage.state != "complete":
             said.append(f"stage {stage.name} is {stage.state}: {stage.detail}".rstrip(": "))
+        said += [f"the file {damage}" for damage in stage.damaged]
     if known.verdict.get("decision") == "hold":
         said.append(f"the gate holds the model back: {known.verdict.get('reason', '')}")
     return said
@@ -396,7 +397,7 @@ def _worries(stage: StageFacts | None, part: Part) -> list[str]:
     """What a reader should know before believing the figures, a sentence each."""
     if stage is None:
         return []
-    said = []
+    said = [f"the file {damage}" for damage in stage.damaged]
     if stage.state == "complete" and not stage.tested:
         said.append(
             "nothing was measured on test records yet: the figures are of validation records, by which the checkpoint was chosen, "

@@ -34,12 +34,25 @@ class Chart:
     x_ticks: tuple[tuple[float, str], ...]
     """(place, text)"""
     y_ticks: tuple[tuple[float, str], ...]
-    marks: tuple[tuple[float, str], ...] = ()
-    """Upright lines: (place, text)."""
+    marks: tuple[Mark, ...] = ()
+    top: float = TOP
+    """Where the lines begin; above stand the texts of the marks."""
     width: float = WIDTH
     height: float = HEIGHT
     said: str = ""
     """What it shows, for who cannot see it."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An upright line."""
+
+    place: float
+    text: str
+    at: float
+    """Where the text begins."""
+    y: float
+    """Its base line: texts that would lie over one another stand in rows."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +102,11 @@ def chart(
     def across(x: float) -> float:
         return round(LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), 1)
 
+    marked = _in_rows([(across(x), text) for x, text in marks if x_low <= x <= x_high])
+    top = max([TOP, *(mark.y + 6 for mark in marked)])
+
     def down(y: float) -> float:
-        return round(TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
+        return round(top + (high - y) / (high - low) * (HEIGHT - top - BOTTOM), 1)
 
     shown = share if percent else number
     drawn = []
@@ -114,9 +130,27 @@ def chart(
         tuple(drawn),
         tuple((across(x), number(x)) for x in x_ticks if x_low <= x <= x_high),
         tuple((down(y), shown(y)) for y in y_ticks if low <= y <= high),
-        tuple((across(x), text) for x, text in marks if x_low <= x <= x_high),
+        marked,
+        top,
         said=said,
     )
+
+
+LETTER, ROW = 8.5, 16.0
+"""About the width of a letter, and the height of a row of texts, as narrow pages draw them."""
+
+
+def _in_rows(marks: Sequence[tuple[float, str]]) -> tuple[Mark, ...]:
+    """Marks with their texts in rows, in each of which none lies over another; those of one place stand one below the other, and none sticks out at the right."""
+    ends: list[float] = []
+    made = []
+    for place, text in marks:
+        wide = LETTER * len(text)
+        at = max(LEFT, min(place, WIDTH - wide))
+        row = next((k for k, end in enumerate(ends) if end <= at), len(ends))
+        ends[row : row + 1] = [at + wide + LETTER]
+        made.append(Mark(place, text, at, TOP + ROW * row))
+    return tuple(made)
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""What a store holds of a run, gathered for its pages: plans, manifests, curves, findings, verdicts. Reads alone; what is damaged or gone is left out."""
+"""What a store holds of a run, gathered for its pages: plans, manifests, curves, findings, verdicts. Reads alone; what is gone is left out, what is damaged said."""
 
 from __future__ import annotations
 
@@ -70,6 +70,8 @@ class StageFacts:
     findings: Mapping[str, Any] = field(default_factory=dict)
     has_page: bool = False
     """Whether its page lies at its place, or is written with this run's."""
+    damaged: Sequence[str] = ()
+    """What is wrong with its files, a sentence each."""
 
     @cached_property
     def entry(self) -> FamilyEntry | None:
@@ -188,9 +190,10 @@ def _stage(
     store: Store, store_uri: str, row: Mapping[str, Any], plan: StagePlan | None, others: Sequence[_Other]
 ) -> StageFacts:
     place = row["place"]
-    facts: dict[str, Any] = {name: row[name] for name in ("state", "detail", "start", "family", "promoted", "earlier")}
+    kept = ("state", "detail", "start", "family", "promoted", "earlier", "damaged")
+    facts: dict[str, Any] = {name: row[name] for name in kept}
     facts |= {"name": row["stage"], "place": place, "created": row["created"], "reason": plan.reason if plan else ""}
-    spec = layout.read_record(store.read(f"{place}/{layout.STAGE}")) if place else {}
+    spec = _record(store, place, layout.STAGE) if place else {}
     manifest = _manifest(store, place) if place else None
     facts["digest"] = str((manifest.digest if manifest else spec.get("digest")) or (plan.digest if plan else ""))
     config = spec.get("config") if isinstance(spec.get("config"), dict) else plan.config if plan else {}
@@ -215,11 +218,16 @@ def _stage(
         ]
         known = next((other.has_page for other in others if other.place == place), False)
         facts["has_page"] = known or place.startswith(f"{row['run']}/")
-        facts["history"] = layout.read_record(store.read(f"{place}/{layout.HISTORY}"))
+        facts["history"] = _record(store, place, layout.HISTORY)
     if manifest:
         facts |= {"metrics": manifest.metrics, "info": manifest.info, "findings": read_findings(store, place, manifest)}
         facts["family"] = canonical(manifest.info.get("family", "")) or facts["family"]
     return StageFacts(**facts)
+
+
+def _record(store: Store, place: str, name: str) -> dict[str, Any]:
+    """What of a stage's file can be read; its row says what is wrong with it."""
+    return layout.inspect_record(store.read(f"{place}/{name}"), f"{place}/{name}")[0]
 
 
 def _link(uri: str, store_uri: str, others: Sequence[_Other]) -> Link:

@@ -35,6 +35,27 @@ TYPES = {
     "jsonl": "application/jsonl",
     "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
 }
+UNREAD = "There was an error parsing the body"
+"""What FastAPI says of a body that its JSON reader gives up on."""
+WRONG = (
+    (("missing",), "is missing"),
+    (("extra_forbidden",), "is not known; see /docs"),
+    (("string_type",), "has to be a text"),
+    (("string_unicode",), "is no valid text"),
+    (("string_too_short",), "is empty"),
+    (("string_too_long",), "has at most {max_length} characters"),
+    (("list_type",), "has to be a list"),
+    (("too_short",), "has at least {min_length}"),
+    (("too_long",), "has at most {max_length}"),
+    (("int_type", "int_parsing", "int_from_float"), "has to be a whole number"),
+    (("float_type", "float_parsing", "finite_number"), "has to be a number"),
+    (("bool_type", "bool_parsing"), "has to be true or false"),
+    (("greater_than_equal",), "has to be {ge} or more"),
+    (("less_than_equal",), "has to be {le} or less"),
+    (("model_type", "model_attributes_type", "dict_type"), "has to be a JSON object"),
+    (("literal_error", "enum"), "has to be {expected}"),
+)
+"""Types of the validation library's errors, and what they are to people."""
 SUMMARY = (
     "Limits: {text:,} characters a text, {texts} texts and {body:,} bytes a request, {table:,} bytes a table. Where too much waits the answer is 503 with "
     "`Retry-After`. Every answer holds `model_version`, and every refusal `error`."
@@ -74,6 +95,7 @@ def create_app(served: Served, limits: Limits, hosts: Collection[str] = ()) -> F
         responses={"4XX": {"model": shapes.Problem}, "503": {"model": shapes.Problem, "description": "Too much waits, or the server stops."}},
     )  # fmt: skip
     app.state.batcher = batcher
+    app.state.forget = tables.remove if tables else lambda: None
     app.state.refused = lambda reason: metrics.refused.labels(reason).inc()
 
     def told(content: dict[str, Any], status: int = 200) -> Response:
@@ -95,7 +117,7 @@ def create_app(served: Served, limits: Limits, hosts: Collection[str] = ()) -> F
         @app.post("/v1/search", response_model=shapes.SearchTold, summary="Codes for texts", tags=["questions"])
         async def search(asked: shapes.SearchAsked) -> Response:
             """The likeliest codes of each text, with probability, path and, on request, what each rests on."""
-            return told({"results": await answered(Search(tuple(asked.texts), asked.top, asked.explain))})
+            return told({"results": await answered(Search(tuple(asked.texts), asked.top, asked.explain, asked.place))})
 
     if PREDICT in served.verbs:
 
@@ -141,6 +163,10 @@ def create_app(served: Served, limits: Limits, hosts: Collection[str] = ()) -> F
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
+        given = request.headers.get("content-type", "").partition(";")[0].strip()[:100]
+        if not given.endswith("json") and any(found["loc"] == ("body",) and found["type"] != "missing" for found in error.errors()):  # fmt: skip
+            said = f"the body is {given or 'of no type'}, and has to be JSON, with the header Content-Type: application/json"
+            return Response(problem(said, served.version), 415, media_type="application/json")
         said = "; ".join(map(_wrong, error.errors()))
         return Response(problem(said[:1000], served.version), 422, media_type="application/json")
 
@@ -148,9 +174,8 @@ def create_app(served: Served, limits: Limits, hosts: Collection[str] = ()) -> F
     async def known(request: Request, error: HTTPException) -> Response:
         if isinstance(error, Refused):
             metrics.refused.labels(error.reason).inc()
-        return Response(
-            problem(str(error.detail), served.version), error.status_code, error.headers, "application/json"
-        )
+        said = {UNREAD: "the body cannot be read: it is no JSON, or nested too deeply"}.get(error.detail, error.detail)
+        return Response(problem(str(said), served.version), error.status_code, error.headers, "application/json")
 
     @app.exception_handler(CurricleError)
     async def refused(request: Request, error: CurricleError) -> Response:
@@ -226,10 +251,13 @@ def _add_tables(app: FastAPI, tables: Tables, told: Any) -> None:
 
 def _wrong(found: Mapping[str, Any]) -> str:
     """What is wrong with a request, without what it held."""
-    if found["type"] == "json_invalid":
-        return f"the body is no JSON: {found['ctx']['error']}"
-    where = ".".join(map(str, found["loc"][1:])) or str(found["loc"][0])
-    return f"{where}: {found['msg']}"
+    where, kind = ".".join(map(str, found["loc"][1:])) or "the body", found["type"]
+    if kind == "json_invalid":
+        return f"the body is no JSON, from character {found['loc'][-1]} on"
+    for kinds, said in WRONG:
+        if kind in kinds:
+            return f"{where} {said.format(**found.get('ctx', {}))}"
+    return f"{where} is not what is asked for; see /docs"
 
 
 def _page(page: pages.Page) -> Response:

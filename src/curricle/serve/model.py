@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ class Search:
     texts: tuple[str, ...]
     top: int = 5
     explain: bool = False
+    place: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Served:
     def __init__(self, model: Model):
         self.model, self.version, self.verbs = model, model.manifest.digest[:12], model.verbs
         self.family, self.title = model.family, model.entry.title
+        self._drawn: Mapping[str, Any] = {}
+        """The disc of the codes, once `sections` has drawn it."""
         if not {SEARCH, PREDICT} & set(self.verbs):
             raise CheckpointError(
                 f"{model.uri} is a model of {self.family}, which can {', '.join(self.verbs)}; served is what can {SEARCH} or {PREDICT}"
@@ -73,9 +76,10 @@ class Served:
         if asked:
             explained = self.model.explain([questions[i].texts[k] for i, k in asked], [hits[i][k] for i, k in asked])
             why = dict(zip(asked, explained, strict=True))
+        places = {i: self.model.place(question.texts, self._drawn) for i, question in enumerate(questions) if question.place and self._drawn}  # fmt: skip
         return [
             [
-                {"text": text, "hits": [hit_as_json(*pair) for pair in zip(row, why.get((i, k), [None] * len(row)), strict=True)]}
+                ({"place": places[i][k]} if i in places else {}) | {"text": text, "hits": [hit_as_json(*pair) for pair in zip(row, why.get((i, k), [None] * len(row)), strict=True)]}
                 for k, (text, row) in enumerate(zip(question.texts, hits[i], strict=True))
             ]
             for i, question in enumerate(questions)
@@ -100,6 +104,7 @@ class Served:
             if SEARCH in self.verbs
             else {}
         )
+        self._drawn = found.get("disc", {})
         return entry.load("sections")(Seen(self.model.uri, {}, {}, {}, found)).sections if found else ()  # fmt: skip
 
     def facts(self) -> dict[str, Any]:

@@ -17,12 +17,16 @@ class Connection(H11Protocol):
     limits: ClassVar[Limits]
     refused: ClassVar[Callable[[str], None]]
     problem: ClassVar[Callable[[str], bytes]]
+    stopping: ClassVar[bool] = False
+    """Whether the server is being stopped: who connected just before is not known to uvicorn when it lets connections go, and would be waited for."""
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connects."""
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections:
+        if self.stopping:
+            self._go("stopping", 503, "the server is being stopped", "retry-after: 5\r\n")
+        elif len(self.connections) > self.limits.connections:
             self._go("connections", 503, "too many connections at once; try again", "retry-after: 1\r\n")
         else:
             self._wait()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,8 +24,22 @@ from curricle.serve.protocol import bounded
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
+LATE = 5.0
+"""Seconds after the grace that a server gets to put its things away."""
+
+
 class _Server(uvicorn.Server):
-    """uvicorn's, which a signal ends well instead of ending the process."""
+    """uvicorn's, which a signal ends well instead of ending the process.
+
+    Args:
+        give_up: ends the process. Called where the grace and `LATE` have passed since the first signal: the model's thread may be at a batch that takes long on a busy machine,
+            a table's at its own, and Python waits for its threads without an end.
+    """
+
+    def __init__(self, config: uvicorn.Config, grace: float, give_up: Callable[[], object]):
+        super().__init__(config)
+        self.last = threading.Timer(grace + LATE, give_up)
+        self.last.daemon = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -33,7 +50,14 @@ class _Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take nothing new, and let all that is under way end."""
+        self.config.http_protocol_class.stopping = True  # type: ignore[attr-defined]  # `bounded` makes one for each server
+        await super().shutdown(sockets)
+
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            self.last.start()
         self.force_exit = self.should_exit and number == signal.SIGINT  # Ctrl-C a second time
         self.should_exit = True
 
@@ -91,7 +115,13 @@ def serve(served: Served, bound: socket.socket, limits: Limits, hosts: Collectio
         timeout_keep_alive=15,
         timeout_graceful_shutdown=limits.grace,
     )
-    server = _Server(config)
+
+    def give_up() -> None:
+        app.state.forget()
+        print(f"stopped {limits.grace + LATE:g} s after it was asked to, in the middle of its work: not all that had come was answered", file=sys.stderr, flush=True)  # fmt: skip
+        os._exit(1)
+
+    server = _Server(config, limits.grace, give_up)
 
     async def run() -> None:
         task = asyncio.create_task(server.serve(sockets=[bound]))

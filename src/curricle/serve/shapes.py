@@ -25,6 +25,7 @@ class SearchAsked(Asked):
     texts: Texts = Field(description="One text each.", examples=[["we brew craft beer"]])
     top: int = Field(5, ge=1, le=_MOST.top, description="Codes a text, the likeliest first.")
     explain: bool = Field(False, description="Also what each code rests on; costs about as much again.")
+    place: bool = Field(False, description="Also where the text stands on the disc of all codes that the page shows.")
 
 
 class PredictAsked(Asked):
@@ -105,6 +106,7 @@ class Searched(BaseModel):
 
     text: str
     hits: list[HitSaid]
+    place: list[float] | None = Field(None, description="With `place`: [x, y] in the unit disc.")
 
 
 class SearchTold(Told):

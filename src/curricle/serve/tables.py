@@ -229,6 +229,10 @@ class Tables:
         for job in [*self._jobs.values()]:
             job.cancelled = True
         self._thread.shutdown(wait=True, cancel_futures=True)
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove all tables and their results."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -24,6 +24,7 @@ from curricle.store import Store, join_uri, layout, open_store, references
 from curricle.store.manifest import read_manifest
 from curricle.store.runs import stages as begun_stages
 from curricle.training.events import Listener, StageDone, StageStarted
+from curricle.training.pulse import working
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,8 @@ def judge_chain(plan: ChainPlan, uri: str, *, pins: bool = True) -> Judged | Non
 
 def _ensure_data(stage: StagePlan) -> None:
     if read_manifest(open_store(stage.data_uri), "") is None:
-        made = prepare_data(from_tree(family(stage.family).load("config"), stage.config))
+        with working(f"preparing the data of {stage.name}"):
+            made = prepare_data(from_tree(family(stage.family).load("config"), stage.config))
         if references.absolute(made) != references.absolute(stage.data_uri):
             raise ConfigError(
                 f"the data's sources changed since the plan was made: planned {stage.data_uri}, now {made}; plan again"

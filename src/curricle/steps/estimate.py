@@ -1,12 +1,14 @@
-"""What a planned stage will take, by what it took before: the newest complete stage of its name in the store."""
+"""What a planned stage will take: records and steps by its prepared data, time and memory by the newest complete stage of its name in the store."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 from curricle.config.load import leaves
 from curricle.planning import ChainPlan, StagePlan
+from curricle.registry import family
 from curricle.store import Store, layout, open_store
 from curricle.store.manifest import Manifest, read_manifest
 from curricle.store.runs import stages
@@ -25,17 +27,20 @@ ALIKE = (
 class Estimate:
     """Expected cost of a stage."""
 
-    steps: int
-    seconds: float
-    """From its first step to its end, on the machine of the stage that it is taken from."""
-    memory_mb: float
+    records: int | None = None
+    """Of one epoch; None where the data is not prepared, or does not tell."""
+    steps: int | None = None
+    """Of all epochs."""
+    seconds: float = 0.0
+    """From its first step to its end, on the machine of the stage that it is taken from; 0 where there is no such stage."""
+    memory_mb: float = 0.0
     """Peak of one process."""
-    place: str
+    place: str = ""
     """The stage that it is taken from: ``RUN/STAGE``."""
 
 
 def estimates(plan: ChainPlan) -> dict[str, Estimate]:
-    """By stage, for those that train and that the store knows a like one of.
+    """By stage, for those that train.
 
     Raises:
         StoreError: the store cannot be read.
@@ -48,7 +53,19 @@ def estimates(plan: ChainPlan) -> dict[str, Estimate]:
             made = _estimate(wanted[name], manifest, place.prefix, store) if manifest else None
             if made and manifest and manifest.created >= newest.get(name, ("",))[0]:
                 newest[name] = (manifest.created, made)
-    return {name: made for name, (_, made) in newest.items()}
+    return {name: _counted(stage, newest.get(name, ("", Estimate()))[1]) for name, stage in wanted.items()}
+
+
+def _counted(stage: StagePlan, like: Estimate) -> Estimate:
+    """The estimate with what the stage's own data tell, where they are prepared."""
+    entry = family(stage.family)
+    data = read_manifest(open_store(stage.data_uri), "") if entry.counted else None
+    records = entry.load("counted")(data.info, stage.config) if data else None
+    if records is None:
+        return like
+    trainer = stage.config["training"]["trainer"]
+    size = stage.config["data_loader"]["batch_size"] * trainer["accumulate_grad_batches"]
+    return replace(like, records=records, steps=like.steps or math.ceil(records / size) * trainer["max_epochs"])
 
 
 def _estimate(stage: StagePlan, manifest: Manifest, place: str, store: Store) -> Estimate | None:
@@ -61,7 +78,7 @@ def _estimate(stage: StagePlan, manifest: Manifest, place: str, store: Store) ->
     if any(here.get(key) != there.get(key) for key in ALIKE):
         return None
     planned = round(steps / epochs * stage.config["training"]["trainer"]["max_epochs"])
-    return Estimate(planned, planned * seconds, _number(facts.get("peak_memory_mb")), place)
+    return Estimate(None, planned, planned * seconds, _number(facts.get("peak_memory_mb")), place)
 
 
 def _number(value: Any) -> float:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from curricle.config.schema import PathsConfig
 from curricle.errors import CheckpointError, CurricleError
+from curricle.masking import masked
 from curricle.registry import FamilyEntry, family, names
 from curricle.steps.gate import Scores
 from curricle.steps.source import resolve_source
 from curricle.store import open_store, references
 from curricle.store.manifest import Manifest, fetch, read_manifest
+from curricle.training.pulse import working
 
 CACHE = Path(PathsConfig().cache_dir)
 
@@ -43,9 +45,10 @@ def evaluate_model(uri: str, data: str, cache_dir: Path = CACHE) -> Evaluation:
     folder, manifest = fetch(source.uri, cache_dir)
     entry, place = entry_of(manifest, source.uri), data_folder(data, source.uri, manifest, cache_dir)
     own = _own_data(source.uri, manifest, cache_dir) if data and entry.evaluate_on else None
-    if own is not None and own.resolve() != place.resolve():
-        return Evaluation(source.uri, entry.load("evaluate_on")(folder, place, own))
-    return Evaluation(source.uri, entry.load("evaluate")(folder, place))
+    with working(f"measuring {masked(source.uri)}"):
+        if own is not None and own.resolve() != place.resolve():
+            return Evaluation(source.uri, entry.load("evaluate_on")(folder, place, own))
+        return Evaluation(source.uri, entry.load("evaluate")(folder, place))
 
 
 def _own_data(uri: str, manifest: Manifest, cache_dir: Path) -> Path | None:

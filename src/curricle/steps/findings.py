@@ -18,6 +18,7 @@ from curricle.steps.source import resolve_source
 from curricle.store import Store, layout, open_store, references, split_uri
 from curricle.store.findings import FORMAT, read_findings
 from curricle.store.manifest import Manifest, fetch, read_manifest
+from curricle.training.pulse import working
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ def find(uri: str, *, measure: bool = True, cache_dir: Path = CACHE) -> dict[str
     if not entry.findings:
         return {"metrics": evaluate_model(uri, "", cache_dir).metrics, "measured": True} if measure else known
     data_dir = fetch(data_of(manifest, source.uri), cache_dir)[0]
-    content = _finite(entry.load("findings")(folder, data_dir, _parent(manifest, source.uri, cache_dir), measure))
+    with working(f"measuring {masked(source.uri)}"):
+        content = _finite(entry.load("findings")(folder, data_dir, _parent(manifest, source.uri, cache_dir), measure))
     if of_stage and stage:
         record = {
             "format": FORMAT,
@@ -75,7 +77,8 @@ def find_on(uri: str, data: str, cache_dir: Path = CACHE) -> dict[str, Any]:
     if not entry.findings:
         return {"metrics": evaluate_model(uri, data, cache_dir).metrics, "measured": True}
     data_dir = data_folder(data, source.uri, manifest, cache_dir)
-    content = entry.load("findings")(folder, data_dir, _parent(manifest, source.uri, cache_dir), True)
+    with working(f"measuring {masked(source.uri)}"):
+        content = entry.load("findings")(folder, data_dir, _parent(manifest, source.uri, cache_dir), True)
     return {**_finite(content), "measured": True}
 
 

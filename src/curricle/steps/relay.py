@@ -20,7 +20,7 @@ from curricle.planning import ChainPlan
 from curricle.registry import FamilyEntry
 from curricle.store import join_uri, layout, open_store
 from curricle.store.failure import Failure
-from curricle.training.events import Done, Epoch, Event, Step, duration, metric_title, sentence
+from curricle.training.events import Done, Epoch, Event, Step, Working, duration, metric_title, sentence
 from curricle.training.pace import Pace
 
 TRAIN = "train"
@@ -53,8 +53,8 @@ class LogRelay:
         self._thread.join(self._every)
 
     def __call__(self, event: Event) -> str:
-        """Take an event, and return the line that it was told in; of the steps between two writes only the last is kept."""
-        step = isinstance(event, Step)
+        """Take an event, and return the line that it was told in; of the steps between two writes only the last is kept, and of what else is counted."""
+        step = isinstance(event, Step | Working)
         with self._lock:
             line = self._narrator.line(event)
             if step and self._step and self._count > self._written:

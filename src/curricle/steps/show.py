@@ -21,14 +21,15 @@ SHOWN = 4
 """So many metrics of a stage are shown."""
 STOPPED = ("interrupted", "cancelled")
 """Causes of a failure that are none: somebody stopped the stage, and the same command goes on."""
-WORST_FIRST = ("running", "failed", "unreadable plan", "missing", "stopped", "not begun", "complete")
+UNREADABLE = "unreadable plan"
+WORST_FIRST = ("running", "failed", UNREADABLE, "missing", "stopped", "not begun", "complete")
 """States of stages; a run is in the first of them that one of its stages is in."""
 
 
 def list_runs(store_uri: str) -> list[dict[str, Any]]:
     """One row a run, the newest last.
 
-    ``run``, ``state`` (that of its stages, `WORST_FIRST`), ``stages`` (all, with their states), ``complete`` and ``planned`` (how many), ``best``
+    ``run``, ``damaged`` (what is wrong with its files, a sentence each), ``state`` (that of its stages, `WORST_FIRST`), ``stages`` (all, with their states), ``complete`` and ``planned`` (how many), ``best``
     (the headline metric of its last complete stage), ``changed`` (UTC), ``bytes``, ``promoted``.
     """
     store = open_store(store_uri)
@@ -53,6 +54,10 @@ def describe_run(store_uri: str, run: str) -> list[dict[str, Any]]:
         runs = [row["run"] for row in list_runs(store_uri)]
         raise StoreError(f"{store_uri} holds no run {run!r}; runs there: {', '.join(runs) or 'none'}")
     pins = _pins(store_uri)
+    for row in rows:
+        if row["place"]:
+            key = f"{row['place']}/{layout.HISTORY}"
+            row["damaged"] += [said for said in (layout.inspect_record(store.read(key), key)[1],) if said]
     return [row | {"promoted": _is_pinned(join_uri(store_uri, row["place"]), pins)} for row in rows]
 
 
@@ -83,10 +88,13 @@ def _run_row(store_uri: str, place: RunPlace, rows: list[dict[str, Any]], pins: 
         "state": next((state for state in WORST_FIRST if state in states), "complete"),
         "stages": _stages(rows),
         "complete": len(done),
-        "planned": len(planned),
+        "planned": sum(row["state"] != UNREADABLE for row in planned),
         "best": done[-1]["headline"] if done else "",
         "changed": layout.time_of(place.modified) if place.modified else "",
         "bytes": place.bytes,
+        "damaged": [
+            said for row in rows for said in (*row["damaged"], *[row["detail"]] * (row["state"] == UNREADABLE))
+        ],
         "promoted": any(_is_pinned(join_uri(store_uri, row["place"]), pins) for row in planned if row["place"]),
     }
 
@@ -110,7 +118,7 @@ def _rows(store: Store, store_uri: str, run: RunPlace) -> list[dict[str, Any]]:
         plan = read_plan(store_uri, run.run) if planned else None
     except ConfigError as error:
         plan = None
-        rows = [_row(run.run, "", "unreadable plan") | {"detail": str(error)}]
+        rows = [_row(run.run, "", UNREADABLE) | {"detail": str(error)}]
     for stage in plan.selected if plan else ():
         prefix = "/".join(stage.uri.split("/")[-2:])
         rows.append(_planned(store, run.run, stage, trained.pop(prefix, None) or _place(store, prefix)))
@@ -143,8 +151,9 @@ def _planned(store: Store, run: str, stage: StagePlan, place: StagePlace | None)
 
 def _trained(store: Store, place: StagePlace) -> dict[str, Any]:
     prefix, files = place.prefix, place.files
-    spec = layout.read_record(store.read(f"{prefix}/{layout.STAGE}"))
+    spec, damaged = layout.inspect_record(store.read(f"{prefix}/{layout.STAGE}"), f"{prefix}/{layout.STAGE}")
     row = _row(place.run, place.stage, "stopped") | {
+        "damaged": [damaged] if damaged else [],
         "start": spec.get("start", ""),
         "family": canonical(spec.get("family", "")),
         "digest": str(spec.get("digest", ""))[:12],
@@ -184,7 +193,7 @@ def _so_far(place: StagePlace) -> str:
 
 def _row(run: str, stage: str, state: str) -> dict[str, Any]:
     blank = dict.fromkeys(("start", "family", "digest", "created", "place", "headline", "detail"), "")
-    return {"run": run, "stage": stage, "state": state, "earlier": False, "epochs": None} | blank
+    return {"run": run, "stage": stage, "state": state, "earlier": False, "epochs": None, "damaged": []} | blank
 
 
 def said_most(metrics: dict[str, float], name: str) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from curricle.errors import CheckpointError
+from curricle.masking import masked
 from curricle.registry import FamilyEntry, canonical
 from curricle.steps.assign import Assigned, Opened, assign_table
 from curricle.steps.assigned import Order
@@ -18,6 +19,7 @@ from curricle.steps.evaluate import CACHE, data_of, entry_of, evaluate_model, fo
 from curricle.steps.promote import default_model, named_model
 from curricle.store import layout, open_store
 from curricle.store.manifest import FileEntry, Manifest, fetch, read_manifest, sha256_of
+from curricle.training.pulse import working
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Model:
         if explain is None:
             raise CheckpointError(f"{self.uri} is a model of {self.family}, which explains nothing")
         return explain(list(texts), hits)
+
+    def place(self, texts: Sequence[str], drawn: Mapping[str, Any]) -> list[Any]:
+        """Where texts stand in what the family's report draws of its model, [x, y] each; None where its models have no place for texts."""
+        place = getattr(self._opened, "place", None)
+        return place(list(texts), drawn) if place else [None] * len(texts)
 
     def predict(self, texts: str | Sequence[str], **options: Any) -> Any:
         """What the model finds in a text; for several texts a list of that.
@@ -163,5 +170,6 @@ def open_model(model: str = "", store_uri: str = "checkpoints", cache_dir: Path 
     if is_foreign(model):
         return _foreign(Path(model), cache_dir)
     source = named_model(model, store_uri, asked="--model") if model else default_model(store_uri, verb)
-    folder, manifest = fetch(source.uri, cache_dir)
+    with working(f"fetching {masked(source.uri)}"):
+        folder, manifest = fetch(source.uri, cache_dir)
     return Model(source.uri, source.reason, folder, manifest, cache_dir)

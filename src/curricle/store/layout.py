@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 
 from curricle.errors import ConfigError
 from curricle.masking import masked, variable_within
-from curricle.store.strict import read_json
+from curricle.store.strict import kind_of, read_json, read_object
 
 MANIFEST = "manifest.json"
 STAGE = "stage.json"
@@ -260,6 +260,47 @@ def time_of(seconds: float) -> str:
 def write_record(record: Mapping[str, Any]) -> bytes:
     """One of the layout's JSON files, as `read_record` reads it."""
     return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
+
+
+def inspect_record(data: bytes | None, key: str) -> tuple[dict[str, Any], str]:
+    """The object in one of the layout's JSON files without what is of a wrong type, and what is wrong with the file, with its name; empty where it is well, or not
+    there.
+    """
+    if data is None:
+        return {}, ""
+    try:
+        record = read_object(data)
+    except ValueError as error:
+        return {}, f"{key} is damaged: {error}"
+    kinds = {name: kind for name, kind in FIELDS[key.rpartition("/")[2]].items() if name in record}
+    wrong = [name for name, kind in kinds.items() if not isinstance(record[name], kind)]
+    said = [f"{name} is {kind_of(record[name])}, and should be {_SHOULD[kinds[name]]}" for name in wrong]
+    for name, whole in (("epochs", _is_epoch), ("losses", _is_loss)):
+        if isinstance(rows := record.get(name), list) and (strange := [row for row in rows if not whole(row)]):
+            record[name] = [row for row in rows if whole(row)]
+            said.append(f"{len(strange)} of {len(rows)} {name} cannot be read")
+    kept = {name: value for name, value in record.items() if name not in wrong}
+    return kept, f"{key} is damaged: {'; '.join(said)}" if said else ""
+
+
+FIELDS: dict[str, dict[str, type]] = {
+    STAGE: {"digest": str, "family": str, "start": str, "config": dict, "data_uri": str, "data_digest": str},
+    HISTORY: {"epochs": list, "losses": list},
+}
+"""What is read of such a file without its family's schema, and its type."""
+_SHOULD: dict[type, str] = {str: "a text", dict: "an object", list: "a list"}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_epoch(row: Any) -> bool:
+    return isinstance(row, dict) and _is_number(row.get("step"))
+
+
+def _is_loss(row: Any) -> bool:
+    return isinstance(row, list) and len(row) == 2 and all(map(_is_number, row))
 
 
 def read_record(data: bytes | None) -> dict[str, Any]:

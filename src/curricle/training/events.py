@@ -59,9 +59,10 @@ class Working:
     """Something that takes a while goes on beside training itself, as encoding texts does."""
 
     what: str
-    """What is worked on, in the plural: ``texts encoded``."""
+    """What is under way: ``encoding texts``."""
     done: int
     total: int
+    """0 where nothing is counted."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def sentence(event: Event) -> str:
         case Warned(message):
             return f"warning: {message}"
         case Working(what, done, total):
-            return f"{done:,} of {total:,} {what}"
+            return f"{what}: {done:,} of {total:,}" if total else what
         case Step(epoch, step, steps, loss):
             return f"epoch {epoch}  step {step}/{steps}  loss {loss:.4f}"
         case Epoch(epoch, _, best, metrics):

@@ -30,6 +30,7 @@ from curricle.training.events import Done, Epoch, Listener, Resumed, Saved, Step
 from curricle.training.memory import give_back
 from curricle.training.optimizers import make_optimizer
 from curricle.training.precision import Precision, resolve_precision
+from curricle.training.pulse import working
 from curricle.training.task import SCORE, TrainingTask
 
 CURVE = 300
@@ -188,7 +189,8 @@ class _Stage:
 
     def _epoch(self, optimizer: torch.optim.Optimizer) -> None:
         state, accumulate = self.state, self.trainer.accumulate_grad_batches
-        batches = self.task.batches(state.epoch)
+        with working(f"choosing the batches of epoch {state.epoch + 1}"):
+            batches = self.task.batches(state.epoch)
         length = self.ranks.largest(len(batches))
         if -self.ranks.largest(-len(batches)) != length or not length:
             raise JobError(
@@ -327,7 +329,7 @@ class _Stage:
         """Validate, note whether this is the best, save."""
         state, stopping = self.state, self.config.training.early_stopping
         torch.manual_seed(seed_of(self.config.seed, "validate", state.epoch))
-        with _evaluating(self.task.model), torch.no_grad(), self.precision.autocast():
+        with working("validating"), _evaluating(self.task.model), torch.no_grad(), self.precision.autocast():
             metrics = self.ranks.broadcast_object({name: float(value) for name, value in self.task.validate().items()})
         loss = metrics["val_loss"]
         if not math.isfinite(loss):
@@ -356,7 +358,8 @@ class _Stage:
         if self.ranks.rank == 0:
             state.optimizer = self.optimizer.state_dict() if self.optimizer is not None else {}
             state.scaler, state.tracking = self.scaler.state_dict(), self.tracker.key
-            self.checkpoints.save(self.task, state, self.metrics, best=best)
+            with working("saving"):
+                self.checkpoints.save(self.task, state, self.metrics, best=best)
         name = state.best_name if best else layout.LAST
         self.report(Saved(name=name, epoch=state.epoch, step=state.step))
 

@@ -11,7 +11,6 @@ import torch
 
 from curricle.config.schema import StageConfig
 from curricle.training.distributed import Ranks
-from curricle.training.events import Listener, nobody
 
 SCORE = "val/score"
 """Name of the metric that picks the best checkpoint where a task gives it; higher is better."""
@@ -31,8 +30,6 @@ class StageContext:
     """A local scratch folder that may be reused by later stages (feature caches)."""
     device: torch.device
     ranks: Ranks
-    report: Listener = nobody
-    """Gets the events of what takes a while before the first step (`Working`)."""
 
 
 class TrainingTask(Protocol):

@@ -34,6 +34,7 @@ from curricle.store.manifest import Manifest, fetch, read_manifest
 from curricle.store.process import die_with, take_all_characters
 from curricle.training.events import Done, Event, Listener, Step, Warned, Working, nobody, sentence, to_line
 from curricle.training.job_status import JobStatus, server_of_pod
+from curricle.training.pulse import heard_by, working
 from curricle.training.spec import StageSpec
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def run(
         StoreUnavailable: the store is away for longer than this process waits.
         JobError: see `run_stage`; or memory was not enough.
     """
-    import torch
+    with working("loading the libraries"):
+        import torch
 
     from curricle.training.checkpoint import Checkpoints, load_state
     from curricle.training.distributed import init_ranks
@@ -128,8 +130,9 @@ def run(
             report(Done(best=done.info["best"], metrics=done.metrics))
             return None
         cache = Path(config.paths.cache_dir)
-        data_dir = fetch(spec.data_uri, cache / "data")[0]
-        parent_dir = fetch(spec.parent_uri, cache / "checkpoints")[0] if spec.parent_uri else None
+        with working("fetching data and weights"):
+            data_dir = fetch(spec.data_uri, cache / "data")[0]
+            parent_dir = fetch(spec.parent_uri, cache / "checkpoints")[0] if spec.parent_uri else None
         lineage = {name: getattr(spec, name) for name in ("parent_uri", "parent_digest", "data_uri", "data_digest")}
         checkpoints = Checkpoints(
             stage_uri,
@@ -151,7 +154,8 @@ def run(
             tracker = _tracker(spec, prefix, config, report, mlflow_uri, state)
         torch.manual_seed(config.seed)
         build = build or family(spec.family).load("build")
-        task = build(StageContext(config, data_dir, parent_dir, cache / "work", ranks.device, ranks, report))
+        with working("making ready: model and data"):
+            task = build(StageContext(config, data_dir, parent_dir, cache / "work", ranks.device, ranks))
         try:
             result = run_stage(task, config, checkpoints, ranks, tracker=tracker, report=report, resume_dir=resume_dir)
         finally:
@@ -267,7 +271,8 @@ def main(
     place_is_own = True
     report = ProgressPrinter(options.progress)
     try:
-        with _store_heard(report if environment.rank_numbers().rank == 0 else nobody):
+        told = report if environment.rank_numbers().rank == 0 else nobody
+        with _store_heard(told), heard_by(told):
             run(
                 options.stage_uri,
                 digest=options.digest,

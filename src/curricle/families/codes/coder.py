@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,27 @@ class Coder:
         from curricle.families.codes.use import export
 
         return export(self._folder, self._data_dir(), output, kind)
+
+    def place(self, texts: Sequence[str], drawn: Mapping[str, Any]) -> list[list[float]]:
+        """Where texts stand on the disc of the codes.
+
+        Args:
+            drawn: the disc, as `families.codes.findings` gives it.
+        """
+        import numpy as np
+
+        from curricle.families.codes.disc import place
+
+        scorer, drawn_at = self._scorer, {code: i for i, code in enumerate(drawn["codes"])}
+        asked, tree = scorer.memory.ask(len(texts)), scorer.table.tree
+        at = []
+        for leaf in scorer.leaves:
+            while tree.codes[leaf] not in drawn_at:  # of large trees the deepest levels are left out
+                leaf = tree.parent[leaf]
+            at.append(drawn_at[tree.codes[leaf]])
+        points, depths = np.array(drawn["points"]).reshape(-1, 2) / 1e4, np.array(drawn["depths"])
+        shares = np.exp(asked.distances(asked.directions(asked.features(list(texts)))))
+        return place(shares, np.array(at), points, depths == depths.max()).round(4).tolist()
 
     def points(self, texts: Sequence[str] | None = None) -> Points:
         """Where the codes are in hyperbolic space, or where texts are."""

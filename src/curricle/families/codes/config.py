@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from curricle.config.schema import (
     LoraConfig,
@@ -212,3 +213,14 @@ class CodesConfig(StageConfig):
     """Model."""
     curriculum: Curriculum
     """The stage: from `config/text_curriculum/<name>.yaml`."""
+
+
+def counted(facts: Mapping[str, Any], config: Mapping[str, Any]) -> int | None:
+    """Labelled texts that an epoch reads, and nine in ten codes where they count as texts; None for triplets, whose number the table itself decides."""
+    curriculum = config["curriculum"]
+    if curriculum["objective"] != "retrieval":
+        return 0 if curriculum["objective"] == "geometry" else None
+    if facts.get("scored"):  # of data that continue others, how many old texts are read again depends on the draw
+        return None
+    texts = sum(facts.get(f"{kind}_train", 0) for kind in curriculum["texts"])
+    return texts + (round(0.9 * facts.get("codes", 0)) if "code" in curriculum["texts"] else 0)

@@ -86,6 +86,25 @@ def disc(table: np.ndarray, tree: Tree, rows: np.ndarray, start: np.ndarray | No
     return Disc(points, fit)
 
 
+def place(shares: np.ndarray, at: np.ndarray, points: np.ndarray, deepest: np.ndarray) -> np.ndarray:
+    """Where texts stand among codes that are laid out: as far from the centre as the codes of the finest level, in the direction of the leaves that the model's distance makes likely.
+
+    (An angle fitted to the distances themselves would put a text beside its codes, not among them: a text is hardly ever near to any.)
+
+    Args:
+        shares: of each leaf by its distance to the texts, [m, leaves].
+        at: which drawn code each leaf is, or is below.
+        points: [n, 2], where those are drawn.
+        deepest: which of them are of the finest level.
+
+    Returns:
+        [m, 2]
+    """
+    far = np.linalg.norm(points, axis=1)
+    towards = shares @ (points / np.maximum(far, 1e-9)[:, None])[at]
+    return np.median(far[deepest]) * towards / np.maximum(np.linalg.norm(towards, axis=1), 1e-9)[:, None]
+
+
 def by_tree(tree: Tree, direction: np.ndarray) -> np.ndarray:
     """Angles [N] by the tree: a subtree has a sector as wide as it has leaves; siblings stand in the order of their likeness."""
     leaves = np.zeros(len(tree.codes))

@@ -26,6 +26,7 @@ from curricle.families.encoders import (
     load_tokenizer,
 )
 from curricle.store.local import open_plain, write_whole
+from curricle.training.pulse import working
 
 _log = logging.getLogger(__name__)
 SHORT = 64
@@ -159,7 +160,6 @@ def cached_features(
     max_tokens: int,
     token_budget: int,
     folder: Path,
-    told: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
     """Features [n, width] of distinct texts, float32, from the cache or computed once and kept there.
 
@@ -174,8 +174,9 @@ def cached_features(
         encoder = copy.deepcopy(encoder)
         encoder.fold()
     encoder.eval()
-    with torch.inference_mode():
-        features = encoder.encode(encoder.tokenize(texts, max_tokens), token_budget, told).cpu().numpy()
+    with torch.inference_mode(), working("encoding texts") as phase:
+        ids = encoder.tokenize(texts, max_tokens)
+        features = encoder.encode(ids, token_budget, lambda done: phase.count(done, len(texts))).cpu().numpy()
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda out: np.save(out, features))
     return features

@@ -29,6 +29,7 @@ from curricle.families.codes.prepare import load
 from curricle.families.codes.weighing import Weights, blunted, chosen, lifted, log_softmax, sample, told_apart
 from curricle.store import layout
 from curricle.store.local import open_plain, write_whole
+from curricle.training.pulse import working
 
 if TYPE_CHECKING:
     from curricle.families.codes.model_torch import TorchModel
@@ -121,8 +122,9 @@ class Scorer:
             self.memory = Memory(self.table, self._ask, arrays)
             return
         log.warning("the scorer of this model is made once, from its training texts, and kept in %s", cache)
-        self.memory = Memory.made(self.model, cache)
-        self.tuning = self._tune()
+        with working("making the model's scorer"):
+            self.memory = Memory.made(self.model, cache)
+            self.tuning = self._tune()
         try:
             write_kept(cache, key, self.memory.tensors() | self.model.arrays(), self.tuning)
         except OSError as error:

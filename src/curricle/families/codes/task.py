@@ -32,7 +32,6 @@ from curricle.store.strict import read_json
 from curricle.training.checkpoint import read_weights, wrong_dtypes
 from curricle.training.compiled import compiled
 from curricle.training.distributed import gather
-from curricle.training.events import Working
 from curricle.training.optimizers import MANIFOLD
 from curricle.training.precision import resolve_precision
 from curricle.training.task import SCORE, StageContext, TrainingTask
@@ -270,7 +269,6 @@ class _Task:
                 self.config.model.max_tokens,
                 self.config.data_loader.token_budget,
                 self.context.work_dir / precision.name,
-                lambda done: self.context.report(Working("texts encoded", done, len(self.distinct))),
             )
         return torch.from_numpy(features).to(self.device)
 

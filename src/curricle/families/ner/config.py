@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from curricle.config.schema import (
     DataLoaderConfig,
@@ -164,3 +165,9 @@ class NerConfig(StageConfig):
     """Model."""
     forgetting: NerForgetting = field(default_factory=NerForgetting)
     """What keeps the old domain."""
+
+
+def counted(facts: Mapping[str, Any], config: Mapping[str, Any]) -> int | None:
+    """Records that an epoch reads; a long one counts once, though it is read in several windows."""
+    number = facts.get("train")
+    return number if isinstance(number, int) else None

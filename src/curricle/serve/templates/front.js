@@ -31,7 +31,7 @@
     say("ask-said", "asking …");
     const began = performance.now();
     try {
-      const answer = hits ? await post("v1/search", { texts: [asked], top: +by("ask-top").value, explain: true }) : await post("v1/predict", { texts: [text.value] });
+      const answer = hits ? await post("v1/search", { texts: [asked], top: +by("ask-top").value, explain: true, place: !!by("disc-canvas") }) : await post("v1/predict", { texts: [text.value] });
       if (mine !== turn) return;
       say("ask-said", `${Math.round(performance.now() - began)} ms`);
       (hits ? showHits : showSpans)(answer.results[0]);
@@ -45,7 +45,7 @@
   text.addEventListener("keydown", event => { if (event.key === "Enter" && (hits ? !event.shiftKey : event.ctrlKey || event.metaKey)) { event.preventDefault(); ask(); } });
 
   // Codes
-  const mark = (all, chosen) => document.dispatchEvent(new CustomEvent("disc-marks", { detail: { marks: all.filter(hit => hit.code !== null).map(hit => ({ way: hit.path.map(step => step.code).reverse(), share: hit.confidence })), chosen } }));
+  const mark = (all, chosen, text) => document.dispatchEvent(new CustomEvent("disc-marks", { detail: { marks: all.filter(hit => hit.code !== null).map(hit => ({ way: hit.path.map(step => step.code).reverse(), share: hit.confidence })), chosen, text } }));
   const showHits = result => {
     let number = -1;
     hits.replaceChildren(...result.hits.map(hit => {
@@ -65,7 +65,7 @@
         button.type = "button";
         button.addEventListener("click", () => {
           for (const other of hits.children) other.classList.toggle("chosen", other === box);
-          mark(result.hits, place);
+          mark(result.hits, place, result.place);
           if (matchMedia("(max-width: 899px)").matches) disc.scrollIntoView({ block: "center" });
         });
         box.append(button);
@@ -74,7 +74,7 @@
       if (hit.reasons) box.append(why(hit.reasons));
       return box;
     }));
-    mark(result.hits, 0);
+    mark(result.hits, 0, result.place);
   };
   const why = reasons => {
     const list = make("dl", "");

@@ -13,6 +13,7 @@
   const dark = matchMedia("(prefers-color-scheme: dark)"), still = matchMedia("(prefers-reduced-motion: reduce)");
   // The view: a hyperbolic shift that brings the point (fx, fy) to the middle, then a plain zoom around (cx, cy).
   const unit = 0.487; // half a view, in radii of the disc
+  let spot = null; // [x, y] of a text that somebody else on the page has asked about
   let marks = []; // [place, share] of codes that somebody else on the page points at
   let share = 1, fx = 0, fy = 0, zoom = 1, cx = 0, cy = 0, chosen = -1, mode = "top", size = 0, place = new Float64Array(2 * n);
   const hue = i => (roots.indexOf(i) * 137.5 + 210) % 360; // neighbours far apart
@@ -86,19 +87,35 @@
       pen.arc(place[2 * chosen], place[2 * chosen + 1], radius(chosen) + 4, 0, 7);
       pen.stroke();
     }
+    if (spot) { // a cross: no code looks like one
+      const [u, v] = shift(...spot), x = size / 2 + (u - cx) * zoom * size * unit, y = size / 2 - (v - cy) * zoom * size * unit;
+      canvas.dataset.text = `${Math.round(x)} ${Math.round(y)}`;
+      for (const [wide, ink] of [[6, "--paper"], [2.5, "--bad"]]) {
+        pen.lineWidth = wide;
+        pen.strokeStyle = style.getPropertyValue(ink);
+        pen.beginPath();
+        for (const k of [-1, 1]) { pen.moveTo(x - 8, y - 8 * k); pen.lineTo(x + 8, y + 8 * k); }
+        pen.stroke();
+      }
+    }
     label(style);
   };
   const label = style => { // codes of the level that there is room for, and the chosen one
     pen.font = "12px system-ui, sans-serif";
     pen.textAlign = "center";
     const pointed = new Set(marks.map(([i]) => i));
+    const beside = (canvas.clientWidth - size) / 2, above = (canvas.clientHeight - size) / 2;
     const taken = [], depth = zoom > 9 ? 9 : zoom > 4.5 ? 4 : zoom > 2.2 ? 3 : zoom > 1.4 ? 2 : 1;
     for (const i of [...(chosen >= 0 ? [chosen] : []), ...marks.map(([i]) => i), ...order.slice().reverse()]) {
       if (i !== chosen && !pointed.has(i) && data.depths[i] > depth) continue;
-      const x = place[2 * i], y = place[2 * i + 1] - radius(i) - 5;
-      if (x < 0 || y < 8 || x > size || y > size) continue;
-      const name = zoom > 2.2 || i === chosen ? `${data.codes[i]} ${data.titles[i]}`.slice(0, 34) : data.codes[i];
+      let x = place[2 * i], y = place[2 * i + 1] - radius(i) - 5;
+      if (x < 0 || y < -12 || x > size || y > size + 12) continue;
+      const whole = `${data.codes[i]} ${data.titles[i]}`, cut = whole.length > 34 ? whole.slice(0, 33) + "…" : whole;
+      const name = zoom > 2.2 || i === chosen ? cut : data.codes[i];
       const half = pen.measureText(name).width / 2 + 3;
+      x = Math.max(half - beside, Math.min(size + beside - half, x)); // whole, also at the edge
+      if (y < 12 - above) y = place[2 * i + 1] + radius(i) + 16;
+      if (i === chosen) canvas.dataset.label = [x - half + beside, y - 12 + above, x + half + beside, y + above].map(Math.round).join(" ");
       if (taken.some(t => Math.abs(t[0] - x) < t[2] + half && Math.abs(t[1] - y) < 15)) continue;
       taken.push([x, y, half]);
       pen.lineWidth = 3.5;
@@ -226,8 +243,10 @@
     const at = way => way.map(code => data.codes.indexOf(code)).find(i => i >= 0) ?? -1;
     const found = event.detail.marks.map(one => [at(one.way), one.share]);
     marks = found.filter(([i]) => i >= 0);
+    spot = event.detail.text || null;
     canvas.dataset.marks = marks.map(([i]) => data.codes[i]).join(" ");
     const to = found[event.detail.chosen];
+    by("text").hidden = !spot;
     if (to && to[0] >= 0) choose(to[0], true); else { chosen = -1; say(-1); draw(); }
   });
   dark.addEventListener("change", () => { legend(); draw(); });

@@ -15,6 +15,7 @@ from curricle.launch.kubernetes.settings import plain_environment
 from curricle.masking import masked
 from curricle.store import join_uri, layout, open_store, split_uri
 from curricle.store.failure import Failure
+from curricle.training.pulse import Pulse, working
 
 MARK = "curricle: error: "
 """What the first line of a component's failure starts with; the local runner finds the reason by it."""
@@ -23,7 +24,8 @@ MARK = "curricle: error: "
 @contextmanager
 def readable(task: str = "", store_uri: str = "", run_id: str = "", *, plan_uri: str = "") -> Iterator[None]:
     """Give the component the workers' plain environment (the store's endpoint), and turn an error of the body into one line on standard error and an
-    exit code: a `CurricleError` into its own, anything else, which is a mistake of ours, into 1 and the place where it happened.
+    exit code: a `CurricleError` into its own, anything else, which is a mistake of ours, into 1 and the place where it happened. Meanwhile the log has a line
+    every 30 seconds about what the task is at.
 
     With a `task` the message is kept at the run's place in the store too, where `curricle submit` finds it: Kubeflow keeps none. Its place is
     that of `run_id` in `store_uri`, or of the plan that the component was given.
@@ -34,7 +36,8 @@ def readable(task: str = "", store_uri: str = "", run_id: str = "", *, plan_uri:
                 environment.drop(name)
             else:
                 environment.set_default(name, value)
-        yield
+        with working(f"the task {task}" if task else "the task"), Pulse(lambda line: print(masked(line), flush=True)):
+            yield
     except Exception as error:
         message, code = _line(error), error.exit_code if isinstance(error, CurricleError) else 1
         sys.stdout.flush()

@@ -14,6 +14,7 @@ from curricle.errors import ConfigError, JobError
 from curricle.launch import LAUNCHERS
 from curricle.steps.relay import RunReader
 from curricle.store.folder import FolderStore
+from curricle.training import pulse
 from kfp_pipelines import doors
 from kfp_pipelines.doors import cleanup
 from kfp_pipelines.doors_continued import Setting, check_request
@@ -183,3 +184,12 @@ def test_a_component_takes_the_settings_variables_and_leaves_the_keys_where_a_ro
     monkeypatch.delenv("S3_ENDPOINT")
     with readable():
         assert os.environ["S3_ENDPOINT"] == "http://x:1" and "AWS_ACCESS_KEY_ID" not in os.environ
+
+
+def test_the_log_of_a_component_says_what_it_is_at(monkeypatch, capsys):
+    now = [1000.0]
+    monkeypatch.setattr(pulse.time, "monotonic", lambda: now[0])
+    with readable("evaluate"):
+        now[0] += 31
+        pulse._voices[-1].beat()
+    assert capsys.readouterr().out == "the task evaluate, 31 s so far\n" and not pulse._voices

@@ -34,6 +34,10 @@ def check_cron(text: str) -> None:
         f"cron {text!r}: a schedule has no time zone of its own; leave {fields[0] if fields else 'it'} out: Kubeflow reads all by the clock of its "
         "controller, UTC unless the deployment ml-pipeline-scheduledworkflow sets CRON_SCHEDULE_TIMEZONE",
     )
+    require(
+        fields[:1] != ["@every"],
+        f"cron {text!r}: for a fixed time between two runs set interval_seconds (3600 is an hour) in place of cron",
+    )
     require(text.strip() not in _NAMED, f'cron {text!r}: write its six fields, "{_NAMED.get(text.strip())}"')
     if len(fields) == 5:
         check_cron(f"0 {text}")
@@ -80,8 +84,8 @@ def _values(text: str, field: tuple[str, int, int, tuple[str, ...]]) -> set[int]
         require(first <= last, f"cron's {name} {text!r}: {first} comes after {last}")
         require(step > 0, f"cron's {name} {text!r}: a step of 0")
         require(
-            not match["step"] or step <= last - first,
-            f"cron's {name} {text!r}: a step of {step} leads from {first} beyond {last}; write {first} where that alone is meant",
+            not match["step"] or step <= last - first + 1,
+            f"cron's {name} {text!r}: a step of {step} is longer than {first} to {last}; write {first} where that alone is meant",
         )
         values |= set(range(first, last + 1, step))
     return values

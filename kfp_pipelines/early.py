@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from curricle.config.defaults import config_file
 from curricle.config.load import COMMAND_LINE, read_overrides
 from curricle.errors import ConfigError, CurricleError, PipelineError
 from curricle.launch import check_launcher
+from curricle.masking import masked, variable_within
 from curricle.steps.gate import parse_rule
 from curricle.steps.register import check as check_registry
 from curricle.store import check_uri, layout
@@ -36,7 +38,12 @@ def check_names(*, experiment: str, run_name: str, service_account: str) -> None
         PipelineError: names the option.
     """
     for option, name, most in (("--experiment", experiment, LONGEST_EXPERIMENT), ("--run-name", run_name, LONGEST_RUN)):
-        if (name or option == "--experiment") and (not name.strip() or not name.isprintable()):
+        if masked(name) != name or variable_within(name):
+            raise PipelineError(
+                f"{option} {masked(name)!r} holds a password or token, and Kubeflow shows and keeps names"
+            )
+        unseen = [letter for letter in name if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")]
+        if (name or option == "--experiment") and (not name.strip() or unseen):
             raise PipelineError(f"{option} {name!r} is no name: it needs a visible character, and no line break or tab")
         if len(name.encode()) > most:
             raise PipelineError(f"{option} {name[:40]!r}... has {len(name.encode())} bytes; Kubeflow keeps {most}")
@@ -83,7 +90,7 @@ def check_values(spec: dict[str, Any], values: Mapping[str, Any]) -> None:
                 "minio://bucket/prefix or s3://bucket/prefix, or the absolute path of a volume that all pods mount"
             )
     for name in ("min_gain", "max_drop"):
-        if not -1 <= values.get(name, 0) <= 1:
+        if (bound := values.get(name)) is not None and not -1 <= bound <= 1:
             problems.append(f"{name} is a difference of two scores in [0, 1], not {values[name]}")
     problems += _stages(spec, text("stages"))
     try:

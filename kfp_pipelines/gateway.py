@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import ssl
 import time
 import warnings
 from collections.abc import Callable
@@ -21,11 +22,14 @@ from urllib.parse import unquote, urlsplit
 
 from curricle import environment
 from curricle.errors import PipelineError
-from curricle.masking import keep_secret
-from curricle.store.wire import Cause, cause, may_be_proxys, proxy_words
+from curricle.masking import keep_secret, masked
+from curricle.store.wire import Cause, Endless, cause, may_be_proxys, proxy_words
+from curricle.training.pulse import working
 
 TIMEOUTS = (5.0, 60.0)
-"""Seconds for a connection, and for an answer over it."""
+"""Seconds for a connection, and for the next part of an answer over it."""
+WHOLE, LARGEST = 120.0, 64 << 20
+"""Seconds and bytes of one whole answer at most."""
 PATIENCE = 60.0
 """Seconds that a request is tried again for."""
 LONGEST_PAUSE = 60.0
@@ -86,9 +90,9 @@ class Gateway:
             raise PipelineError(
                 f"namespace {access.namespace!r} cannot be one: 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends"
             )
-        if access.ca_cert and "-----BEGIN" not in _check_file("--ca-cert (SSL_CERT_FILE)", access.ca_cert):
-            raise PipelineError(f"--ca-cert (SSL_CERT_FILE): {access.ca_cert} holds no PEM certificate")
-        _check_endpoint(access.endpoint)
+        if access.ca_cert:
+            _check_authorities(access.ca_cert)
+        _check_endpoint(access.endpoint or environment.value_of("KF_PIPELINES_ENDPOINT") or "")
         self.token_file = "" if access.token.strip() else _token_file(access.token_file)
         try:
             with warnings.catch_warnings():
@@ -98,7 +102,7 @@ class Gateway:
             raise PipelineError(
                 f"the proxy in HTTPS_PROXY or HTTP_PROXY cannot be used: {_printable(str(error))}"
             ) from None
-        self.url = str(self.client._get_url_prefix())
+        self.url = masked(str(self.client._get_url_prefix()).rstrip("/"))
         """Of the user interface."""
         self._answered = False
         """Whether anything ever did: before that, an endpoint that does not answer is rather a wrong one than one that is away."""
@@ -132,7 +136,10 @@ class Gateway:
         while True:
             wait, asked, unknown = min(10.0, 2.0**tries), None, not again
             try:
-                with redirect_stdout(io.StringIO()):  # kfp prints links there; ours go where the caller says
+                with (
+                    redirect_stdout(io.StringIO()),
+                    working(what),
+                ):  # kfp prints links there; ours go where the caller says
                     answer = call(*arguments, **named)
                 self._answered = True
                 return answer
@@ -280,12 +287,13 @@ def _client(access: Access, token_file: str) -> Any:
     with redirect_stdout(io.StringIO()):
         client = Client(
             host=re.sub("^https?(?=:)", lambda scheme: scheme[0].lower(), access.endpoint, flags=re.IGNORECASE) or None,
-            existing_token=access.token.strip().removeprefix("Bearer ") or None,
+            existing_token=re.sub("^bearer ", "", access.token.strip(), flags=re.IGNORECASE) or None,
             credentials=credentials,
-            cookies=access.cookies.strip() or None,
+            cookies=re.sub("^cookie: *", "", access.cookies.strip(), flags=re.IGNORECASE) or None,
             ssl_ca_cert=access.ca_cert or None,
         )
     rest = client._run_api.api_client.rest_client
+    rest.pool_manager.request = _bounded(rest.pool_manager.request)
     plain = rest.request
 
     def request(*arguments: Any, **named: Any) -> Any:
@@ -293,7 +301,7 @@ def _client(access: Access, token_file: str) -> Any:
             named["_request_timeout"] = TIMEOUTS
         try:
             answer = plain(*arguments, **named)
-            if "json" not in (answer.getheader("Content-Type") or "json") or not _is_object(answer.data):
+            if "json" not in (answer.getheader("Content-Type") or "json").lower() or not _is_object(answer.data):
                 raise ApiException(
                     http_resp=answer
                 )  # a page for people, or of another server: what was asked for is an object
@@ -306,6 +314,35 @@ def _client(access: Access, token_file: str) -> Any:
 
     rest.request = request
     return client
+
+
+def _bounded(request: Callable[..., Any]) -> Callable[..., Any]:
+    """urllib3's request, whose answer is read for `WHOLE` seconds and `LARGEST` bytes at most: its own limits hold for each part alone."""
+    from urllib3 import HTTPResponse
+    from urllib3.exceptions import ProtocolError
+
+    def bounded(*arguments: Any, **named: Any) -> Any:
+        named.pop("preload_content", None)
+        until = time.monotonic() + WHOLE
+        answer = request(*arguments, preload_content=False, **named)
+        body = bytearray()
+        while part := answer.read1(1 << 16, decode_content=True):
+            body += part
+            if time.monotonic() > until or len(body) > LARGEST:
+                answer.close()
+                most = f"{LARGEST >> 20} MiB" if len(body) > LARGEST else f"{WHOLE:g} s"
+                raise ProtocolError("endless", Endless(most))
+        answer.release_conn()
+        return HTTPResponse(
+            bytes(body),
+            answer.headers,
+            answer.status,
+            reason=answer.reason,
+            version=answer.version,
+            decode_content=False,
+        )
+
+    return bounded
 
 
 def _token_file(given: str) -> str:
@@ -331,8 +368,30 @@ def _check_file(option: str, name: str) -> str:
         raise PipelineError(f"{option}: {name}: {getattr(error, 'strerror', None) or error}") from None
 
 
+def _check_authorities(name: str) -> None:
+    """Refuse a file that holds no certificate."""
+    _check_file("--ca-cert (SSL_CERT_FILE)", name)
+    try:
+        good = bool(ssl.create_default_context(cafile=name).get_ca_certs())
+    except (ssl.SSLError, ValueError):
+        good = False
+    if not good:
+        raise PipelineError(
+            f"--ca-cert (SSL_CERT_FILE): {name} holds no PEM certificate of an authority that can be read"
+        )
+
+
 def _check_endpoint(endpoint: str) -> None:
     """Refuse what is no URL of a server. One without a scheme is https, as the SDK takes it."""
+    if "@" in endpoint.partition("://")[2].partition("/")[0] or ("://" not in endpoint and "@" in endpoint):
+        raise PipelineError(
+            f"endpoint {masked(endpoint)} (--endpoint, KF_PIPELINES_ENDPOINT) holds a user or password, which is not sent; leave it out, and give --token "
+            "(CURRICLE_KFP_TOKEN) or --cookies (CURRICLE_KFP_COOKIES)"
+        )
+    if "#" in endpoint or "?" in endpoint:
+        raise PipelineError(
+            f"endpoint {masked(endpoint)!r} (--endpoint, KF_PIPELINES_ENDPOINT) is the address of a page; leave out what follows {'#' if '#' in endpoint else '?'}"
+        )
     try:
         parts = urlsplit(endpoint if "://" in endpoint or not endpoint else f"https://{endpoint}")
         good = not endpoint or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)

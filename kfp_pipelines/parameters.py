@@ -56,6 +56,14 @@ class Parameter:
     choices: tuple[Any, ...] = ()
     """The values that it may have; empty where any of its kind will do."""
 
+    def refuses(self, value: Any) -> list[str]:
+        """Why a value of its kind is none that it may have; empty where it is."""
+        if not self.choices or value in self.choices:
+            return []
+        near = difflib.get_close_matches(str(value), map(str, self.choices), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return [f"{self.name} must be one of {', '.join(map(str, self.choices))}, not {str(value)!r}{hint}"]
+
 
 def read_documents(package: Path) -> list[Any]:
     """The documents of a compiled pipeline: its specification, and what a platform adds.
@@ -82,7 +90,7 @@ def read_parameters(package: Path) -> dict[str, Parameter]:
     try:
         spec = read_documents(package)[0]
         inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-        spec["pipelineInfo"]
+        _check_form(spec)
         return {
             name: Parameter(
                 name,
@@ -96,9 +104,24 @@ def read_parameters(package: Path) -> dict[str, Parameter]:
         }
     except (yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
         raise PipelineError(
-            f"{package} is no compiled pipeline (it has no pipelineInfo and root, or an input without a type); compile with "
+            f"{package} is no compiled pipeline (its pipelineInfo, root, components, a task or an input is not there, or not as the compiler writes it); compile with "
             "`curricle pipeline compile`"
         ) from None
+
+
+def _check_form(spec: Any) -> None:
+    """Look at all that is read of a specification; raises `LookupError`, `TypeError`, `AttributeError` or `ValueError` where something is not there."""
+    trees = [spec["root"]["dag"], *(one["dag"] for one in spec["components"].values() if "dag" in one)]
+    for tree in trees:
+        names = tree["tasks"].keys()
+        for task in tree["tasks"].values():
+            spec["components"][task["componentRef"]["name"]], task["taskInfo"]["name"].strip()
+            if not names or not names >= set(task.get("dependentTasks", [])):
+                raise ValueError
+        if not names:
+            raise ValueError
+    if not str(spec["pipelineInfo"]["name"]).strip():
+        raise ValueError
 
 
 def parse(texts: list[str], known: dict[str, Parameter]) -> dict[str, Any]:
@@ -130,10 +153,7 @@ def parse(texts: list[str], known: dict[str, Parameter]) -> dict[str, Any]:
             except (ValueError, RecursionError):
                 problems.append(f"{name} must be {KINDS[known[name].kind]}, not {value!r}")
                 continue
-            if (choices := known[name].choices) and values[name] not in choices:
-                near = difflib.get_close_matches(value, map(str, choices), 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                problems.append(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}{hint}")
+            problems += known[name].refuses(values[name])
     problems += [
         f"{p.name} has no default and was not given ({p.description})"
         for p in known.values()

@@ -95,7 +95,7 @@ class Definition:
     def __post_init__(self) -> None:
         require(
             bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name)),
-            f"name must be letters, digits, - . _ , not {self.name!r}",
+            f"name must be letters, digits, - . _ , and begin with one of A-Z a-z 0-9, not {self.name!r}",
         )
 
 
@@ -156,7 +156,7 @@ def _load(file: Path) -> Wanted:
     places = [file.parent / definition.pipeline, Path(definition.pipeline), COMPILED / definition.pipeline]
     package = next((p for p in places if p.is_file()), None)
     if package is None:
-        raise ConfigError(f"pipeline {definition.pipeline} is at none of {', '.join(map(str, places))}")
+        raise ConfigError(f"pipeline {definition.pipeline} is at none of {', '.join(dict.fromkeys(map(str, places)))}")
     known = read_parameters(package)
     problems = [
         f"no parameter {name!r}; there are {', '.join(known)}" for name in definition.parameters if name not in known
@@ -167,6 +167,8 @@ def _load(file: Path) -> Wanted:
             or (isinstance(value, bool) and known[name].kind != "BOOLEAN")
         ):
             problems.append(f"parameters.{name} must be {KINDS[known[name].kind]}, not {value!r}")
+        elif name in known:
+            problems += [f"parameters.{text}" for text in known[name].refuses(value)]
     problems += [
         f"parameters.{p.name} has no default and is not given"
         for p in known.values()

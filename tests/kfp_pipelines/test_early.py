@@ -35,6 +35,7 @@ def checked(pipeline: str, *texts: str) -> None:
         ("chain_smoke", ["store_uri=file:runs"], "a file URI is absolute, file:///folder"),
         ("chain_smoke", ["store_uri=~/runs"], "every pod would look for in its own home"),
         ("chain_smoke", ["store_uri=https://x/y"], "https:// is only read from"),
+        ("chain_smoke", ["start_mode=zzz"], "start_mode must be one of auto, scratch, continued, not 'zzz'"),
         ("assign", [*TABLE, "shards=1000"], "1000 shards; 1 to 100 are possible"),
         ("assign", [*TABLE, "max_error=3"], "max_error '3' is no number from 0 to 1"),
     ],
@@ -72,14 +73,22 @@ def test_a_chain_that_is_not_among_the_files_here_is_left_to_the_plan_task(tmp_p
         ("experiment", "é" * 65, "has 130 bytes; Kubeflow keeps 128"),
         ("run_name", "a\nb", "no line break or tab"),
         ("run_name", "x" * 256, "has 256 bytes; Kubeflow keeps 255"),
+        ("run_name", "my supersecret99 run", "holds a password or token"),
+        ("experiment", "supersecret99", "holds a password or token"),
     ],
 )
-def test_a_name_that_kubeflow_or_kubernetes_refuses_is_refused_with_its_option(name, value, said):
+def test_a_name_that_kubeflow_or_kubernetes_refuses_is_refused_with_its_option(name, value, said, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "supersecret99")
     good = {"experiment": "curricle", "run_name": "", "service_account": "curricle-launcher"}
     check_names(**good)
     with pytest.raises(PipelineError) as caught:
         check_names(**good | {name: value})
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["می‌خواهم آموزش", "夜間　実行", "👨‍👩‍👧 run"])
+def test_a_name_of_any_script_is_taken(name):
+    check_names(experiment=name, run_name=name, service_account="")
 
 
 def test_submit_looks_before_it_connects():

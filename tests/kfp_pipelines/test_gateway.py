@@ -12,7 +12,8 @@ import ssl
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -36,8 +37,8 @@ NAMES = ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH", "CURRICLE_KFP_TO
 
 
 @contextmanager
-def front(answer):
-    """A port that takes every connection and says `answer`, whatever it is asked; None says nothing."""
+def front(answer, drips=False):
+    """A port that takes every connection and says `answer`, whatever it is asked; None says nothing. `drips`: then a blank now and then, without end."""
     listener, held = socket.create_server(("127.0.0.1", 0)), []
 
     def take():
@@ -48,8 +49,12 @@ def front(answer):
                 return
             held.append(one)
             if answer is not None:
-                one.recv(65536)
-                one.sendall(answer.encode() if isinstance(answer, str) else answer)
+                with suppress(OSError):
+                    one.recv(65536)
+                    one.sendall(answer.encode() if isinstance(answer, str) else answer)
+                    while drips:
+                        time.sleep(0.05)
+                        one.sendall(b" ")
                 one.close()
 
     threading.Thread(target=take, daemon=True).start()
@@ -398,6 +403,7 @@ def test_a_proxy_with_a_password_gets_it_and_shows_it_to_nobody(serve, authority
 
 # --- connections ----------------------------------------------------------------------------------------------------
 
+PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 SPEECH = re.compile(r"Error|Remote|Status|Pool|Connections?\(|object at|0x|Max retries|_ssl|[(\[][^)\]]*$")
 """What is Python's own, or not closed."""
@@ -433,6 +439,16 @@ def test_what_really_happened_is_said_of_a_server_that_is_there(monkeypatch, ans
         told = tried(Access(endpoint=f"{scheme}://127.0.0.1:{port}"))
     assert said in told and "nobody" not in told and f"{scheme}://127.0.0.1:{port}" in told
     assert "KF_PIPELINES_ENDPOINT is" not in told
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"), [((0.4, 1 << 20), "does not end within 0.4 s"), ((60.0, 1 << 20), "within 1 MiB")]
+)
+def test_an_answer_without_end_is_given_up(monkeypatch, limits, said):
+    monkeypatch.setattr(gateway, "WHOLE", limits[0])
+    monkeypatch.setattr(gateway, "LARGEST", limits[1])
+    with front(JSON + b"\r\n" + b" " * (2 << 20 if limits[0] > 1 else 1), drips=True) as port:
+        assert said in tried(Access(endpoint=f"http://127.0.0.1:{port}"))
 
 
 def test_nobody_there_says_how_to_forward_and_whether_an_endpoint_was_given(monkeypatch):
@@ -545,15 +561,18 @@ def test_a_server_for_one_user_is_not_told_a_namespace(serve):
         ({"ca_cert": "/"}, "--ca-cert (SSL_CERT_FILE): /: Is a directory"),
         ({"ca_cert": "{lines}"}, "no PEM"),
         ({"ca_cert": "nul\0"}, "--ca-cert"),
+        ({"ca_cert": "{rubbish}"}, "holds no PEM certificate of an authority that can be read"),
+        ({"endpoint": "http://me:two-secret@127.0.0.1:9"}, "holds a user or password, which is not sent"),
+        ({"endpoint": "http://127.0.0.1:9/#/pipelines"}, "is the address of a page; leave out what follows #"),
     ],
 )
 def test_what_cannot_be_used_is_told_before_anything_is_sent(serve, tmp_path, given, said):
-    for name, content in (("empty", b" \n"), ("binary", b"\xff\xfe\x00"), ("lines", b"one\ntwo\n")):
+    for name, content in (("empty", b" \n"), ("binary", b"\xff\xfe\x00"), ("lines", b"one\ntwo\n"), ("rubbish", PEM)):
         (tmp_path / name).write_bytes(content)
     fake = serve()
-    given = {name: value.format(**{n: tmp_path / n for n in ("empty", "binary", "lines")}) for name, value in given.items()}  # fmt: skip
+    given = {name: value.format(**{n: tmp_path / n for n in ("empty", "binary", "lines", "rubbish")}) for name, value in given.items()}  # fmt: skip
     with pytest.raises(PipelineError) as error:
-        Server(Access(endpoint=fake.url, **given))
+        Server(Access(**{"endpoint": fake.url} | given))
     assert said in str(error.value) and fake.calls == [] and "two" not in str(error.value)
 
 

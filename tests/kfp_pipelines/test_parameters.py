@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from curricle.errors import PipelineError
 from kfp_pipelines.parameters import compiled, over, parse, read_documents, read_parameters
@@ -60,6 +61,27 @@ def test_a_file_that_is_no_pipeline_says_so(tmp_path):
         read_parameters(tmp_path / "x.yaml")
     with pytest.raises(PipelineError, match="holds x.yaml"):
         read_parameters(tmp_path / "y.yaml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda spec: spec.pop("components"),
+        lambda spec: spec["root"].pop("dag"),
+        lambda spec: spec.update(pipelineInfo={}),
+        lambda spec: spec["root"]["dag"].update(tasks=[]),
+        lambda spec: spec["root"]["dag"].update(tasks={}),
+        lambda spec: next(iter(spec["root"]["dag"]["tasks"].values())).update(componentRef={"name": "no"}),
+        lambda spec: spec["root"]["dag"]["tasks"].update(more=None),
+        lambda spec: next(iter(spec["root"]["dag"]["tasks"].values())).update(dependentTasks=["no"]),
+    ],
+)
+def test_a_pipeline_that_lacks_something_is_none(tmp_path, change):
+    documents = read_documents(COMPILED / "chain_smoke.yaml")
+    change(documents[0])
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump_all(documents))
+    with pytest.raises(PipelineError, match="no compiled pipeline"):
+        read_parameters(tmp_path / "x.yaml")
 
 
 def test_a_shipped_pipeline_is_found_by_its_printed_name_where_no_such_folder_is(tmp_path, monkeypatch):

@@ -84,8 +84,17 @@ def test_one_bad_file_is_named_and_the_others_are_done(fake, folder):
     (folder / "bad.yaml").write_text(
         "name: bad\npipeline: chain_smoke.yaml\nschedule: {cron: often}\nparameters: {resume: 1}\n"
     )
+    (folder / "late.yaml").write_text(
+        "name: late\npipeline: chain_smoke.yaml\nschedule: {interval_seconds: 60}\nparameters: {start_mode: zzz}\n"
+    )
     code, text = apply(fake, folder, "--prune")
-    assert code == 2 and "bad.yaml" in text and "cron must have" in text and "nothing is pruned" in text
+    assert (
+        code == 2
+        and "bad.yaml" in text
+        and "cron must have" in text
+        and "parameters.start_mode must be one of auto" in text
+        and "nothing is pruned" in text
+    )
     assert [run["display_name"] for run in fake.recurring.values()] == ["nightly"]
 
 

@@ -34,6 +34,10 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d+) ?(.*)")
 
 
+class Endless(Exception):
+    """An answer that goes on and on; its text is what it was given: seconds or bytes."""
+
+
 class Cause(NamedTuple):
     """Why a request had no answer."""
 
@@ -99,6 +103,8 @@ def _first(errors: list[BaseException]) -> Cause | None:
 
 def _said(error: BaseException) -> Cause | None:
     match error:
+        case Endless():
+            return Cause("strange", f"its answer does not end within {error}")
         case ssl.SSLCertVerificationError():
             return Cause("untrusted", f"its certificate is not trusted: {error.verify_message.rstrip('.')}")
         case ssl.SSLEOFError():

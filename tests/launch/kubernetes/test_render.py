@@ -300,7 +300,18 @@ def test_every_attempt_has_its_own_name_that_fits(name, attempt):
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("1Gi", 2**30), ("500m", 0.5), ("2", 2), ("1.5G", 1.5e9), ("1e9", 1e9), ("2Ei", 2**61)]
+    ("text", "number"),
+    [
+        ("1Gi", 2**30),
+        ("500m", 0.5),
+        ("2", 2),
+        ("1.5G", 1.5e9),
+        ("1e9", 1e9),
+        ("2Ei", 2**61),
+        (".5Gi", 2**29),
+        ("+1", 1),
+        ("1u", 1e-6),
+    ],
 )
 def test_quantities_mean_what_kubernetes_means(text, number):
     assert bytes_of(text) == number

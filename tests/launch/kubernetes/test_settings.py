@@ -159,7 +159,10 @@ def test_who_starts_nothing_needs_no_image(kind, monkeypatch):
         ("node_selector: {pool: a b}", "node_selector.pool: 'a b' is no label value"),
         ("env: {RANK: '0'}", "env.RANK: is set for every rank"),
         ("env: {PET_NNODES: '2'}", "env.PET_NNODES: is set for every rank"),
-        ("env: {'A B': x}", "env: 'A B' is no name of a variable"),
+        ("env: {'A=B': x}", "env: 'A=B' is no name of a variable"),
+        ("memory: 16GB", "CURRICLE_CLUSTER_YAML:1: memory: '16GB' is no Kubernetes quantity"),
+        ("run_as_user: 3000000000", "run_as_user: must lie in"),
+        ("tolerations: [{key: a b}]", r"tolerations\[0\]: key 'a b' is no key"),
         ("env: {HF_TOKEN: hf_x}", "CURRICLE_CLUSTER_YAML:1: env.HF_TOKEN: is a secret in plain text"),
         ("env_entries: [{name: HF_TOKEN, value: hf_x}]", "env_entries.HF_TOKEN: is a secret in plain text"),
         ("env_from_secrets: {TOKEN: [Store, key]}", "env_from_secrets.TOKEN: 'Store' cannot be the name of a secret"),
@@ -185,6 +188,20 @@ def test_numbers_are_taken_where_kubernetes_wants_text():
         {"CURRICLE_CLUSTER_YAML": "{image: a, cpu: 1.5, env: {LEVEL: 2}, extra_resources: {x/y: 1}}"}
     )
     assert (options.cpu, options.env, options.extra_resources) == ("1.5", {"LEVEL": "2"}, {"x/y": "1"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tolerations: [{key: a, operator: '', effect: null}]",
+        "annotations: {Example.com/Foo: x}",
+        "env: {1X: x, A B: y}",
+        "scheduler_name: My_Scheduler",
+        "{memory: .5Gi, cpu: 100u, scratch_size: +1Gi}",
+    ],
+)
+def test_what_kubernetes_takes_is_taken(text):
+    from_environment({"CURRICLE_CLUSTER_YAML": text, "CURRICLE_TRAINER_IMAGE": "a:1"})
 
 
 def test_the_plain_variables_are_had_without_an_image():

@@ -15,7 +15,8 @@ SUBDOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([
 LABEL_VALUE = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 _PART = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _QUALIFIED = re.compile(rf"((?P<domain>[a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?)/)?{_PART}")
-_VARIABLE = re.compile(r"[-._A-Za-z][-._A-Za-z0-9]*")
+_VARIABLE = re.compile(r"[!-<>-~]([ -<>-~]*[!-<>-~])?")
+"""Names of variables: what Kubernetes takes since it was relaxed (1.34), printable ASCII but ``=``."""
 _OWN = {
     *(environment.RANK, environment.LOCAL_RANK, environment.WORLD_SIZE, environment.LOCAL_WORLD_SIZE),
     *(environment.MASTER_ADDR, environment.MASTER_PORT, environment.TORCHELASTIC_RUN_ID),
@@ -24,7 +25,7 @@ _OWN = {
 _NATIVE = re.compile(r"ephemeral-storage|hugepages-[0-9]+(\.[0-9]+)?[KMGTPE]i")
 _TOLERATION = {
     "key": None,
-    "operator": ("Exists", "Equal", "Lt", "Gt"),
+    "operator": ("", "Exists", "Equal", "Lt", "Gt"),
     "value": None,
     "effect": ("", "NoSchedule", "PreferNoSchedule", "NoExecute"),
     "tolerationSeconds": None,
@@ -36,7 +37,9 @@ def problems_of(options: ClusterSettings) -> Iterator[tuple[str, str]]:
     """What the API server would refuse of the settings: (the setting's dotted name, what is wrong with it)."""
     if not LABEL.fullmatch(options.namespace):
         yield "namespace", f"must be 1 to 63 {_DNS}, not {options.namespace!r}"
-    for name in ("service_account", "priority_class", "queue", "queue_priority", "runtime", "scheduler_name"):
+    if not options.image or any(letter.isspace() for letter in options.image):
+        yield "image", f"{options.image!r} is no image"
+    for name in ("service_account", "priority_class", "queue", "queue_priority", "runtime"):
         value = getattr(options, name)
         longest = 63 if name.startswith("queue") else 253  # a queue's name is a label's value
         if value and (not SUBDOMAIN.fullmatch(value) or len(value) > longest):
@@ -53,7 +56,7 @@ def problems_of(options: ClusterSettings) -> Iterator[tuple[str, str]]:
         ("node_selector", options.node_selector), ("labels", options.labels), ("annotations", options.annotations)
     ):  # fmt: skip
         for key in keys:
-            if not _QUALIFIED.fullmatch(key):
+            if not _QUALIFIED.fullmatch(key.lower() if setting == "annotations" else key):
                 yield setting, f"{key!r} is no key (name, or domain/name)"
     for number, toleration in enumerate(options.tolerations):
         yield from ((f"tolerations[{number}]", text) for text in _toleration(toleration))
@@ -61,6 +64,13 @@ def problems_of(options: ClusterSettings) -> Iterator[tuple[str, str]]:
 
 
 def _resources(options: ClusterSettings) -> Iterator[tuple[str, str]]:
+    for name in ("cpu", "memory", "cpu_limit", "memory_limit", "shm_size", "scratch_size"):
+        quantity = getattr(options, name)
+        if quantity or name in ("cpu", "memory"):
+            try:
+                bytes_of(quantity)
+            except ValueError as error:
+                yield name, str(error)
     match = _QUALIFIED.fullmatch(options.gpu_resource)
     if not match or not match["domain"]:
         yield (
@@ -87,8 +97,10 @@ def _toleration(given: Mapping[str, Any]) -> Iterator[str]:
     if unknown := sorted(set(given) - set(_TOLERATION)):
         yield f"unknown {'key' if len(unknown) == 1 else 'keys'} {', '.join(map(repr, unknown))}; known here: {', '.join(_TOLERATION)}"
     for key, allowed in _TOLERATION.items():
-        if allowed and key in given and given[key] not in allowed:
+        if allowed and (given.get(key) or "") not in allowed:
             yield f"{key} must be one of {', '.join(filter(None, allowed))}, not {given[key]!r}"
+    if given.get("key") and not _QUALIFIED.fullmatch(str(given["key"])):
+        yield f"key {given['key']!r} is no key (name, or domain/name)"
     if not given.get("key") and given.get("operator") != "Exists":
         yield "needs a key, or operator Exists for all"
     if given.get("operator") == "Exists" and given.get("value"):
@@ -101,7 +113,10 @@ def _variables(options: ClusterSettings) -> Iterator[tuple[str, str]]:
     names += [("env_entries", str(entry.get("name") or "")) for entry in options.env_entries]
     for setting, name in names:
         if not _VARIABLE.fullmatch(name):
-            yield setting, f"{name!r} is no name of a variable: letters, digits, _ - . and no digit first"
+            yield (
+                setting,
+                f"{name!r} is no name of a variable: printable ASCII, without = and without a blank at its ends",
+            )
         elif name in _OWN or name.startswith("PET_"):
             yield f"{setting}.{name}", "is set for every rank by its node agent or the operator; leave it out"
     for name, (secret, key) in options.env_from_secrets.items():

@@ -121,7 +121,7 @@ class ClusterSettings:
     """When the node pulls the image."""
     image_pull_secrets: tuple[str, ...] = ()
     """Names of secrets with registry credentials."""
-    run_as_user: Annotated[int, Range("[0, 4294967295]")] | None = 10001
+    run_as_user: Annotated[int, Range("[0, 2147483647]")] | None = 10001
     """User of all containers, and group of the volumes. None leaves it to the cluster (OpenShift)."""
     labels: dict[str, str] = field(default_factory=dict)
     """Further labels of job and pods."""

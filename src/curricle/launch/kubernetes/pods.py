@@ -21,9 +21,11 @@ NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
 OWN_MOUNTS = {"dshm": "/dev/shm", "tmp": "/tmp", "cache": "/cache"}
 """Volumes that every pod has, with their places."""
 
-_QUANTITY = re.compile(r"(?P<number>[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?)(?P<unit>m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
+_QUANTITY = re.compile(
+    r"(?P<number>\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?)(?P<unit>n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
+)
 _UNITS = {
-    None: 1.0, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
+    None: 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
     "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60,
 }  # fmt: skip
 

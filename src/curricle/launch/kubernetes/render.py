@@ -5,6 +5,7 @@ It knows no kind of job by name: a `JobKind` is handed in. The labels and annota
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -101,7 +102,7 @@ def render(
 
 def check(kind: JobKind, job: Job, options: ClusterOptions) -> list[str]:
     """Every reason why the operator's webhook, the API server or the scheduler would refuse the job; empty when there is none."""
-    image, deadline, ttl = options.image, options.active_deadline_seconds, options.ttl_seconds
+    deadline, ttl = options.active_deadline_seconds, options.ttl_seconds
     rules = [
         (
             bool(_DNS_1035.fullmatch(job.name)),
@@ -113,7 +114,6 @@ def check(kind: JobKind, job: Job, options: ClusterOptions) -> list[str]:
         ),
         (bool(job.digest), "it has no digest, so a second launcher could not tell whether it may adopt it"),
         (bool(job.argv), "it has no argv"),
-        (bool(image) and not any(letter.isspace() for letter in image), f"image {image!r} is no image"),
         (job.nodes >= 1 and job.processes_per_node >= 1, "nodes and processes per node must be 1 or more"),
         (
             not any("${" in argument for argument in job.argv),
@@ -156,10 +156,8 @@ def _check_quantities(options: ClusterOptions) -> list[str]:
         quantity = getattr(options, key)
         if not quantity and key in ("cpu_limit", "memory_limit", "scratch_size", "shm_size"):
             continue
-        try:
+        with contextlib.suppress(ValueError):  # `problems_of` names it
             sizes[key] = bytes_of(quantity)
-        except ValueError as error:
-            problems.append(f"{key}: {error}")
     if "shm_size" in sizes and "memory" in sizes:
         limit = sizes.get("memory_limit", sizes["memory"])
         if sizes["shm_size"] >= limit:
@@ -178,7 +176,9 @@ def _check_volumes(options: ClusterOptions) -> list[str]:
         problems.append(f"volume names must differ from each other and from {', '.join(OWN_MOUNTS)}")
     for mount in options.volume_mounts:
         if mount.get("name") not in names:
-            problems.append(f"volume mount {mount.get('name')!r} names no volume of {sorted(map(str, names))}")
+            problems.append(
+                f"volume mount {mount.get('name')!r} names no volume; there {'are ' + ', '.join(sorted(map(str, names))) if names else 'is none'}"
+            )
         if mount.get("mountPath") in OWN_MOUNTS.values():
             problems.append(f"volume mount {mount.get('name')!r} hides {mount.get('mountPath')}")
     return problems

@@ -115,7 +115,7 @@ def _line(folder: Path) -> tuple[str, ...]:
     folder.mkdir(exist_ok=True)
     (folder / "points.csv").write_text("".join(f"{x / 10},{x / 5 + 1}\n" for x in range(20)))
     files = {
-        "config.yaml": "family: line\ntraining: {learning_rate: 0.1, trainer: {max_epochs: 2}}\n",
+        "config.yaml": "family: line\ntraining: {learning_rate: 0.1, trainer: {max_epochs: 2, precision: 32-true}}\n",
         "text_curriculum/one.yaml": "data: {points: ../points.csv}\n",
         "text_curriculum/two.yaml": "data: {points: ../points.csv}\n",
     }

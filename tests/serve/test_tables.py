@@ -84,7 +84,7 @@ def test_a_table_is_asked_for_with_its_key_alone_and_the_key_stands_in_no_addres
     [
         (b"", "csv", "the table: is empty"),
         (b"PK\x03\x04 not a zip", "xlsx", "the table is no workbook"),
-        (b"a,b\n", "parquet", "kind: Input should be 'csv', 'tsv', 'jsonl' or 'xlsx'"),
+        (b"a,b\n", "parquet", "kind has to be 'csv', 'tsv', 'jsonl' or 'xlsx'"),
         (b"{", "jsonl", "the table"),
     ],
     ids=["empty", "no workbook", "kind", "no JSON"],

@@ -87,7 +87,35 @@ def test_a_file_without_a_header_loses_no_row(tmp_path):
 def test_equal_and_missing_names_stay_columns_of_their_own(tmp_path):
     table = open_table(written(tmp_path / "a.csv", "name,text,name,\nHill,brewery,A,x\n"))
     assert table.columns == ("name", "text", "name", "") and next(table.rows()).cells == ["Hill", "brewery", "A", "x"]
-    assert open_table(written(tmp_path / "r.csv", '"text","code"\n"1","baker","7231"\n"2","cook","6322"\n')).columns == ("", "text", "code")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "row_names"),
+    [
+        ('"text","code"\n"1","baker","7231"\n"2","cook",6322\n', True),  # as R writes it
+        ('"text";"code"\n"Mazda";"baker";"7231"\n"Fiat";"cook";6322\n', True),
+        ("text\tcode\n1\tbaker\t7231\n2\tcook\t6322\n", True),  # with quote = FALSE
+        ("id,text\n1,craft beer, wine and spirits\n2,dental office, downtown\n", False),
+        ("id,text\n1,craft beer, wine and spirits\n2,dental office, downtown\n3,bakery\n", False),
+        ('id,text\n"1",craft beer, wine\n"2",dental office, downtown\n', False),
+        ('"id","text"\n"7","beer","x"\n"7","dental","y"\n', False),  # no name stands twice
+        ('"id","text"\n"1","beer","x"\n"2","dental"\n', False),
+        ("id\ttext\n7\tbeer\tx\n9\tdental\ty\n", False),
+        ("name,text\nHill,beer,x\nDale,dental,y\n", False),
+    ],
+)
+def test_rows_with_a_cell_too_many_are_bad_unless_they_are_surely_named_by_r(tmp_path, content, row_names):
+    table = open_table(written(tmp_path / "a.csv", content))
+    rows = list(table.rows())
+    assert (table.columns[0] == "") == row_names == table.said.endswith(", first column without a name: row names")
+    assert len(table.columns) == 2 + row_names
+    bad = [row for row in rows if row.problem]
+    assert bool(bad) != row_names and all(row.problem == "has 3 cells, and the table 2 columns" for row in bad)
+
+
+def test_empty_cells_too_many_shift_nothing(tmp_path):
+    for content in ("id,text\n1,beer,\n2,dental,\n", '"id","text"\n"1","beer",\n"2","dental",\n'):
+        assert cells(written(tmp_path / "a.csv", content)) == [["1", "beer"], ["2", "dental"]]
 
 
 def test_a_cell_of_any_length_is_read_and_nobody_elses_limit_is_moved(tmp_path):

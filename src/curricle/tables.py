@@ -271,12 +271,11 @@ def _delimited(path: Path, encoding: str, header: bool | None) -> Table:
         raise DataError(f"{path}: is empty")
     skip, has_header = _header(rows, header)
     columns = tuple(str(i + 1) for i in range(width))
+    row_names = False
     if has_header:
         names = [cell.strip() for cell in rows[skip].cells]
-        numbered = len(names) == width - 1 and all(
-            row.cells[0].strip('"').isdigit() for row in rows[skip + 1 :] if len(row.cells) == width
-        )  # R writes the rows' numbers without a name for them
-        columns = ("", *names) if numbered else (*names, *[""] * (width - len(names)))
+        row_names = _has_row_names(path, encoding, separator, rows[skip:])
+        columns = ("", *names) if row_names else tuple(names)
     begin = rows[skip + has_header].line if len(rows) > skip + has_header else math.inf
 
     def read() -> Iterator[Row]:
@@ -288,7 +287,32 @@ def _delimited(path: Path, encoding: str, header: bool | None) -> Table:
 
     said = f"{_shown(encoding)}, {SEPARATORS[separator]}" if len(columns) > 1 else _shown(encoding)
     said += f", header in line {rows[skip].line}" if has_header else ", no header"
+    said += ", first column without a name: row names" if row_names else ""
     return _looked(path, columns, read, said, has_header, encoding, separator)
+
+
+def _has_row_names(path: Path, encoding: str, separator: str, rows: Sequence[Row]) -> bool:
+    """Whether a header and the rows below it are as R's ``write.table`` writes them: every row begins with a name that the header has no name for.
+
+    Rows whose text holds the separator have a cell too many as well. So either the header and all row names stand in quotes, or tabs separate and the names are 1, 2, 3 ...
+    """
+    header, below = rows[0], [row for row in rows[1:] if not row.problem]
+    names = [row.cells[0] for row in below]
+    if (
+        not below
+        or any(len(row.cells) != len(header.cells) + 1 for row in below)
+        or not any(row.cells[-1] for row in below)
+    ):
+        return False
+    if separator == "\t" and len(below) > 1 and names == [str(i + 1) for i in range(len(names))]:
+        return True
+    quoted = {
+        row.line: separator.join(f'"{cell}"' for cell in (header.cells if row is header else row.cells[:1]))
+        for row in (header, *below)
+    }
+    lines = enumerate(_lines(path, encoding), start=1)
+    begin = {number: line for number, line in islice(lines, below[-1].line) if number in quoted}
+    return len(set(names)) == len(names) and all(begin[line].startswith(cells) for line, cells in quoted.items())
 
 
 def _fitted(cells: list[str], width: int) -> list[str]:

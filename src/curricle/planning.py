@@ -149,7 +149,9 @@ class ChainPlan:
             ConfigError: it is damaged, or of another format.
         """
         where = join_uri(run_uri, layout.PLAN)
-        again = "make the plan again with this version of curricle"
+        again = (
+            "make the plan again with this version of curricle: curricle train-curriculum of the same stages writes it"
+        )
         try:
             tree = read_object(text)
             made_by = tree.pop("format", None)

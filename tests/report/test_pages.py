@@ -18,6 +18,7 @@ from curricle.report.facts import read_run
 from curricle.report.page import LARGEST, span
 from curricle.steps.evaluate import Evaluation
 from curricle.steps.findings import find, find_matrix
+from curricle.steps.show import describe_run
 from curricle.steps.source import read_plan
 from curricle.store import layout
 from curricle.store.failure import Failure
@@ -354,6 +355,11 @@ DAMAGE = [
     ("two/history.json", b"null", "is damaged: it holds null, not an object"),
     ("two/history.json", b'{"epochs": 3, "losses": "x"}', "epochs is a number, and should be a list"),
     ("two/history.json", b'{"epochs": [null, {"step": "x"}], "losses": [7, [1]]}', "2 of 2 losses cannot be read"),
+    ("one/manifest.json", b"\x88\xfe\x01\x02", "is damaged: it is no UTF-8 text"),
+    ("one/manifest.json", b'{"version": 1, "di', "is damaged: it is cut off in line 1"),
+    ("one/manifest.json", b"[]", "is damaged: it holds a list, not an object"),
+    ("one/manifest.json", b'{"stages": []}', "it has no 'version', and is no manifest.json of Curricle's"),
+    ("one/manifest.json", b'{"version": 1}', "it has no 'created', 'digest'"),
     ("plan.json", b'{"stages": [{"ur', "is damaged (it is cut off in line 1)"),
     ("plan.json", b"null", "is damaged (it holds null, not an object)"),
     ("plan.json", b'{"format": 2, "stages": 7}', "is damaged (its stages are no list of objects)"),
@@ -376,6 +382,10 @@ def test_show_and_report_name_a_damaged_file_and_show_the_rest(tmp_path, name, c
         assert f"{RUN}/{name} is damaged" in text and said in text, verb
         rest = "What ran" if verb == "report" else "val/top1 0.5500"
         assert rest in text and "NoneType" not in text, verb
+    if name == "one/manifest.json":
+        assert [row["state"] for row in describe_run(uri, RUN)] == ["damaged", "complete"]
+        command(f"{RUN}/two", "--store", uri, "--no-measure")
+        assert (tmp_path / RUN / "two" / "report.html").exists()
 
 
 def test_texts_of_upright_lines_never_lie_over_one_another_nor_over_the_curves():

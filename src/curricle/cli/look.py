@@ -171,7 +171,7 @@ def _short(value: Any) -> str:
 
 
 STATE = {
-    "complete": "green", "running": "cyan", "failed": "red", "unreadable plan": "red", "missing": "red", "stopped": "yellow",
+    "complete": "green", "running": "cyan", "failed": "red", "unreadable plan": "red", "damaged": "red", "missing": "red", "stopped": "yellow",
 }  # fmt: skip
 """Colours of states; others have none."""
 

@@ -228,7 +228,14 @@ def _verdict_of_run(known: RunFacts) -> Verdict:
 
 
 def _verdict_of_stage(stage: StageFacts, gate: str = "") -> Verdict:
-    tones = {"complete": "plain", "running": "plain", "not selected": "plain", "failed": "bad", "missing": "bad"}
+    tones = {
+        "complete": "plain",
+        "running": "plain",
+        "not selected": "plain",
+        "failed": "bad",
+        "damaged": "bad",
+        "missing": "bad",
+    }
     if stage.state != "complete":
         return Verdict(tones.get(stage.state, "warn"), stage.state.capitalize(), stage.detail)
     head = stage.headline

@@ -12,7 +12,7 @@ from curricle.steps.promote import promoted
 from curricle.steps.source import read_plan
 from curricle.store import Store, join_uri, layout, open_store, references
 from curricle.store.failure import Failure
-from curricle.store.manifest import Manifest, read_manifest
+from curricle.store.manifest import Manifest
 from curricle.store.runs import RunPlace, StagePlace, survey
 
 EARLIER = "of an earlier plan"
@@ -22,7 +22,9 @@ SHOWN = 4
 STOPPED = ("interrupted", "cancelled")
 """Causes of a failure that are none: somebody stopped the stage, and the same command goes on."""
 UNREADABLE = "unreadable plan"
-WORST_FIRST = ("running", "failed", UNREADABLE, "missing", "stopped", "not begun", "complete")
+DAMAGED = "damaged"
+"""State of a stage whose manifest cannot be read."""
+WORST_FIRST = ("running", "failed", UNREADABLE, DAMAGED, "missing", "stopped", "not begun", "complete")
 """States of stages; a run is in the first of them that one of its stages is in."""
 
 
@@ -159,7 +161,11 @@ def _trained(store: Store, place: StagePlace) -> dict[str, Any]:
         "digest": str(spec.get("digest", ""))[:12],
         "place": prefix,
     }
-    manifest = read_manifest(store, prefix) if layout.MANIFEST in files else None
+    text = store.read(key := f"{prefix}/{layout.MANIFEST}") if layout.MANIFEST in files else None
+    try:
+        manifest = None if text is None else Manifest.from_json(text, key)
+    except StoreError as error:
+        return row | {"state": DAMAGED, "damaged": [*row["damaged"], str(error)]}
     if manifest:
         return row | _complete(manifest)
     if layout.CLAIM in files and (owner := who_trains(store, prefix)):

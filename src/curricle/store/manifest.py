@@ -29,7 +29,7 @@ from curricle.store.layout import MANIFEST, STAGE, is_checkpoint, is_loaded, now
 from curricle.store.local import is_part, open_plain, remove_named, what_else
 from curricle.store.patience import give_up
 from curricle.store.scratch import scratch
-from curricle.store.strict import read_json
+from curricle.store.strict import kind_of, read_object
 
 Kind = Literal["dataset", "checkpoint", "stage", "evaluation"]
 T = TypeVar("T")
@@ -103,19 +103,17 @@ class Manifest:
 
         def need(condition: bool, what: str) -> None:
             if not condition:
-                raise StoreError(f"{where} is damaged: {what}; delete the artifact and make it again")
+                raise StoreError(f"{where} is damaged: {what}; {_AGAIN}")
 
         try:
-            body = read_json(text)
-        except (ValueError, RecursionError) as error:
-            raise StoreError(
-                f"{where} is damaged: not JSON ({error}); delete the artifact and make it again"
-            ) from error
-        need(isinstance(body, dict), f"a JSON object was expected, found {type(body).__name__}")
+            body = read_object(text)
+        except ValueError as error:
+            raise StoreError(f"{where} is damaged: {error}; {_AGAIN}") from error
         version = body.get("version")
         if type(version) is int and version > _VERSION:
             raise StoreError(f"{where} has version {version}; this curricle reads version {_VERSION}: update curricle")
-        need(type(version) is int and version == _VERSION, f"'version' should be {_VERSION}, found {version!r}")
+        need("version" in body, f"it has no 'version', and is no {MANIFEST} of Curricle's")
+        need(type(version) is int and version == _VERSION, f"'version' is {_found(version)}, and should be {_VERSION}")
         wanted = {
             "version": int,
             "kind": str,
@@ -126,40 +124,48 @@ class Manifest:
             "info": dict,
             "created": str,
         }
-        need(
-            set(body) == set(wanted),
-            f"fields missing: {sorted(set(wanted) - set(body))}, unknown: {sorted(set(body) - set(wanted))}",
-        )
+        missing, unknown = sorted(set(wanted) - set(body)), sorted(set(body) - set(wanted))
+        need(not missing, f"it has no {', '.join(map(repr, missing))}")
+        need(not unknown, f"it has unknown fields: {', '.join(map(repr, unknown))}"[:200])
         for name, kind in wanted.items():
-            need(isinstance(body[name], kind), f"{name!r} should be of type {kind.__name__}, found {body[name]!r}")
+            should = kind_of(kind())
+            need(isinstance(body[name], kind), f"{name!r} is {kind_of(body[name])}, and should be {should}")
         need(
             body["kind"] in get_args(Kind),
-            f"'kind' should be one of {', '.join(get_args(Kind))}, found {body['kind']!r}",
+            f"'kind' is {_found(body['kind'])}, and should be one of {', '.join(get_args(Kind))}",
         )
         files = {}
         for name, entry in body["files"].items():
             check_key(name, where)
             need(
                 isinstance(entry, dict) and set(entry) == {"size", "sha256"},
-                f"file {name!r} should have size and sha256, found {entry!r}",
+                f"file {name!r} should have size and sha256, and is {kind_of(entry)}",
             )
             size, sha256 = entry["size"], entry["sha256"]
-            need(type(size) is int and size >= 0, f"file {name!r} has size {size!r}")
+            need(type(size) is int and size >= 0, f"file {name!r} has size {_found(size)}")
             need(
                 isinstance(sha256, str) and len(sha256) == 64 and set(sha256) <= set("0123456789abcdef"),
-                f"file {name!r} has sha256 {sha256!r}",
+                f"file {name!r} has sha256 {_found(sha256)}",
             )
             files[name] = FileEntry(size, sha256)
         metrics = {}
         for name, value in body["metrics"].items():
             need(
                 (type(value) in (int, float) and abs(value) <= _LARGEST) or value in ("nan", "inf", "-inf"),
-                f"metric {name!r} is no number: {str(value)[:80]!r}",
+                f"metric {name!r} is no number: {_found(value)}",
             )
             metrics[name] = float(value)
         for name, value in body["lineage"].items():
-            need(value is None or isinstance(value, str), f"lineage {name!r} is no string: {value!r}")
+            need(value is None or isinstance(value, str), f"lineage {name!r} is {kind_of(value)}, and should be a text")
         return cls(body["kind"], body["digest"], files, metrics, body["lineage"], body["info"], body["created"])
+
+
+_AGAIN = "delete this file and make the artifact again: curricle train-curriculum goes on with the stages of a run, curricle prepare makes data"
+
+
+def _found(value: Any) -> str:
+    """A value of JSON for a message: a short one as it stands."""
+    return json.dumps(value) if isinstance(value, int | float | str | None) and len(str(value)) < 80 else kind_of(value)
 
 
 def publish(

@@ -13,14 +13,15 @@
     └── JobError                 a training job failed; carries the job's own exit code and reason
         └── Interrupted          stopped on request; its state is saved (exit 128 + signal)
 
-A message says what was looked for, where, what was found and what to do about it. It never shows a secret, whoever put one in.
+A message says what was looked for, where, what was found and what to do about it. It never shows a secret, and steers no
+terminal, whoever put that in.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curricle.masking import masked
+from curricle.masking import masked, visible
 
 
 class CurricleError(Exception):
@@ -29,7 +30,7 @@ class CurricleError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        return masked(super().__str__())
+        return visible(masked(super().__str__()))
 
     def __repr__(self) -> str:
         return masked(super().__repr__())

@@ -47,6 +47,15 @@ def masked(text: str) -> str:
     return _HEADER.sub(rf"\1 {MASK}", text)
 
 
+_STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that steer a terminal, or turn around what it shows."""
+
+
+def visible(text: str) -> str:
+    """The text as a terminal may show it, whoever chose the names in it: characters that steer are spelled, ``\\x1b``."""
+    return _STEERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def holds_secret(text: str) -> bool:
     """Whether a setting's value is a URL with a password or a token in it: those stand in the environment, for settings are stored and shown."""
     return bool(_STRICT_USER.search(text) or _QUERY.search(text))

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from curricle import cli
@@ -160,6 +161,15 @@ def test_tables_fit_the_terminal_and_take_names_as_they_are(width):
     assert max(map(len, text.splitlines())) <= width
     flat = "".join(text.split())
     assert "[red]x[/]failed:oom_killed:[bold]memory[/]" in flat and "promoted" in flat and "123.5MB" in flat
+
+
+def test_a_foreign_folder_in_a_store_steers_no_terminal(tmp_path):
+    (tmp_path / "ev<b>il\x1b[31m\u202e").mkdir()
+    (tmp_path / "ev<b>il\x1b[31m\u202e" / "plan.json").write_bytes(b"{")
+    for words in ([], ["none"]):
+        done = CliRunner().invoke(cli.cli, ["show", *words, "--store", str(tmp_path)])
+        said = done.output + str(done.exception or "")
+        assert "ev<b>il\\x1b[31m\\u202e" in said.replace("\n", "") and "\x1b" not in said and "\u202e" not in said
 
 
 def test_durations_are_short():

@@ -20,7 +20,7 @@ import click
 from curricle import __version__, environment
 from curricle.cli.extras import extra_of
 from curricle.errors import CurricleError
-from curricle.masking import masked
+from curricle.masking import masked, visible
 from curricle.store.process import take_all_characters
 
 VERBS = {
@@ -103,7 +103,7 @@ def main() -> None:
     except click.ClickException as error:
         said = io.StringIO()
         error.show(said)
-        click.echo(masked(said.getvalue()), err=True, nl=False)
+        click.echo(visible(masked(said.getvalue())), err=True, nl=False)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         extra = extra_of(error.name or "")
@@ -121,7 +121,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (OSError, UnicodeError, RecursionError, MemoryError) as error:
-        click.echo(f"error: {masked(_sentence(error))}", err=True)
+        click.echo(f"error: {visible(masked(_sentence(error)))}", err=True)
         sys.exit(2)
 
 

@@ -13,16 +13,17 @@ from types import TracebackType
 from typing import Any
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from curricle.config.load import COMMAND_LINE, DEFAULT, leaves
-from curricle.masking import masked
+from curricle.masking import masked, visible
 from curricle.planning import ChainPlan
 from curricle.registry import canonical, family
 from curricle.steps.estimate import Estimate
@@ -45,7 +46,16 @@ from curricle.training.events import (
 )
 from curricle.training.pulse import Phase, Pulse, silent, working
 
-console = Console(width=None if sys.stdout.isatty() else 140, emoji=False)
+
+class Screen(Console):
+    """Shows texts as they are: a name in a store, or a line of a job's log, steers no terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for part in super().render(renderable, options):
+            yield part if part.control else Segment(visible(part.text), part.style)
+
+
+console = Screen(width=None if sys.stdout.isatty() else 140, emoji=False)
 HYPERPARAMETERS = ("training.", "data_loader.", "model.")
 STYLE = {"scratch": "cyan", "continued": "green", "reuse": "yellow", "skip": "dim"}
 

@@ -169,3 +169,19 @@ def test_a_bucket_without_a_name_is_no_folder_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreError, match="cannot open 'minio://': expected minio://bucket/prefix"):
         resolve_source("minio://", str(tmp_path))
+
+
+def test_a_stage_or_a_run_that_is_not_there_is_said_with_the_store_and_what_it_holds(store, monkeypatch):
+    monkeypatch.chdir(store.parent)
+    checkpoint(store, "r", "01_stage", 0.5)
+    checkpoint(store, "r", "02_stage", 0.4)
+    open_store(str(store)).write("r/plan.json", b"{}")
+    with pytest.raises(CheckpointError) as error:
+        resolve_source("r/09_stage", "store", asked="model")
+    assert str(error.value) == "model r/09_stage: r in store has no stage '09_stage'; its stages: 01_stage, 02_stage"
+    with pytest.raises(
+        CheckpointError, match="store holds no run 'q'; runs there: r; there is no path q/01_stage here"
+    ):
+        resolve_source("q/01_stage", "store")
+    with pytest.raises(CheckpointError, match="no complete checkpoint there .*it holds 01_stage-epoch=01"):
+        resolve_source("r/01_stage", "store")

@@ -14,7 +14,7 @@ from curricle.report.build import evaluation_page, run_page, stage_page, write_r
 from curricle.report.facts import read_run
 from curricle.report.track import track_reports
 from curricle.steps.findings import find, find_matrix, find_on
-from curricle.steps.source import read_plan
+from curricle.steps.source import no_stage, read_plan
 from curricle.steps.tracked import leave_points
 from curricle.store import join_uri, open_store, split_uri
 from curricle.store.local import write_whole
@@ -74,9 +74,7 @@ def report(run: str, store_uri: str, measure: bool, output: Path | None, data: s
         else next((s for s in known.stages if s.name == name or s.place == f"{run}/{name}"), None)
     )
     if stage is None:
-        raise OutputError(
-            f"{run} in {store_uri} has no stage {name!r}; its stages: {', '.join(s.name for s in known.stages)}"
-        )
+        raise OutputError(no_stage(store_uri, run, name, (s.name for s in known.stages)))
     if output is not None:
         check_place(output, [])
     if data and output is not None:

@@ -9,7 +9,7 @@ from curricle.planning import StagePlan
 from curricle.registry import canonical, family, names
 from curricle.steps.claim import who_trains
 from curricle.steps.promote import promoted
-from curricle.steps.source import read_plan
+from curricle.steps.source import no_run, read_plan
 from curricle.store import Store, join_uri, layout, open_store, references
 from curricle.store.failure import Failure
 from curricle.store.manifest import Manifest
@@ -53,8 +53,7 @@ def describe_run(store_uri: str, run: str) -> list[dict[str, Any]]:
     place = survey(store, run).get(run)
     rows = _rows(store, store_uri, place) if place else []
     if not rows:
-        runs = [row["run"] for row in list_runs(store_uri)]
-        raise StoreError(f"{store_uri} holds no run {run!r}; runs there: {', '.join(runs) or 'none'}")
+        raise StoreError(no_run(store_uri, run))
     pins = _pins(store_uri)
     for row in rows:
         if row["place"]:

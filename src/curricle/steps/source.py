@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +45,22 @@ def resolve_source(text: str, store_uri: str, *, asked: str = "--from-checkpoint
     if "://" in text or Path(text).is_absolute():
         return _at(text, what)
     if "/" in text or text.endswith(".ckpt"):
-        inside = join_uri(store_uri, text) if store_uri else ""
-        return _at(inside if inside and read_manifest(open_store(inside), "") else text, what)
+        return _of_path(text, store_uri, what)
     if re.fullmatch(r"[0-9a-f]{32}", text):
         return _of_mlflow_run(text, what)
     return _of_name(text, store_uri, what, of_family)
+
+
+def no_run(store_uri: str, run: str) -> str:
+    """What is said of a run that a store does not hold: which ones it holds."""
+    runs = [place for place in survey(open_store(store_uri)).values() if layout.PLAN in place.files or place.trained()]
+    there = ", ".join(place.run for place in sorted(runs, key=lambda place: place.modified)) or "none"
+    return f"{store_uri} holds no run {run!r}; runs there: {there}"
+
+
+def no_stage(store_uri: str, run: str, stage: str, stages: Iterable[str]) -> str:
+    """The same of a stage that a run has not."""
+    return f"{run} in {store_uri} has no stage {stage!r}; its stages: {', '.join(stages) or 'none'}"
 
 
 def best_checkpoint(place_uri: str) -> str:
@@ -99,6 +111,24 @@ def _at(uri: str, what: str) -> Source:
         content = "".join(f"{name} {entry.sha256}\n" for name, entry in sorted(manifest.files.items()))
         digest = hashlib.sha256(f"{digest}\n{content}".encode()).hexdigest()
     return Source(uri, digest, f"checkpoint {uri}")
+
+
+def _of_path(text: str, store_uri: str, what: str) -> Source:
+    """``RUN/STAGE``, or what lies below it, of the store; else a path from here."""
+    inside = join_uri(store_uri, text) if store_uri else ""
+    if inside and read_manifest(open_store(inside), ""):
+        return _at(inside, what)
+    run, _, rest = text.partition("/")
+    stage = rest.partition("/")[0]
+    if not inside or not stage or stage.endswith(".ckpt") or text.startswith(".") or Path(text).exists():
+        return _at(text, what)
+    place = survey(open_store(store_uri), run).get(run)
+    if place is None:
+        raise CheckpointError(f"{what}: {no_run(store_uri, run)}; there is no path {text} here either")
+    if stage not in place.stages:
+        begun = [name for name, one in place.stages.items() if one.checkpoints or one in place.trained()]
+        raise CheckpointError(f"{what}: {no_stage(store_uri, run, stage, begun)}")
+    return _at(inside, what)
 
 
 def _of_name(name: str, store_uri: str, what: str, of_family: str) -> Source:

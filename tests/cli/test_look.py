@@ -172,6 +172,11 @@ def test_a_foreign_folder_in_a_store_steers_no_terminal(tmp_path):
         assert "ev<b>il\\x1b[31m\\u202e" in said.replace("\n", "") and "\x1b" not in said and "\u202e" not in said
 
 
+def test_a_store_without_runs_and_one_that_is_not_there_are_told_apart(tmp_path):
+    for place, said in ((tmp_path, f"no runs in {tmp_path}"), (tmp_path / "x", f"no runs in {tmp_path}/x: there is no such folder")):  # fmt: skip
+        assert runs_table([], str(place)).plain == said
+
+
 def test_durations_are_short():
     said = [duration(seconds) for seconds in (0.4, 89, 90, 3599, 9000, 86400 * 3)]
     assert said == ["0 s", "89 s", "2 min", "60 min", "2.5 h", "3.0 days"]

@@ -210,7 +210,8 @@ def show_held(model: str, setting: str, stage: str, store_uri: str) -> None:
 def runs_table(rows: list[dict[str, Any]], store_uri: str = "checkpoints") -> RenderableType:
     """Runs of a store, one a row, the newest last."""
     if not rows:
-        return Text(f"no runs in {masked(store_uri)}")
+        gone = "://" not in store_uri and not Path(store_uri).expanduser().exists()
+        return Text(f"no runs in {masked(store_uri)}{': there is no such folder' if gone else ''}")
     table = plain_table()
     table.add_column("run", style="bold", overflow="fold")
     for name in ("state", "stages", "best", "changed", "size"):

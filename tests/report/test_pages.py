@@ -289,6 +289,7 @@ def test_the_command_prints_where_the_page_is(tmp_path):
 def test_what_cannot_be_reported_is_one_message(tmp_path):
     uri = made_up.codes(tmp_path)
     for words, said in (
+        ((RUN, "--store", uri, "-o", "gone/x.html"), "there is no folder gone; make it first"),
         ((f"{RUN}/three", "--store", uri), "has no stage 'three'; its stages: one, two"),
         (("other", "--store", uri), "holds no run 'other'; runs there: made-up"),
     ):

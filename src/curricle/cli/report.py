@@ -55,6 +55,8 @@ def report(run: str, store_uri: str, measure: bool, output: Path | None, data: s
     """
     if bool(run) == bool(assigned):
         raise click.UsageError("give either RUN (curricle show lists them) or --assigned FILE")
+    if output is not None and not output.parent.is_dir():
+        raise OutputError(f"--output {output}: there is no folder {output.parent}; make it first (mkdir -p)")
     if assigned:
         output = output or place_for(assigned)
         check_place(output, [assigned])

@@ -388,3 +388,10 @@ def test_texts_of_upright_lines_never_lie_over_one_another_nor_over_the_curves()
         assert left >= 0 and right <= made.width and y < made.top <= min(place for place, _ in made.y_ticks)
         assert not [other for other in boxes[:k] if other[2] == y and other[0] < right and left < other[1]]
     assert chart("x", [Line("a", [(0, 0.5)])], x_label="step").top == 12
+
+
+def test_the_command_under_the_slider_names_the_model_that_was_measured(made):
+    family, folder = made
+    model = {"codes": f"--model {RUN}/two --store {folder}", "ner": f"--model {folder}/{RUN}/two"}[family]
+    for place in (RUN, f"{RUN}/two"):
+        assert model in pages(folder)[place].said

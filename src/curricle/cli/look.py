@@ -176,11 +176,6 @@ STATE = {
 """Colours of states; others have none."""
 
 
-def in_store(store_uri: str) -> str:
-    """What a printed command says of its store: nothing of the one that is meant anyway."""
-    return "" if store_uri == "checkpoints" else f" --store {shlex.quote(store_uri)}"
-
-
 def show_held(model: str, setting: str, stage: str, store_uri: str) -> None:
     """Say where a model stays that the gate held back, and the two ways to promote it all the same.
 

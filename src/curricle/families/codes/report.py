@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from curricle.config.schema import in_store
 from curricle.sections import Part, Section, Seen
 
 WANTED = 0.05
@@ -23,7 +25,7 @@ def sections(seen: Seen) -> Part:
     found, made = seen.findings, []
     worries = _worries(seen)
     if "automation" in found:
-        made.append(_section("automation", "How much it codes alone", _automation(found)))
+        made.append(_section("automation", "How much it codes alone", _automation(found, seen)))
         made.append(
             _section(
                 "sure",
@@ -50,7 +52,7 @@ def _level_names(levels: list[int]) -> list[str]:
     return [*(f"level {level}" for level in levels[:-1]), "the code itself"]
 
 
-def _automation(found: Mapping[str, Any]) -> dict[str, Any]:
+def _automation(found: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
     """The slider: one group of points a level, the finest first."""
     points, names = found["automation"], _level_names(found["levels"])
     n = found["texts"]
@@ -78,7 +80,7 @@ def _automation(found: Mapping[str, Any]) -> dict[str, Any]:
         "groups": groups,
         "columns": [{"name": name, "kind": kind} for name, kind in columns],
         "start": allowed[-1] if allowed else len(points) - 1,
-        "command": "curricle assign IN.csv --column TEXT -o OUT.csv --review-below {0}",
+        "command": f"curricle assign IN.csv --column TEXT -o OUT.csv --review-below {{0}} --model {shlex.quote(seen.name)}{in_store(seen.store_uri)}",
         "from_zero": True,
     }
     return {"trade": trade, "texts": n}

@@ -432,11 +432,13 @@ class Progress:
     def _end(self, event: StageDone) -> None:
         self.under_way.close()
         if event.start not in ("reuse", "skip"):
-            self.took[event.name] = time.monotonic() - self.started
+            elsewhere = event.seconds is not None
+            self.took[event.name] = event.seconds if event.seconds is not None else time.monotonic() - self.started
             if self.bar is not None:
                 self.bars.remove_task(self.bar)
                 self.bar = None
-            self.say(f"  complete in {duration(self.took[event.name])} → {escape(event.uri)}")
+            by = " by another process" if elsewhere else ""
+            self.say(f"  complete in {duration(self.took[event.name])}{by} → {escape(event.uri)}")
 
     def say(self, text: str) -> None:
         """One lasting line above the bars, in rich's markup."""

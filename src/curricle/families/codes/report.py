@@ -113,6 +113,19 @@ def _crosswalk(carried: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+DROPPED = {
+    "dropped_entries": "index entries for measuring (nearly the same as a training text)",
+    "dropped_cross_references": "cross-references (they contain a text for measuring)",
+}
+"""What preparing left out and why, by the fact that counts it."""
+
+
+def dropped_from(data: Mapping[str, Any]) -> str:
+    """What preparing left out of the data, and why; empty for nothing."""
+    counts = {key: n for key, n in data.items() if key.startswith("dropped_") and n}
+    return ", ".join(f"{n:,} {DROPPED.get(key, key.removeprefix('dropped_'))}" for key, n in counts.items())
+
+
 def _worries(seen: Seen) -> list[str]:
     said, found = [], seen.findings
     absent, metrics = found.get("absent"), found.get("metrics", {})
@@ -133,13 +146,8 @@ def _worries(seen: Seen) -> list[str]:
         said.append(
             f"its probabilities are off by {100 * metrics['test/ece']:.0f} points on average: see “How sure it is” before you set a threshold"
         )
-    dropped = {
-        key.removeprefix("dropped_").replace("_", " "): n
-        for key, n in seen.data.items()
-        if key.startswith("dropped_") and n
-    }
-    if dropped:
-        said.append("left out of the data: " + ", ".join(f"{n:,} {what}" for what, n in dropped.items()))
+    if dropped := dropped_from(seen.data):
+        said.append(f"left out of the data: {dropped}")
     left_out = seen.data.get("left_out")
     if isinstance(left_out, dict) and any(left_out.values()):
         said.append(

@@ -90,6 +90,14 @@ def test_a_complete_stage_is_reused_from_any_run():
     assert made.stages[1].digest == first.stages[1].digest
 
 
+def test_what_is_being_trained_was_not_interrupted():
+    first = plan([stage("a")]).stages[0]
+    held = Holdings(occupied={first.uri: first.digest})
+    assert plan([stage("a")], holdings=held).stages[0].reason.endswith("; resumes where it was interrupted")
+    held = replace(held, training=frozenset({first.uri}))
+    assert plan([stage("a")], holdings=held).stages[0].reason.endswith("; is being trained now")
+
+
 def test_without_resume_a_complete_stage_is_trained_again():
     first = plan([stage("a")])
     held = Holdings(

@@ -48,6 +48,8 @@ class Holdings:
     """Place → digest of what is there, complete or not."""
     broken: dict[tuple[str, str], str] = field(default_factory=dict)
     """Of `complete`, those whose best checkpoint is gone: (stage, digest) → where it is missing."""
+    training: frozenset[str] = frozenset()
+    """Of `occupied`, those where a living process trains."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +303,7 @@ def _plan_stage(
     elif done:
         reason += "; trained again (--resume false)"
     elif holdings.occupied.get(place) == digest and resume:
-        reason += "; resumes where it was interrupted"
+        reason += f"; {'is being trained now' if place in holdings.training else 'resumes where it was interrupted'}"
     elif there not in (None, digest):
         reason += f"; {stage.name} in {run_id} holds another configuration ({there[:8]})"
     return StagePlan(

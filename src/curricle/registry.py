@@ -154,7 +154,10 @@ FAMILIES: dict[str, FamilyEntry] = {
         verbs=("search", "assign", "export", "points"),
         headlines=("test/top1", "val/top1"),
         columns=("train/loss_epoch", "val_loss", "val/top1", "val/mrr", "structure/pearson"),
-        meanings={"val/top1": "share of validation texts whose nearest code is the right one, by the code table alone"},
+        meanings={
+            "val/top1": "share of validation texts whose nearest code is the right one, by the code table alone",
+            "test/top1": "share of test texts whose first code is the right one, by all that the model knows, weighed",
+        },
         section="curriculum",
         findings="curricle.families.codes.findings:findings",
         sections="curricle.families.codes.report:sections",

@@ -55,3 +55,5 @@ class Seen:
     """A file of the checkpoint, by its name; None for none."""
     data_files: Callable[[str], bytes | None] = lambda name: None
     """A file of the prepared data."""
+    store_uri: str = ""
+    """Where `name` lies, for the commands that a report prints."""

@@ -225,8 +225,12 @@ def _problem(cells: Sequence[str], width: int) -> str:
                 else "holds half a character"
             )
         if "\0" in cell:
-            return "holds a zero byte"
+            return ZERO
     return ""
+
+
+ZERO = "holds a zero byte"
+"""What is wrong with a row of a binary file."""
 
 
 def _parsed(path: Path, encoding: str, separator: str) -> Iterator[Row]:
@@ -354,7 +358,10 @@ def _header(rows: Sequence[Row], wanted: bool | None) -> tuple[int, bool]:
 
 
 def _looked(path: Path, columns: tuple[str, ...], read: Callable[[], Iterator[Row]], said: str, has_header: bool, encoding: str = "", separator: str = "", unit: str = "line") -> Table:  # fmt: skip
-    sample = tuple(row for row in islice(read(), SAMPLE) if not row.problem)
+    rows = [*islice(read(), SAMPLE)]
+    if any("\0" in name for name in columns) or (rows and all(row.problem == ZERO for row in rows)):
+        raise DataError(f"{path}: holds zero bytes: a binary file, no text. Save it as CSV, TSV, JSON Lines or XLSX")
+    sample = tuple(row for row in rows if not row.problem)
     return Table(path, columns, sample, said, has_header, read, encoding, separator, unit)
 
 
@@ -457,6 +464,10 @@ def _book(path: Path, header: bool | None) -> Table:
                     f"{path}: has {size:,} bytes once it is unpacked; {UNPACKED:,} are allowed. Save it as CSV"
                 )
             sheets = openpyxl.load_workbook(file, read_only=True, data_only=True).sheetnames
+    except zipfile.BadZipFile:
+        raise DataError(
+            f"{path}: cannot be read as an Excel workbook (it cannot be unpacked: damaged, or of another kind); save it again"
+        ) from None
     except damaged as error:
         raise DataError(
             f"{path}: cannot be read as an Excel workbook ({error or type(error).__name__}); save it again"

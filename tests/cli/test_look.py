@@ -121,6 +121,11 @@ def test_the_log_file_keeps_what_happened_with_its_time_and_is_appended_to(tmp_p
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
     assert lines[2].endswith("a [bold]line[/] of a rank") and "complete in 2 min" in lines[3]
     assert shown.took == {"01_stage": 90.0}
+    with Progress(log) as shown:
+        shown(BEGUN)
+        clock[0] += 90
+        shown(StageDone(0, "01_stage", "scratch", "store/r/01_stage", {}, seconds=20.0))
+    assert shown.took == {"01_stage": 20.0}, "of the process that was waited for"
 
 
 def test_a_log_file_that_cannot_be_written_is_said_once_and_done_without(tmp_path, capsys):

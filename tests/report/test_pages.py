@@ -13,7 +13,7 @@ from curricle.cli import cli
 from curricle.cli.report import leave_report
 from curricle.errors import CurricleError, OutputError, StoreError
 from curricle.report.build import evaluation_page, run_page, stage_page, write_reports
-from curricle.report.charts import Line, chart, ticks
+from curricle.report.charts import Line, chart, share, ticks
 from curricle.report.facts import read_run
 from curricle.report.page import LARGEST, span
 from curricle.steps.evaluate import Evaluation
@@ -95,7 +95,7 @@ def test_a_report_says_the_verdict_first_and_then_what_ran(made):
             "4 of 9",
             "14 of 300 codes have no labelled training text",
             "in upper case",
-            "left out of the data: 4 entries",
+            "left out of the data: 4 index entries for measuring (nearly the same as a training text)",
         ),
         "ner": (
             "By domain and label",
@@ -399,3 +399,15 @@ def test_texts_of_upright_lines_never_lie_over_one_another_nor_over_the_curves()
         assert left >= 0 and right <= made.width and y < made.top <= min(place for place, _ in made.y_ticks)
         assert not [other for other in boxes[:k] if other[2] == y and other[0] < right and left < other[1]]
     assert chart("x", [Line("a", [(0, 0.5)])], x_label="step").top == 12
+
+
+def test_the_command_under_the_slider_names_the_model_that_was_measured(made):
+    family, folder = made
+    model = {"codes": f"--model {RUN}/two --store {folder}", "ner": f"--model {folder}/{RUN}/two"}[family]
+    for place in (RUN, f"{RUN}/two"):
+        assert model in pages(folder)[place].said
+
+
+def test_a_share_that_is_not_all_is_not_shown_as_all():
+    shown = [share(value) for value in (0, 0.0004, 0.0005, 0.831, 0.9994, 0.99951, 1)]
+    assert shown == ["0 %", "< 0.1 %", "0.1 %", "83.1 %", "99.9 %", "> 99.9 %", "100 %"]

@@ -94,7 +94,9 @@ def _batches(server) -> tuple[float, float]:
         ({"texts": ["a"], "top": 0}, 422, "top has to be 1 or more"),
         ({"texts": ["a"], "top": 1000}, 422, "top has to be 50 or less"),
         ({"texts": ["a"], "top": 1.5}, 422, "top has to be a whole number"),
-        ({"texts": ["a"], "explain": "perhaps"}, 422, "explain has to be true or false"),
+        ({"texts": ["a"], "top": "5"}, 422, "top has to be a whole number"),
+        ({"texts": ["a"], "top": True}, 422, "top has to be a whole number"),
+        ({"texts": ["a"], "explain": "yes"}, 422, "explain has to be true or false"),
         ({"texts": ["a"], "topp": 1}, 422, "topp is not known; see /docs"),
         ({"texts": [1]}, 422, "texts.0 has to be a text"),
         (b"{", 422, "the body is no JSON, from character 1 on"),
@@ -166,6 +168,25 @@ def test_a_body_that_is_no_json_by_its_type_is_refused_whatever_it_holds(codes, 
     answer = codes.ask("v1/search", b'{"texts": ["beer"]}', Content_Type=kind)
     said = f"the body is {kind.partition(';')[0]}, and has to be JSON, with the header Content-Type: application/json"
     assert (answer.status, answer.json["error"]) == (415, said), "a form of another site"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "said"),
+    [
+        ("POST", "v1/predict", 404, "a model of codes is asked at POST /v1/search and POST /v1/tables; see /docs"),
+        ("GET", "elsewhere", 404, "nothing is served at this address"),
+        ("GET", "v1/search", 405, "this address takes POST and no other method; see /docs"),
+        ("PUT", "v1/tables/x", 405, "this address takes DELETE, GET and no other method; see /docs"),
+    ],
+)
+def test_what_is_not_served_is_refused_with_where_to_ask(codes, method, path, status, said):
+    answer = codes.ask(path, method=method)
+    assert (answer.status, said in answer.json["error"]) == (status, True), answer
+
+
+def test_who_watches_may_ask_for_the_head_alone(codes):
+    head = codes.ask("healthz", method="HEAD")
+    assert (head.status, head.body) == (200, b"") and head.headers["x-model-version"]
 
 
 def test_what_a_model_cannot_do_is_not_there(codes, ner):

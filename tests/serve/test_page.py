@@ -65,6 +65,10 @@ def test_a_text_gets_its_codes_reasons_and_places_on_the_disc(browser, codes):
         left, top, right, bottom = map(int, page.run(f"{disc}.label").split())
         wide, high = page.run("(c => [c.clientWidth, c.clientHeight])(document.getElementById('disc-canvas'))")
         assert 0 <= left < right <= wide and 0 <= top < bottom <= high, "the label of the chosen code stands whole"
+        framed = f"{disc}.text.split(' ').every(at => at >= 8 && at <= Math.min({wide}, {high}) - 8)"
+        page.wait(framed)
+        page.run("new Promise(done => setTimeout(done, 500))")
+        assert page.run(framed), "so does the cross of the text, where the view comes to rest"
     page.run("document.querySelector('#hits summary').click()")
     is_quiet(page, codes)
     page.close()
@@ -82,6 +86,8 @@ def test_a_question_is_sent_by_the_keyboard_and_an_error_is_shown_as_text(browse
     page.run("document.getElementById('ask-text').value = 'x'.repeat(10001); document.getElementById('ask-go').click()")
     page.wait("document.getElementById('ask-said').classList.contains('wrong')")
     assert "at most 10000 characters" in page.run("document.getElementById('ask-said').textContent")
+    assert page.run("document.getElementById('hits').children.length") == 0, "no codes of another text stay"
+    assert page.run("document.getElementById('disc-canvas').dataset.marks") == ""
     page.close()
 
 
@@ -117,6 +123,14 @@ def test_a_table_is_dropped_coded_and_downloaded(browser, codes, tmp_path):
     page.wait("!document.getElementById('save').hidden", 60)
     said = page.run("document.getElementById('table-said').textContent")
     assert said.startswith("2 rows: ") and said.endswith("; 1 more is no row.")
+    wrong = "document.getElementById('file-said').classList.contains('wrong')"
+    for name in ("photo.png", "broken.xlsx"):
+        page.run(
+            f"(box => {{ const held = new DataTransfer(); held.items.add(new File(['no table'], {name!r})); box.files = held.files; box.dispatchEvent(new Event('change')); }})(document.getElementById('file'))"
+        )
+        page.wait(f"{wrong} && document.getElementById('file-said').textContent.startsWith({name!r})")
+    assert page.run("!document.getElementById('save').hidden"), "the result of the table before stays"
+    assert len(page.errors) == 1 and "422" in page.errors.pop(), "of the one that the server refused"
     page.run("document.getElementById('save').click()")
     page.run("document.getElementById('save-rejects').click()")
     page.wait("true", 1)

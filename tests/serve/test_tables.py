@@ -83,11 +83,13 @@ def test_a_table_is_asked_for_with_its_key_alone_and_the_key_stands_in_no_addres
     ("content", "kind", "said"),
     [
         (b"", "csv", "the table: is empty"),
-        (b"PK\x03\x04 not a zip", "xlsx", "the table is no workbook"),
+        (b"PK\x03\x04 not a zip", "xlsx", "the table is no workbook, or a damaged one: it cannot be unpacked."),
+        (bytes(4000), "csv", "the table: holds zero bytes: a binary file"),
+        (b"text\nbe\0er\nal\0e\n", "csv", "the table: holds zero bytes: a binary file"),
         (b"a,b\n", "parquet", "kind has to be 'csv', 'tsv', 'jsonl' or 'xlsx'"),
         (b"{", "jsonl", "the table"),
     ],
-    ids=["empty", "no workbook", "kind", "no JSON"],
+    ids=["empty", "no workbook", "zeros", "zero bytes", "kind", "no JSON"],
 )
 def test_what_is_no_table_is_refused_and_not_kept(codes, content, kind, said):
     before = _kept(codes)
@@ -117,7 +119,7 @@ def test_an_order_that_cannot_be_is_refused_and_another_is_taken(codes):
     place = f"v1/tables/{told['id']}"
     for order, said in (
         ({"column": "words"}, "the table has no column 'words'"),
-        ({"column": "text", "max_error": 0.1, "review_below": 0.5}, "two rules"),
+        ({"column": "text", "max_error": 0.1, "review_below": 0.5}, "max_error and review_below are two rules"),
         ({"column": "text", "top": 1000}, "top"),
     ):
         answer = codes.ask(f"{place}/assign", order, **auth)

@@ -2,18 +2,22 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from curricle.report.facts import REUSED, read_run
 from curricle.steps import claim
+from curricle.steps.chain import holdings
 from curricle.steps.claim import Claimant
 from curricle.steps.show import describe_run, list_runs
+from curricle.steps.source import read_plan
 from curricle.store import layout
 from curricle.store.failure import Failure
 from curricle.store.folder import FolderStore
 from curricle.store.process import process_start
+from tests.report import made_up
 
 
 @pytest.fixture
@@ -81,3 +85,21 @@ def test_runs_are_listed_newest_last_with_their_size_and_the_state_that_matters_
     ]
     assert rows[0]["changed"] == "2001-09-09T01:46:40Z"
     assert rows[0]["bytes"] == len(store.read("r/01_stage/stage.json"))
+
+
+def test_how_a_stage_began_outlives_a_plan_that_reuses_it(tmp_path):
+    uri = made_up.codes(tmp_path)
+    plan = read_plan(uri, made_up.RUN)
+    again = tuple(replace(s, start="reuse", reason="already complete with this digest") for s in plan.stages)
+    FolderStore(uri).write(f"{made_up.RUN}/{layout.PLAN}", replace(plan, stages=again).to_stored().encode())
+    assert [row["start"] for row in describe_run(uri, made_up.RUN)] == ["scratch", "continued"]
+    assert list_runs(uri)[0]["stages"] == "one complete (reused), two complete (reused)"
+    two = read_run(uri, made_up.RUN).stages[1]
+    assert (two.start, two.reason) == ("continued", REUSED)
+
+
+def test_a_plan_tells_what_a_living_process_trains_from_what_was_interrupted(store):
+    assert not holdings(store, store.uri, {"01_stage"}).training
+    held(store)
+    found = holdings(store, store.uri, {"01_stage"})
+    assert {place.rpartition("/r/")[2] for place in found.training} == {"01_stage"}

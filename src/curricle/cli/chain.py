@@ -20,7 +20,6 @@ from curricle.cli.look import (
     Progress,
     console,
     finished_table,
-    in_store,
     leave_standard_output,
     plan_table,
     run_table,
@@ -32,6 +31,7 @@ from curricle.cli.look import (
 from curricle.cli.options import CONFIG, shipped
 from curricle.config.chain import list_chains, list_curricula, load_chain, load_stage
 from curricle.config.load import read_yaml
+from curricle.config.schema import in_store
 from curricle.errors import ConfigError, CurricleError
 from curricle.launch import launchers, open_launcher
 from curricle.planning import ChainPlan

@@ -11,9 +11,10 @@ import click
 
 from curricle.cli.chain import GATE, LAUNCHER, OVERRIDES, RESUME, RUN_ID, leave_report, log_of
 from curricle.cli.extras import require
-from curricle.cli.look import Progress, console, in_store, plain_table, plan_table, show_verdict
+from curricle.cli.look import Progress, console, plain_table, plan_table, show_verdict
 from curricle.cli.options import CONFIG
 from curricle.cli.use import MODEL, STORE
+from curricle.config.schema import in_store
 from curricle.launch import open_launcher
 from curricle.steps.chain import ChainRequest
 from curricle.steps.crosswalk import carry, plan_further, train_further, write_report

@@ -186,11 +186,6 @@ STATE = {
 """Colours of states; others have none."""
 
 
-def in_store(store_uri: str) -> str:
-    """What a printed command says of its store: nothing of the one that is meant anyway."""
-    return "" if store_uri == "checkpoints" else f" --store {shlex.quote(store_uri)}"
-
-
 def show_held(model: str, setting: str, stage: str, store_uri: str) -> None:
     """Say where a model stays that the gate held back, and the two ways to promote it all the same.
 
@@ -448,11 +443,13 @@ class Progress:
     def _end(self, event: StageDone) -> None:
         self.under_way.close()
         if event.start not in ("reuse", "skip"):
-            self.took[event.name] = time.monotonic() - self.started
+            elsewhere = event.seconds is not None
+            self.took[event.name] = event.seconds if event.seconds is not None else time.monotonic() - self.started
             if self.bar is not None:
                 self.bars.remove_task(self.bar)
                 self.bar = None
-            self.say(f"  complete in {duration(self.took[event.name])} → {escape(event.uri)}")
+            by = " by another process" if elsewhere else ""
+            self.say(f"  complete in {duration(self.took[event.name])}{by} → {escape(event.uri)}")
 
     def say(self, text: str) -> None:
         """One lasting line above the bars, in rich's markup."""

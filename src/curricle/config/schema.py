@@ -7,6 +7,7 @@ with file and line.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -131,6 +132,11 @@ class PathsConfig:
     """TensorBoard files, one folder a run and stage."""
     cache_dir: Text = ".curricle"
     """Local copies of prepared data and fetched checkpoints, feature caches. Safe to delete."""
+
+
+def in_store(store_uri: str) -> str:
+    """What a printed command says of its store: nothing of the one that is meant anyway."""
+    return "" if store_uri in ("", PathsConfig().store_uri) else f" --store {shlex.quote(store_uri)}"
 
 
 @dataclass(frozen=True, kw_only=True)

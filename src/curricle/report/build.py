@@ -69,7 +69,7 @@ def run_page(known: RunFacts, links: bool = True) -> str:
         links: whether pages beside it can be reached from where it will lie.
     """
     result = known.result
-    part = _part(result)
+    part = _part(result, known.store_uri)
     here = f"{known.run}/{layout.REPORT}"
     rows = [{"stage": s, "href": _href(here, s.place, s.has_page) if links else ""} for s in known.stages]
     return _page(
@@ -100,7 +100,7 @@ def evaluation_page(known: RunFacts, stage: StageFacts, found: Mapping[str, Any]
 
 def stage_page(known: RunFacts, stage: StageFacts, links: bool = True, kind: str = "Stage", title: str = "") -> str:
     """A stage's page."""
-    here, part = f"{stage.place or stage.name}/{layout.REPORT}", _part(stage)
+    here, part = f"{stage.place or stage.name}/{layout.REPORT}", _part(stage, known.store_uri)
     return _page(
         title=title or stage.name,
         kind=kind,
@@ -199,13 +199,13 @@ def _card(known: RunFacts, stage: StageFacts | None) -> Card | None:
         return None
 
 
-def _part(stage: StageFacts | None) -> Part:
+def _part(stage: StageFacts | None, store_uri: str) -> Part:
     """The family's own sections; without them where something that they are made of is damaged, and that is said."""
     entry = stage.entry if stage else None
     if stage is None or entry is None or not entry.sections:
         return Part()
     config = {setting.key: setting.value for setting in stage.settings}
-    seen = Seen(stage.place or stage.name, stage.metrics, stage.data, config, stage.findings)
+    seen = Seen(stage.place or stage.name, stage.metrics, stage.data, config, stage.findings, store_uri=store_uri)
     try:
         part = entry.load("sections")(seen)
         assert isinstance(part, Part)

@@ -172,5 +172,9 @@ def number(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """``83.1 %``"""
+    """``83.1 %``; what is not all is never shown as all, and what is something never as nothing: ``> 99.9 %``, ``< 0.1 %``."""
+    if 0.9995 <= value < 1:
+        return "> 99.9 %"
+    if 0 < value < 0.0005:
+        return "< 0.1 %"
     return f"{100 * value:.1f} %".replace(".0 %", " %")

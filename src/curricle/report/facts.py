@@ -11,6 +11,7 @@ from curricle.config.load import DEFAULT, leaves
 from curricle.errors import ConfigError, CurricleError
 from curricle.planning import StagePlan
 from curricle.registry import FamilyEntry, canonical
+from curricle.steps.estimate import trained_seconds
 from curricle.steps.findings import entry_named, read_matrix
 from curricle.steps.show import describe_run
 from curricle.steps.source import read_plan
@@ -94,8 +95,7 @@ class StageFacts:
     @property
     def seconds(self) -> float:
         """About how long it trained."""
-        steps, each = self.info.get("steps"), self.info.get("seconds_per_step")
-        return float(steps * each) if isinstance(steps, int) and isinstance(each, int | float) else 0.0
+        return trained_seconds(self.info)
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _stage(
     place = row["place"]
     kept = ("state", "detail", "start", "family", "promoted", "earlier", "damaged")
     facts: dict[str, Any] = {name: row[name] for name in kept}
-    facts |= {"name": row["stage"], "place": place, "created": row["created"], "reason": plan.reason if plan else ""}
+    facts |= {"name": row["stage"], "place": place, "created": row["created"], "reason": _reason(row, plan)}
     spec = _record(store, place, layout.STAGE) if place else {}
     manifest = _manifest(store, place) if place else None
     facts["digest"] = str((manifest.digest if manifest else spec.get("digest")) or (plan.digest if plan else ""))
@@ -223,6 +223,16 @@ def _stage(
         facts |= {"metrics": manifest.metrics, "info": manifest.info, "findings": read_findings(store, place, manifest)}
         facts["family"] = canonical(manifest.info.get("family", "")) or facts["family"]
     return StageFacts(**facts)
+
+
+def _reason(row: Mapping[str, Any], plan: StagePlan | None) -> str:
+    """Why a stage started as it did, by the plan; of a complete one that the newest plan takes as it is, its own record tells, and no plan."""
+    if row["reused"]:
+        return REUSED if row["state"] == "complete" else ""
+    return plan.reason if plan else ""
+
+
+REUSED = "complete before the newest plan, which takes it as it is"
 
 
 def _record(store: Store, place: str, name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import orjson
@@ -13,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response
+from starlette.routing import Route
 
 from curricle import __version__
 from curricle.errors import CurricleError
@@ -26,6 +28,8 @@ from curricle.serve.tables import Gone, Job, Kind, Tables
 from curricle.steps.assigned import Order
 
 ASSIGN = "assign"
+ASKED_AT = {SEARCH: "POST /v1/search", PREDICT: "POST /v1/predict", ASSIGN: "POST /v1/tables"}
+"""Where each verb is asked."""
 Key = Annotated[str, Header(alias="authorization", description="`Bearer KEY` of this table.")]
 TIDY = 60.0
 """Seconds between looks for tables that nobody asks for any more."""
@@ -174,8 +178,19 @@ def create_app(served: Served, limits: Limits, hosts: Collection[str] = ()) -> F
     async def known(request: Request, error: HTTPException) -> Response:
         if isinstance(error, Refused):
             metrics.refused.labels(error.reason).inc()
-        said = {UNREAD: "the body cannot be read: it is no JSON, or nested too deeply"}.get(error.detail, error.detail)
-        return Response(problem(str(said), served.version), error.status_code, error.headers, "application/json")
+        said, headers = str(error.detail), dict(error.headers or {})
+        if said == UNREAD:
+            said = "the body cannot be read: it is no JSON, or nested too deeply"
+        elif said == HTTPStatus.NOT_FOUND.phrase:
+            asked_at = " and ".join(at for verb, at in ASKED_AT.items() if verb in served.verbs)
+            said = f"nothing is served at this address: a model of {served.family} is asked at {asked_at}; see /docs"
+        elif said == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
+            here = [
+                route for route in app.routes if isinstance(route, Route) and route.path_regex.match(request.url.path)
+            ]
+            headers["allow"] = ", ".join(sorted({method for route in here for method in route.methods or ()}))
+            said = f"this address takes {headers['allow']} and no other method; see /docs"
+        return Response(problem(said, served.version), error.status_code, headers, "application/json")
 
     @app.exception_handler(CurricleError)
     async def refused(request: Request, error: CurricleError) -> Response:
@@ -218,6 +233,8 @@ def _add_tables(app: FastAPI, tables: Tables, told: Any) -> None:
         job = found(table, authorization)
         if job.state in ("waiting", "coding"):
             raise HTTPException(409, "this table is being coded already")
+        if asked.max_error is not None and asked.review_below is not None:
+            raise HTTPException(422, "max_error and review_below are two rules for the same thing; give one of them")
         tables.code(job, Order(**asked.model_dump()))
         return told(job.as_json(), 202)
 

@@ -68,6 +68,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # who serves the connection leaves the body out
         began, status = time.perf_counter(), 500
         started = False
 

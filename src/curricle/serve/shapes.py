@@ -14,9 +14,9 @@ Texts = Annotated[list[Text], Field(min_length=1, max_length=_MOST.texts)]
 
 
 class Asked(BaseModel):
-    """A request: unknown keys are refused."""
+    """A request: unknown keys are refused, and so is a value of another type, whatever it could be read as."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class SearchAsked(Asked):

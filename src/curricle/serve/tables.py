@@ -270,7 +270,9 @@ def _check_unpacked(path: Path, most: int) -> None:
     try:
         with zipfile.ZipFile(path) as packed:
             size = sum(entry.file_size for entry in packed.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(f"{path} is no workbook: {error}") from None
+    except (zipfile.BadZipFile, OSError, ValueError):
+        raise DataError(
+            f"{path} is no workbook, or a damaged one: it cannot be unpacked. Save it again, or as CSV"
+        ) from None
     if size > most:
         raise DataError(f"{path} has {size:,} bytes once it is unpacked; {most:,} are allowed here. Save it as CSV")

@@ -13,6 +13,8 @@ from curricle.errors import ConfigError
 from curricle.launch.job import Launcher
 from curricle.planning import ChainPlan, Holdings, Source, StageInput, StagePlan, StartMode, plan_chain
 from curricle.registry import PARENT, family
+from curricle.steps.claim import who_trains
+from curricle.steps.estimate import trained_seconds
 from curricle.steps.evaluate import by_domain, data_of, measure_change
 from curricle.steps.findings import find, keep_verdict
 from curricle.steps.gate import DROP, GAIN, Scores, Verdict, asks_change, judge, parse_rule
@@ -186,6 +188,7 @@ def holdings(store: Store, store_uri: str, names: set[str]) -> Holdings:
     complete: dict[tuple[str, str], str] = {}
     broken: dict[tuple[str, str], str] = {}
     occupied: dict[str, str] = {}
+    training: set[str] = set()
     for place in begun_stages(store):
         meant = names.intersection(layout.stages_at(place.stage))
         if not meant:
@@ -200,7 +203,9 @@ def holdings(store: Store, store_uri: str, names: set[str]) -> Holdings:
             occupied[uri] = manifest.digest
         elif layout.STAGE in place.files:
             occupied[uri] = layout.read_stage_digest(store.read(f"{place.prefix}/{layout.STAGE}"))
-    return Holdings(complete, occupied, broken)
+            if layout.CLAIM in place.files and who_trains(store, place.prefix):
+                training.add(uri)
+    return Holdings(complete, occupied, broken, frozenset(training))
 
 
 def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[StageOutcome]:
@@ -234,7 +239,8 @@ def run_chain(plan: ChainPlan, launcher: Launcher, listen: Listener) -> list[Sta
             outcome = train_stage(plan, index, parent_uri, launcher, listen)
         parent_uri = outcome.uri
         outcomes.append(outcome)
-        listen(StageDone(index=index, name=stage.name, start=stage.start, uri=outcome.uri, metrics=outcome.metrics))
+        took = trained_seconds(outcome.manifest.info) if outcome.waited else None
+        listen(StageDone(index, stage.name, stage.start, outcome.uri, outcome.metrics, took))
     finish_run(plan, "SUCCEEDED", {})
     return outcomes
 

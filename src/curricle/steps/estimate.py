@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,6 +80,11 @@ def _estimate(stage: StagePlan, manifest: Manifest, place: str, store: Store) ->
         return None
     planned = round(steps / epochs * stage.config["training"]["trainer"]["max_epochs"])
     return Estimate(None, planned, planned * seconds, _number(facts.get("peak_memory_mb")), place)
+
+
+def trained_seconds(info: Mapping[str, Any]) -> float:
+    """About how long a complete stage trained, by what its manifest says."""
+    return _number(info.get("steps")) * _number(info.get("seconds_per_step"))
 
 
 def _number(value: Any) -> float:

@@ -103,7 +103,7 @@ def _run_row(store_uri: str, place: RunPlace, rows: list[dict[str, Any]], pins: 
 def _stages(rows: list[dict[str, Any]]) -> str:
     """The stages of a run with their states, in a line."""
     said = [
-        f"{row['stage']} {row['state']}{' (reused)' if row['start'] == 'reuse' else ''}".strip()
+        f"{row['stage']} {row['state']}{' (reused)' if row['reused'] else ''}".strip()
         for row in rows
         if not row["earlier"]
     ]
@@ -147,7 +147,10 @@ def _planned(store: Store, run: str, stage: StagePlan, place: StagePlace | None)
         row = _trained(store, place) | {"run": run}
         if place.run != run:
             row |= {"stage": stage.name, "detail": "; ".join(filter(None, (f"in {place.prefix}", row["detail"])))}
-    return row | {"start": stage.start}
+    began = (
+        row["start"] if row["state"] == "complete" else ""
+    )  # a later plan reuses it, and does not say how it came about
+    return row | {"start": began or stage.start, "reused": stage.start == "reuse"}
 
 
 def _trained(store: Store, place: StagePlace) -> dict[str, Any]:
@@ -198,7 +201,15 @@ def _so_far(place: StagePlace) -> str:
 
 def _row(run: str, stage: str, state: str) -> dict[str, Any]:
     blank = dict.fromkeys(("start", "family", "digest", "created", "place", "headline", "detail"), "")
-    return {"run": run, "stage": stage, "state": state, "earlier": False, "epochs": None, "damaged": []} | blank
+    return {
+        "run": run,
+        "stage": stage,
+        "state": state,
+        "earlier": False,
+        "epochs": None,
+        "reused": False,
+        "damaged": [],
+    } | blank
 
 
 def said_most(metrics: dict[str, float], name: str) -> list[str]:

@@ -32,6 +32,8 @@ class StageOutcome:
     manifest: Manifest
     metrics: dict[str, float]
     lineage: dict[str, str]
+    waited: bool = False
+    """Whether another process trained it while this one waited."""
 
 
 def train_stage(plan: ChainPlan, index: int, parent_uri: str, launcher: Launcher, listen: Listener) -> StageOutcome:
@@ -58,7 +60,7 @@ def train_stage(plan: ChainPlan, index: int, parent_uri: str, launcher: Launcher
     with Claim(store, stage.digest, lambda line: listen(Log(line))) as claim:
         done = _complete(store, stage)
         if done and (plan.resume or claim.waited):
-            return _outcome(stage, done)
+            return dataclasses.replace(_outcome(stage, done), waited=claim.waited)
         _require_own_place(store, stage)
         if not plan.resume:
             parent, key = split_uri(stage.uri)

@@ -42,6 +42,8 @@ class StageDone:
     start: str
     uri: str
     metrics: Metrics
+    seconds: float | None = None
+    """What it took another process, which was waited for; None where it was trained here."""
 
 
 @dataclass(frozen=True)

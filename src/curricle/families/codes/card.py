@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curricle.cards.card import Card, Score, Table, Way, settings_of
+from curricle.families.codes.report import dropped_from
 from curricle.families.embedded import stated_licence
 from curricle.sections import Seen
 
@@ -218,9 +219,8 @@ def _data(seen: Seen, tables_given: bool) -> list[str]:
         said.append("No evaluation text is, nearly or in other word order, a training text.")
     if hidden := config.get("data.hidden_codes"):
         said.append(f"{hidden} codes are hidden from training.")
-    dropped = {k.removeprefix("dropped_").replace("_", " "): n for k, n in data.items() if k.startswith("dropped_") and n}  # fmt: skip
-    if dropped:
-        said.append("Left out: " + ", ".join(f"{n:,} {what}" for what, n in dropped.items()) + ".")
+    if dropped := dropped_from(data):
+        said.append(f"Left out: {dropped}.")
     return said
 
 

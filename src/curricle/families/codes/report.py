@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from curricle.config.schema import in_store
 from curricle.sections import Part, Section, Seen
 
 WANTED = 0.05
@@ -23,7 +25,7 @@ def sections(seen: Seen) -> Part:
     found, made = seen.findings, []
     worries = _worries(seen)
     if "automation" in found:
-        made.append(_section("automation", "How much it codes alone", _automation(found)))
+        made.append(_section("automation", "How much it codes alone", _automation(found, seen)))
         made.append(
             _section(
                 "sure",
@@ -50,7 +52,7 @@ def _level_names(levels: list[int]) -> list[str]:
     return [*(f"level {level}" for level in levels[:-1]), "the code itself"]
 
 
-def _automation(found: Mapping[str, Any]) -> dict[str, Any]:
+def _automation(found: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
     """The slider: one group of points a level, the finest first."""
     points, names = found["automation"], _level_names(found["levels"])
     n = found["texts"]
@@ -78,7 +80,7 @@ def _automation(found: Mapping[str, Any]) -> dict[str, Any]:
         "groups": groups,
         "columns": [{"name": name, "kind": kind} for name, kind in columns],
         "start": allowed[-1] if allowed else len(points) - 1,
-        "command": "curricle assign IN.csv --column TEXT -o OUT.csv --review-below {0}",
+        "command": f"curricle assign IN.csv --column TEXT -o OUT.csv --review-below {{0}} --model {shlex.quote(seen.name)}{in_store(seen.store_uri)}",
         "from_zero": True,
     }
     return {"trade": trade, "texts": n}
@@ -111,6 +113,19 @@ def _crosswalk(carried: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+DROPPED = {
+    "dropped_entries": "index entries for measuring (nearly the same as a training text)",
+    "dropped_cross_references": "cross-references (they contain a text for measuring)",
+}
+"""What preparing left out and why, by the fact that counts it."""
+
+
+def dropped_from(data: Mapping[str, Any]) -> str:
+    """What preparing left out of the data, and why; empty for nothing."""
+    counts = {key: n for key, n in data.items() if key.startswith("dropped_") and n}
+    return ", ".join(f"{n:,} {DROPPED.get(key, key.removeprefix('dropped_'))}" for key, n in counts.items())
+
+
 def _worries(seen: Seen) -> list[str]:
     said, found = [], seen.findings
     absent, metrics = found.get("absent"), found.get("metrics", {})
@@ -131,13 +146,8 @@ def _worries(seen: Seen) -> list[str]:
         said.append(
             f"its probabilities are off by {100 * metrics['test/ece']:.0f} points on average: see “How sure it is” before you set a threshold"
         )
-    dropped = {
-        key.removeprefix("dropped_").replace("_", " "): n
-        for key, n in seen.data.items()
-        if key.startswith("dropped_") and n
-    }
-    if dropped:
-        said.append("left out of the data: " + ", ".join(f"{n:,} {what}" for what, n in dropped.items()))
+    if dropped := dropped_from(seen.data):
+        said.append(f"left out of the data: {dropped}")
     left_out = seen.data.get("left_out")
     if isinstance(left_out, dict) and any(left_out.values()):
         said.append(

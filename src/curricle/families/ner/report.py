@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from curricle.families.ner.metrics import ratios
 from curricle.sections import Part, Section, Seen
+from curricle.store import join_uri
 
 KINDS = {
     "spurious": ("Found where nothing is annotated", "the surest first"),
@@ -30,7 +32,9 @@ def sections(seen: Seen) -> Part:
                 {"kinds": _errors(found), "counts": found["kinds"], "taken": found["taken_for"]},
             )
         )
-        made.append(_section("coverage", "Precision against coverage", _coverage(found)))
+        made.append(
+            _section("coverage", "Precision against coverage", _coverage(found, join_uri(seen.store_uri, seen.name)))
+        )
     labels = found.get("reconciliation", {}).get("labels")
     if labels:
         by_source = seen.data.get("labels_of_source")
@@ -81,7 +85,7 @@ def _errors(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _coverage(found: Mapping[str, Any]) -> dict[str, Any]:
+def _coverage(found: Mapping[str, Any], model: str) -> dict[str, Any]:
     def group(name: str, points: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         rows = [
             [p["threshold"], p["coverage"], p["precision"], p["recall"], p["f1"], p["kept"]]
@@ -110,7 +114,7 @@ def _coverage(found: Mapping[str, Any]) -> dict[str, Any]:
         "groups": groups,
         "columns": [{"name": name, "kind": kind} for name, kind in columns],
         "start": max((i for i, row in enumerate(groups[0]["points"]) if row[2] >= WANTED), default=0) if groups else 0,
-        "command": "curricle ner predict --model MODEL --threshold {0} < TEXTS",
+        "command": f"curricle ner predict --threshold {{0}} --model {shlex.quote(model)} < TEXTS",
         "from_zero": False,
     }
     return {"trade": trade if groups else None, "bins": found["reliability"], "calibrated": found["calibrated"]}

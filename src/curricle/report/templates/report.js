@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const show = { share: v => (100 * v).toFixed(1) + " %", number: v => v.toFixed(4).replace(/0+$/, "").replace(/\.$/, ""), count: v => Math.round(v).toLocaleString("en") };
+  const show = { share: v => (v >= 0.9995 && v < 1 ? "> 99.9" : v > 0 && v < 0.0005 ? "< 0.1" : (100 * v).toFixed(1)) + " %", number: v => v.toFixed(4).replace(/0+$/, "").replace(/\.$/, ""), count: v => Math.round(v).toLocaleString("en") };
   const svg = (name, attributes, text) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", name);
     for (const key in attributes) node.setAttribute(key, attributes[key]);

@@ -23,6 +23,9 @@
 
   // A question
   const text = by("ask-text"), hits = by("hits");
+  const clear = () => { // what was answered to another text
+    if (hits) { hits.replaceChildren(); mark([], 0, null); } else { last = null; by("found").hidden = true; }
+  };
   let turn = 0;
   const ask = async () => {
     const mine = ++turn, asked = text.value.trim();
@@ -36,7 +39,7 @@
       say("ask-said", `${Math.round(performance.now() - began)} ms`);
       (hits ? showHits : showSpans)(answer.results[0]);
     } catch (error) {
-      if (mine === turn) say("ask-said", error.message, true);
+      if (mine === turn) { say("ask-said", error.message, true); clear(); }
     } finally {
       if (mine === turn) by("ask-go").disabled = false;
     }
@@ -115,19 +118,20 @@
   const form = by("table-form");
   if (!form) return;
   const file = by("file"), drop = by("drop"), kinds = { tab: "tsv", txt: "csv", ndjson: "jsonl" };
-  let table = null, name = "";
+  let table = null, brought = 0; // a table stays, with what came of it, until another one is taken
   const auth = () => ({ Authorization: "Bearer " + table.key });
   const sleep = time => new Promise(done => setTimeout(done, time));
   const bring = async chosen => {
-    reset();
-    const ending = chosen.name.split(".").pop().toLowerCase(), kind = kinds[ending] || ending;
-    name = chosen.name.replace(/\.[^.]*$/, "");
-    if (!["csv", "tsv", "jsonl", "xlsx"].includes(kind)) { say("table-said", `${chosen.name}: a file that ends in .${ending} is not read here; bring CSV, TSV, JSON Lines or XLSX.`, true); return; }
-    say("table-said", `${chosen.name} is on its way …`);
+    const mine = ++brought, ending = chosen.name.split(".").pop().toLowerCase(), kind = kinds[ending] || ending;
+    let taken;
+    if (!["csv", "tsv", "jsonl", "xlsx"].includes(kind)) { say("file-said", `${chosen.name}: a file that ends in .${ending} is not read here; bring CSV, TSV, JSON Lines or XLSX.`, true); return; }
+    say("file-said", `${chosen.name} is on its way …`);
     try {
-      table = await (await call("v1/tables?kind=" + kind, { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: chosen })).json();
-    } catch (error) { say("table-said", error.message, true); return; }
-    say("table-said", "");
+      taken = await (await call("v1/tables?kind=" + kind, { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: chosen })).json();
+    } catch (error) { if (mine === brought) say("file-said", `${chosen.name}: ${error.message}`, true); return; }
+    if (mine !== brought) return;
+    reset();
+    table = { ...taken, kind, name: chosen.name.replace(/\.[^.]*$/, "") };
     by("recognised").textContent = `${chosen.name}: ${table.said}`;
     by("head").replaceChildren(make("tr", "", ...table.columns.map(column => make("th", "", column))));
     by("sample").replaceChildren(...table.sample.map(row => make("tr", "", ...row.map(value => make("td", "", value)))));
@@ -143,6 +147,7 @@
     table = null;
     for (const id of ["order", "bar", "save", "save-rejects", "forget"]) by(id).hidden = true;
     by("notes").replaceChildren();
+    say("file-said", "");
     say("table-said", "");
   };
   const follow = async () => {
@@ -188,15 +193,15 @@
       setTimeout(() => URL.revokeObjectURL(link.href), 10000);
     } catch (error) { say("table-said", error.message, true); }
   };
-  by("save").addEventListener("click", () => save("output", `${name}-coded.${kinds[file.dataset.kind] || file.dataset.kind}`));
-  by("save-rejects").addEventListener("click", () => save("rejects", `${name}-rejects.csv`));
+  by("save").addEventListener("click", () => save("output", `${table.name}-coded.${table.kind}`));
+  by("save-rejects").addEventListener("click", () => save("rejects", `${table.name}-rejects.csv`));
   by("forget").addEventListener("click", async () => {
     try { await call("v1/tables/" + table.id, { method: "DELETE", headers: auth() }); } catch { /* it is gone already */ }
     file.value = "";
     reset();
     say("table-said", "It is forgotten.");
   });
-  const take = chosen => { if (chosen) { file.dataset.kind = chosen.name.split(".").pop().toLowerCase(); bring(chosen); } };
+  const take = chosen => { if (chosen) bring(chosen); };
   file.addEventListener("change", () => take(file.files[0]));
   for (const kind of ["dragover", "dragenter"]) drop.addEventListener(kind, event => { event.preventDefault(); drop.classList.add("over"); });
   for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));

@@ -25,8 +25,8 @@
     const [all, right] = data.tested[i];
     return all ? `hsl(${(right / all * 130).toFixed(0)} 72% ${light}%)` : dark.matches ? "#465160" : "#c3cad4";
   };
-  const shift = (x, y) => { // (z - f) / (1 - conj(f) z)
-    const a = x - fx, b = y - fy, c = 1 - (fx * x + fy * y), d = fy * x - fx * y, e = c * c + d * d;
+  const shift = (x, y, p = fx, q = fy) => { // (z - f) / (1 - conj(f) z), f = p + iq
+    const a = x - p, b = y - q, c = 1 - (p * x + q * y), d = q * x - p * y, e = c * c + d * d;
     return [(a * c + b * d) / e, (b * c - a * d) / e];
   };
   const layOut = () => {
@@ -138,10 +138,15 @@
     if (above.length) box.append(document.createElement("br"), "in " + above.join(", in "));
     if (data.tested && data.tested[i][0]) box.append(document.createElement("br"), `${data.tested[i][1]} of ${data.tested[i][0]} test texts coded right`);
   };
-  const choose = (i, look) => {
+  const choose = (i, look, beside) => { // beside: a point that the view has to hold as well
     chosen = i;
     say(i);
-    if (look && i >= 0) { const k = 2 * i; glide(after[k] / 1e4 * 0.75, after[k + 1] / 1e4 * 0.75, Math.max(zoom, 1.3), 0, 0); } else draw();
+    if (look && i >= 0) {
+      const x = after[2 * i] / 1e4, y = after[2 * i + 1] / 1e4, [s, t] = beside || [x, y];
+      const f = [(x + s) / 2 * 0.75, (y + t) / 2 * 0.75], [a, b] = shift(x, y, ...f), [c, d] = shift(s, t, ...f);
+      const apart = Math.max(Math.abs(a - c), Math.abs(b - d)) / 2, most = 0.4 / unit / apart; // two tenths of the view are its margin
+      glide(...f, Math.min(Math.max(zoom, 1.3), most), ...(beside ? [(a + c) / 2, (b + d) / 2] : [0, 0]));
+    } else draw();
     canvas.dataset.chosen = i < 0 ? "" : data.codes[i];
   };
   let frame = 0;
@@ -247,7 +252,7 @@
     canvas.dataset.marks = marks.map(([i]) => data.codes[i]).join(" ");
     const to = found[event.detail.chosen];
     by("text").hidden = !spot;
-    if (to && to[0] >= 0) choose(to[0], true); else { chosen = -1; say(-1); draw(); }
+    if (to && to[0] >= 0) choose(to[0], true, spot); else { chosen = -1; say(-1); draw(); }
   });
   dark.addEventListener("change", () => { legend(); draw(); });
   new ResizeObserver(draw).observe(canvas);

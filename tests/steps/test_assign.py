@@ -219,7 +219,7 @@ def test_a_bad_row_is_named_and_kept_apart_and_the_rest_is_done(tmp_path: Path):
         ("a,b\n1,2\n", "no column 'text'; its columns: a, b"),
         ("a,b\n1,2\n", "no column 'text'"),
         ("", "is empty"),
-        ("text,b\n\0,x\n", "holds no good row: .*line 2 holds a zero byte"),
+        ("text,b\n\0,x\n1,2,3\n", "holds no good row: .*line 2 holds a zero byte"),
     ],
 )
 def test_what_is_refused_opens_no_model_and_leaves_nothing(tmp_path: Path, text: str, message: str):

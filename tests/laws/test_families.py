@@ -213,8 +213,8 @@ def test_a_run_that_reuses_everything_is_shown(trained):
     run_chain(make_plan(sample.request(run_id="again")), HereLauncher(), lambda event: None)
     try:
         rows = describe_run(sample.store, "again")
-        assert [(row["stage"], row["state"], row["start"]) for row in rows] == [
-            (name, "complete", "reuse") for name in sample.stages
+        assert [(row["stage"], row["state"], row["start"], row["reused"]) for row in rows] == [
+            (name, "complete", start, True) for name, start in zip(sample.stages, ("scratch", "continued"), strict=True)
         ]
         assert all("in sequential_one-two/" in row["detail"] for row in rows)
         assert {row["run"] for row in list_runs(sample.store)} >= {"again", Path(outcomes[0].uri).parent.name}

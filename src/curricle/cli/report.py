@@ -127,7 +127,8 @@ def leave_report(store_uri: str, run: str, uri: str) -> None:
 def _track(store_uri: str, run: str) -> None:
     """Give the run's pages to MLflow where it is tracked there; what goes wrong is said and ends nothing."""
     try:
-        track_reports(store_uri, run)
+        with working("handing the report to MLflow"):
+            track_reports(store_uri, run)
     except CurricleError as error:
         click.echo(masked(str(error)), err=True)
 

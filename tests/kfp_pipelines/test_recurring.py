@@ -98,6 +98,18 @@ def test_one_bad_file_is_named_and_the_others_are_done(fake, folder):
     assert [run["display_name"] for run in fake.recurring.values()] == ["nightly"]
 
 
+def test_bad_files_are_named_also_where_no_server_answers(folder):
+    nobody = type("Nobody", (), {"url": "http://127.0.0.1:9"})
+    (folder / "late.yaml").write_text("name: late\npipeline: chain_smoke.yaml\nschedule: {cron: 0 2 * * *}\n")
+    code, text = apply(nobody, folder, "--dry-run")
+    assert code == 2 and "nobody answers" in text and "late.yaml: " in text and 'write "0 0 2 * * *"' in text
+    (folder / "nightly.yaml").unlink()
+    code, text = apply(nobody, folder, "--dry-run")
+    assert code == 2 and 'write "0 0 2 * * *"' in text and "nobody" not in text, (
+        "without a good file no server is asked"
+    )
+
+
 def test_one_that_the_server_refuses_is_named_and_the_others_are_done(fake, folder):
     fake.refused_crons.add("0 0 4 * * *")
     (folder / "a-bad.yaml").write_text(TEXT.replace("nightly", "bad").replace("0 0 2 * * *", "0 0 4 * * *"))

@@ -102,6 +102,7 @@ def apply(folder: Path, access: Access, dry_run: bool, diff: bool, prune: bool, 
 
     Without images those that a recurring run has are kept.
     """
+    from curricle.errors import PipelineError
     from kfp_pipelines.recurring import check, load_definitions, reconcile
     from kfp_pipelines.server import Server
 
@@ -110,8 +111,16 @@ def apply(folder: Path, access: Access, dry_run: bool, diff: bool, prune: bool, 
     wanted, bad = load_definitions(folder)
     if prune and bad:
         click.echo("nothing is pruned: a file that cannot be read may name what would be deleted", err=True)
+    if not wanted:
+        check(bad)
+    try:
+        server = Server(access, lambda line: click.echo(line, err=True))
+    except PipelineError as error:
+        if not bad:
+            raise
+        raise PipelineError("\n".join([str(error), "and of the files:", *(f"  - {text}" for text in bad)])) from None
     made, refused = reconcile(
-        Server(access, lambda line: click.echo(line, err=True)),
+        server,
         wanted,
         prune=prune and not bad,
         act=not (dry_run or diff),

@@ -114,12 +114,12 @@ def _check_form(spec: Any) -> None:
     trees = [spec["root"]["dag"], *(one["dag"] for one in spec["components"].values() if "dag" in one)]
     for tree in trees:
         names = tree["tasks"].keys()
-        for task in tree["tasks"].values():
-            spec["components"][task["componentRef"]["name"]], task["taskInfo"]["name"].strip()
-            if not names or not names >= set(task.get("dependentTasks", [])):
-                raise ValueError
         if not names:
             raise ValueError
+        for task in tree["tasks"].values():
+            spec["components"][task["componentRef"]["name"]], task["taskInfo"]["name"].strip()
+            if not names >= set(task.get("dependentTasks", [])):
+                raise ValueError
     if not str(spec["pipelineInfo"]["name"]).strip():
         raise ValueError
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from curricle.cli.options import Number, to_server
+from curricle.errors import PipelineError
 
 if TYPE_CHECKING:
     from kfp_pipelines.gateway import Access
@@ -102,7 +103,6 @@ def apply(folder: Path, access: Access, dry_run: bool, diff: bool, prune: bool, 
 
     Without images those that a recurring run has are kept.
     """
-    from curricle.errors import PipelineError
     from kfp_pipelines.recurring import check, load_definitions, reconcile
     from kfp_pipelines.server import Server
 

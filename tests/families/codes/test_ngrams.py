@@ -74,10 +74,28 @@ def test_of_too_many_texts_each_code_keeps_as_many():
 def test_the_nearest_remembered_text_of_each_leaf_equals_the_one_found_one_by_one():
     draw = np.random.default_rng(0)
     owners = np.sort(draw.choice([0, 1, 3, 6], size=40))
-    rows = np.flatnonzero(draw.random(40) < 0.6)
+    described = draw.random(40) < 0.4
+    described[owners == 1], described[owners == 3] = True, False
+    order = np.lexsort((~described, owners))
+    described = described[order]
     similarity = draw.normal(size=(5, 40))
-    found = Groups.of(owners[rows], rows).nearest(similarity, np.full((5, 8), -1.0))
-    for leaf in range(8):
-        mine = [r for r in rows if owners[r] == leaf]
-        expected = similarity[:, mine].max(1) if mine else np.full(5, -1.0)
-        assert np.array_equal(found[:, leaf], expected)
+    every, describing = Groups.of(owners, described).nearest(similarity, 8)
+    for found, asked in ((every, np.ones(40, dtype=bool)), (describing, described)):
+        for leaf in range(8):
+            mine = similarity[:, asked & (owners == leaf)]
+            assert np.array_equal(found[:, leaf], mine.max(1) if mine.shape[1] else np.full(5, -1.0))
+    nobody = Groups.of(owners[:0], described[:0]).nearest(similarity[:, :0], 3)
+    assert (np.stack(nobody) == -1).all()
+
+
+def test_texts_are_found_again_without_the_character_n_grams_that_are_everywhere(monkeypatch):
+    monkeypatch.setattr(ngrams, "FLOOR", 3)
+    texts = ["making bread", "making steel", "making glass", "making bread rolls", "steel rolls"]
+    known = NGrams.of(texts)
+    rows, _ = known.rows(texts)
+    telling = known.telling(rows)
+    held = {known.names[i] for i in telling.indices}
+    assert "=making" in held and " mak" not in held and "brea" in held
+    assert np.allclose(np.asarray(telling.multiply(telling).sum(1)).ravel(), 1)
+    monkeypatch.setattr(ngrams, "FLOOR", 400)
+    assert known.telling(rows).nnz == rows.nnz, "few texts are searched fast enough"

@@ -13,19 +13,21 @@ CODES = 40
 
 
 def _opinions(texts: int, seed: int, *, sure=None):
-    """Opinions [7, n, CODES] of texts whose right code stands out, in the second one most; the last ones know nothing."""
+    """Opinions [K, n, CODES] of texts whose right code stands out, in the second one most; the last ones know nothing."""
     draw = np.random.default_rng(seed)
     target = draw.integers(CODES, size=texts)
-    values = draw.normal(size=(7, texts, CODES)).astype(np.float32)
-    values[[1, 2, 3, 5, 6]] *= 0.2
+    values = draw.normal(size=(len(PLAIN), texts, CODES)).astype(np.float32)
+    values[[1, 2, 3, *range(5, len(PLAIN))]] *= 0.2
     gain = np.ones(texts) if sure is None else sure
-    for k, own in enumerate((1.0, 0.5, 0.1, 0.0, 0.0, 0.0, 0.0)):
+    for k, own in enumerate((1.0, 0.5, 0.1)):
         values[k, np.arange(texts), target] += (own * gain).astype(np.float32)
     signs = draw.normal(size=(texts, 7)).astype(np.float32)
     return values, signs, target
 
 
 NOBODY = np.zeros(CODES, dtype=bool)
+LESS = np.array([0, 0.6, 0.6, 0.6, *[0] * (len(PLAIN) - 4)], dtype=np.float32)[:, None, None]
+"""What a code without examples lacks."""
 
 
 def test_the_weights_make_the_right_codes_likelier_and_know_which_opinion_is_worth_most():
@@ -58,11 +60,11 @@ def test_the_confidence_is_calibrated_also_where_a_sign_tells_sure_texts_from_ot
 
 def test_a_code_without_examples_is_found_and_buries_no_other():
     values, signs, target = _opinions(600, 4)
-    unseen = values - np.array([0, 0.6, 0.6, 0.6, 0, 0, 0], dtype=np.float32)[:, None, None]
+    unseen = values - LESS
     weights = lifted(chosen(values, signs, target), values, unseen, signs, target, 0)
     bare = np.arange(CODES) < 4
     fresh, signs, target = _opinions(600, 5)
-    shown = np.where(bare, fresh - np.array([0, 0.6, 0.6, 0.6, 0, 0, 0], dtype=np.float32)[:, None, None], fresh)
+    shown = np.where(bare, fresh - LESS, fresh)
     shares = np.exp(weights.log_probabilities(shown, signs, bare))
     assert shares[:, bare].sum(1).mean() == pytest.approx(np.isin(target, np.flatnonzero(bare)).mean(), abs=0.03)
     everyone = np.exp(weights.log_probabilities(shown, signs, NOBODY))[:, bare].sum(1).mean()

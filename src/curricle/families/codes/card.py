@@ -133,7 +133,7 @@ def placing(seen: Seen, adapted: bool, library: str, ways: Sequence[Way], said: 
             "FOLDER is this folder.",
             f"Texts are cut at {config.get('model.max_tokens')} tokens, as in the stage. A text is a direction of length 1 in {config.get('model.dim')} dimensions. codes.npz has the codes as points of "
             f"the Lorentz model of curvature -1, one tree edge {config.get('model.scale')} long: coordinates, time and radius, in the order of code; text_radius is the radius at which a text stands. "
-            "curricle search and curricle assign need the checkpoint itself, not this folder: they weigh six opinions beside this one.",
+            "curricle search and curricle assign need the checkpoint itself, not this folder: they weigh more opinions than this one.",
             *measured,
         ],
         adapted=adapted,

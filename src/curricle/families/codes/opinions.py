@@ -21,9 +21,16 @@ from curricle.families.codes.texts import LabelledText
 if TYPE_CHECKING:
     from curricle.families.codes.model_torch import TorchModel
 
-OPINIONS = ("distance", "encoder", "direction", "ngrams", "linear", "encoder_described", "ngrams_described")
+OPINIONS = (
+    *("distance", "encoder", "direction", "ngrams", "linear", "encoder_described", "ngrams_described", "linear_above"),
+    *("encoder_close", "direction_close", "ngrams_close"),
+)
 """Log-probability by the distance to the code; similarity of the nearest training text in the encoder's space, in the head's directions and
-by n-grams; decision of the linear model over n-grams; similarity of the code's title or description, by encoder and by n-grams."""
+by n-grams; decision of the linear model over n-grams; similarity of the code's title or description, by encoder and by n-grams; decision of the linear
+model for the code's ancestor on the second level; and how close the nearest training texts are, near 0 but for those that are nearly the same: a
+similarity says more or less, the higher it is."""
+CLOSE = 10.0
+"""Closeness is exp of CLOSE times (similarity - 1)."""
 JUDGES = 5
 """The first so many are opinions of their own: whether they agree is a sign."""
 SIGNS = ("encoder", "direction", "ngrams", "known", "linear", "distance", "agreement")
@@ -36,7 +43,7 @@ CHUNK = 256
 
 
 def leaf_texts(table: CodeTable) -> tuple[list[LabelledText], np.ndarray]:
-    """Every text that may be known and belongs to one leaf alone, and that code's position among the leaves; sorted by it.
+    """Every text that may be known and belongs to one leaf alone, and that code's position among the leaves; sorted by it, what describes the code first.
 
     These are the training texts, and the titles and descriptions of hidden codes: a new code is known by them. There are at most
     `REMEMBERED`.
@@ -45,7 +52,7 @@ def leaf_texts(table: CodeTable) -> tuple[list[LabelledText], np.ndarray]:
     sole = table.tree.sole_leaf
     known = [*table.split("train"), *(t for t in table.split("cold") if t.kind in DESCRIBING)]
     pairs = [(t, column[int(sole[table.tree.index[t.code]])]) for t in known if sole[table.tree.index[t.code]] >= 0]
-    pairs.sort(key=lambda pair: pair[1])
+    pairs.sort(key=lambda pair: (pair[1], pair[0].kind not in DESCRIBING))
     owners = np.array([leaf for _, leaf in pairs], dtype=np.int64)
     kept = evenly(owners, REMEMBERED)
     return [pairs[i][0] for i in kept], owners[kept]
@@ -66,24 +73,33 @@ def evenly(owners: np.ndarray, most: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Groups:
-    """Some of the remembered texts, by the leaf that each belongs to."""
+    """The remembered texts by their leaves: each leaf has up to two runs of texts, of those that describe it and of the others."""
 
-    rows: np.ndarray
-    leaves: np.ndarray
     starts: np.ndarray
+    """Of each run."""
+    leaves: np.ndarray
+    """Of each run."""
+    described: np.ndarray
+    """bool: whether a run's texts describe its leaf."""
 
     @classmethod
-    def of(cls, owners: np.ndarray, rows: np.ndarray) -> Groups:
-        """owners [n]: each row's leaf, ascending."""
-        leaves, starts = np.unique(owners, return_index=True)
-        return cls(rows, leaves, starts)
+    def of(cls, owners: np.ndarray, described: np.ndarray) -> Groups:
+        """owners [n]: each text's leaf, ascending; described bool [n]: first those of a leaf that describe it."""
+        turns = np.append(True, (np.diff(owners) != 0) | (np.diff(described) != 0))[: len(owners)]
+        starts = np.flatnonzero(turns)
+        return cls(starts, owners[starts], described[starts])
 
-    def nearest(self, similarity: np.ndarray, out: np.ndarray) -> np.ndarray:
-        """The highest similarity [n, memory] of each leaf's texts, into out [n, leaves]."""
-        mine = similarity if len(self.rows) == similarity.shape[1] else similarity[:, self.rows]
-        if len(self.leaves):
-            out[:, self.leaves] = np.maximum.reduceat(mine, self.starts, axis=1)
-        return out
+    def nearest(self, similarity: np.ndarray, leaves: int) -> tuple[np.ndarray, np.ndarray]:
+        """The highest of similarities [n, memory] for each leaf, -1 where it has no text: (of all its texts, of those that describe it), [n, leaves]."""
+        every = np.full((len(similarity), leaves), -1.0, dtype=similarity.dtype)
+        describing = every.copy()
+        if len(self.starts):
+            best = np.maximum.reduceat(similarity, self.starts, axis=1)
+            describing[:, self.leaves[self.described]] = best[:, self.described]
+            every[:, self.leaves[self.described]] = best[:, self.described]
+            rest = self.leaves[~self.described]
+            every[:, rest] = np.maximum(every[:, rest], best[:, ~self.described])
+        return every, describing
 
 
 @dataclass(frozen=True)
@@ -91,7 +107,7 @@ class Opinions:
     """Of n texts."""
 
     values: np.ndarray
-    """float32 [7, n, leaves], as `OPINIONS`."""
+    """float32 [K, n, leaves], as `OPINIONS`."""
     signs: np.ndarray
     """float32 [n, 7], as `SIGNS`."""
 
@@ -149,17 +165,20 @@ class Memory:
 
         self.grams = table_of("grams", (len(names), len(self.texts)))
         self.linear = Linear(table_of("linear", (len(names), len(self.leaves))), kept["bias"])
+        self.above = Linear(table_of("above", (len(names), len(kept["above_bias"]))), kept["above_bias"])
 
     def _remember(self, table: CodeTable) -> None:
         self.table, self.leaves = table, table.leaves
         texts, self.owners = leaf_texts(table)
         self.texts = [t.text for t in texts]
-        self.everything = Groups.of(self.owners, np.arange(len(self.owners)))
         described = np.array([t.kind in DESCRIBING for t in texts], dtype=bool)
-        self.described = Groups.of(self.owners[described], np.flatnonzero(described))
+        self.groups = Groups.of(self.owners, described)
         self.bare = np.ones(len(self.leaves), dtype=bool)
         """Leaves that no labelled example was seen of."""
         self.bare[self.owners[~described]] = False
+        cuts = table.tree.cuts
+        self.kin = np.unique(cuts[self.leaves, min(1, cuts.shape[1] - 1)], return_inverse=True)[1]
+        """Of each leaf: the number of its ancestor on the second level."""
 
     @classmethod
     def made(cls, model: TorchModel, cache: Path) -> Memory:
@@ -171,8 +190,11 @@ class Memory:
         self.directions = model.directions(self.features)
         self.ngrams = NGrams.of(self.texts)
         rows, _ = self.ngrams.rows(self.texts)
-        self.grams = rows.T.tocsr()
+        self.grams = self.ngrams.telling(rows).T.tocsr()
         self.linear = train_linear(rows, self.owners, ~self.bare)
+        flat = np.array_equal(self.kin, np.arange(len(self.leaves)))
+        wanted = np.bincount(self.kin, ~self.bare) > 0
+        self.above = self.linear if flat else train_linear(rows, self.kin[self.owners], wanted)
         return self
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -180,8 +202,8 @@ class Memory:
         arrays = {"features": self.features, "directions": self.directions, "by_text": self.by_text}
         arrays["names"] = np.frombuffer("\n".join(self.ngrams.names).encode(), dtype=np.uint8)
         arrays |= {"rarity": self.ngrams.rarity, "unknown": np.array([self.ngrams.unknown], dtype=np.float32)}
-        arrays["bias"] = self.linear.bias
-        for name, table in (("grams", self.grams), ("linear", self.linear.weights)):
+        arrays |= {"bias": self.linear.bias, "above_bias": self.above.bias}
+        for name, table in (("grams", self.grams), ("linear", self.linear.weights), ("above", self.above.weights)):
             arrays |= {f"{name}.data": table.data, f"{name}.indices": table.indices.astype(np.int32)}
             arrays[f"{name}.indptr"] = table.indptr.astype(np.int64)
         return arrays
@@ -201,7 +223,10 @@ class Memory:
         features = model.features(texts)
         direction = model.directions(features)
         rows, known = self.ngrams.rows(texts)
-        spaces = (features @ self.features.T, direction @ self.directions.T, (rows @ self.grams).toarray())
+        telling = (np.diff(self.grams.indptr) > 0).astype(np.float32)
+        length = np.maximum(np.sqrt(rows.multiply(rows) @ telling), 1e-9)
+        by_grams = (rows @ self.grams).toarray() / length[:, None]
+        spaces = (features @ self.features.T, direction @ self.directions.T, by_grams)
         return Nearness(spaces, model.distances(direction), direction, rows, known)
 
     def of(self, texts: list[str]) -> Opinions:
@@ -210,29 +235,28 @@ class Memory:
         return Opinions.joined(parts)
 
     def of_both(self, texts: list[str], model: TorchModel) -> tuple[Opinions, np.ndarray]:
-        """Also the values as if nobody had labelled a text with any code: from titles and descriptions alone. The linear model is left out."""
+        """Also the first four values as if nobody had labelled a text with any code: from titles and descriptions alone."""
         parts = []
         for start in range(0, len(texts), CHUNK):
             near = self.near(texts[start : start + CHUNK])
-            bare = np.full((len(OPINIONS), len(near.known), len(self.leaves)), -1.0, dtype=np.float32)
-            for k, similarity in enumerate(near.spaces, start=1):
-                self.described.nearest(similarity, bare[k])
-            bare[0] = model.distances_by_text(near.direction, self.by_text)
-            parts.append((self._of(near), bare))
+            described = [self.groups.nearest(similarity, len(self.leaves))[1] for similarity in near.spaces]
+            parts.append(
+                (self._of(near), np.stack([model.distances_by_text(near.direction, self.by_text), *described]))
+            )
         return Opinions.joined([p for p, _ in parts]), np.concatenate([u for _, u in parts], 1)
 
     def _of(self, near: Nearness) -> Opinions:
         shape = (len(OPINIONS), len(near.known), len(self.leaves))
-        values = np.full(shape, -1.0, dtype=np.float32)
-        for k, similarity in enumerate(near.spaces, start=1):
-            self.everything.nearest(similarity, values[k])
+        values = np.empty(shape, dtype=np.float32)
         values[0] = near.distances
+        found = [self.groups.nearest(similarity, len(self.leaves)) for similarity in near.spaces]
+        values[1:4] = [every for every, _ in found]
         values[4] = self.linear(near.rows)
-        self.described.nearest(near.spaces[0], values[5])
-        self.described.nearest(near.spaces[2], values[6])
+        values[5], values[6] = found[0][1], found[2][1]
+        values[7] = self.above(near.rows)[:, self.kin]
+        np.exp(CLOSE * (values[1:4] - 1), out=values[8:])
         first = values[:JUDGES].argmax(2)
         pairs = [(a, b) for a in range(len(first)) for b in range(a)]
-        signs = [similarity.max(1) for similarity in near.spaces]
-        signs += [near.known, values[4].max(1), values[0].max(1)]
+        signs = [*values[1:4].max(2), near.known, values[4].max(1), values[0].max(1)]
         signs += [np.mean([first[a] == first[b] for a, b in pairs], axis=0)]
         return Opinions(values, np.stack(signs, 1).astype(np.float32))

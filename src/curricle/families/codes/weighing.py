@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-PLAIN = (1.0, 4.0, 4.0, 4.0, 2.0, 0.0, 0.0)
+PLAIN = (1.0, 4.0, 4.0, 4.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 """Weights of the opinions to be pulled towards."""
-UNITS = (1.0, 8.0, 8.0, 8.0, 2.0, 8.0, 8.0)
-"""What counts as one step of each weight: an opinion is a log-probability, a cosine or a margin."""
+UNITS = (1.0, 8.0, 8.0, 8.0, 2.0, 8.0, 8.0, 2.0, 4.0, 4.0, 4.0)
+"""What counts as one step of each weight: an opinion is a log-probability, a cosine, a margin or a closeness."""
 BARE = 4
 """Of the first so many opinions a code without examples has weights; the others say nothing of it, or the same again."""
 PULL = 1e-3
@@ -34,9 +34,9 @@ class Weights:
     """What `chosen` chooses."""
 
     seen: np.ndarray
-    """Of the opinions [7], for codes with examples."""
+    """Of the opinions [K], for codes with examples."""
     bare: np.ndarray
-    """Of the opinions [7], for codes without; 0 from `BARE` on."""
+    """Of the opinions [K], for codes without; 0 from `BARE` on."""
     lift: float
     """On top for codes without examples."""
     centre: np.ndarray
@@ -51,7 +51,7 @@ class Weights:
     """Of the standardised signs [7], then a constant, in the log-odds of there being no code."""
 
     def log_probabilities(self, values: np.ndarray, signs: np.ndarray, bare: np.ndarray) -> np.ndarray:
-        """Opinions [7, n, codes], signs [n, 7], bare bool [codes] → log-probabilities [n, codes], given that there is a code."""
+        """Opinions [K, n, codes], signs [n, 7], bare bool [codes] → log-probabilities [n, codes], given that there is a code."""
         return log_softmax(self._logits(values, bare) / self._temperature(signs)[:, None])
 
     def _logits(self, values: np.ndarray, bare: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ def chosen(values: np.ndarray, signs: np.ndarray, target: np.ndarray, weights: W
     """Weights and temperature for codes with examples; the rest as in `weights`, where it starts.
 
     Args:
-        values: opinions [7, n, codes] of validation texts.
+        values: opinions [K, n, codes] of validation texts.
         target: the right code's column [n].
     """
     if weights is None:
@@ -159,8 +159,8 @@ def lifted(
     nine times as much, as it would happen.
 
     Args:
-        values: opinions [7, n, codes] of validation texts.
-        unseen: the same as if no code had an example.
+        values: opinions [K, n, codes] of validation texts.
+        unseen: the first four of them as if no code had an example.
     """
     take = sample(len(target), values.shape[2] * 2)
     values, unseen, signs, target = values[:, take], unseen[:, take], signs[take], target[take]

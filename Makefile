@@ -27,6 +27,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # uv does not; where bytecode may not be kept later, each process would compile torch anew
 	@touch $(READY)
 
 # The main job end to end: a three-stage chain, its metrics, a search, its report. NAICS_DATA=<folder with the four Census workbooks> trains on those.

@@ -46,16 +46,29 @@ def dead() -> Callable[[Path], Path]:
 
 
 LONGEST = (
+    "tests/docs/test_tutorials.py",
     "tests/chains/test_naics_chain.py",
+    "tests/kfp_pipelines/test_continued.py",
+    "tests/test_readme.py",
+    "tests/laws/test_families.py",
     "tests/cli/test_experiment.py",
-    "tests/launch/test_agent.py",
-    "tests/training/test_job.py",
+    "tests/chains/test_ner_chain.py",
     "tests/families/codes/test_task.py",
-    "tests/kfp_pipelines/test_submit.py",
+    "tests/training/test_outage.py",
     "tests/training/test_distributed.py",
+    "tests/training/test_job.py",
+    "tests/kfp_pipelines/test_submit.py",
+    "tests/families/ner/test_levers.py",
+    "tests/families/ner/test_export.py",
+    "tests/launch/test_agent.py",
+    "tests/families/ner/test_words.py",
+    "tests/launch/test_local.py",
+    "tests/serve/test_server.py",
+    "tests/families/codes/test_prepare.py",
+    "tests/chains/test_codes_further.py",
     "tests/families/ner/test_job.py",
 )
-"""Files that take half a minute or more, the longest first."""
+"""Files that take half a minute of a processor or more, slow tests included, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

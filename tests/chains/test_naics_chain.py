@@ -1,13 +1,13 @@
 """One NAICS chain end to end on embedded data, by the real command: trained, skipped, resumed, used, and run as a compiled pipeline."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.command import curricle
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -25,21 +25,6 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     shutil.copytree(ROOT / "config", folder / "config")
     return folder
-
-
-def curricle(place: Path, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess:
-    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    done = subprocess.run(
-        [sys.executable, "-c", "from curricle.cli import main; main()", *arguments],
-        cwd=place,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def train(place: Path, *arguments: str, store: str = "checkpoints", expect: int = 0) -> subprocess.CompletedProcess:

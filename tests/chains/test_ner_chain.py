@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import curricle
+
 ROOT = Path(__file__).parents[2]
 STAGES = ("wnut", "skillspan", "science")
 SOURCES = {"wnut17": "wnut17", "skillspan": "skillspan/tech", "science": "crossner/science"}
@@ -36,14 +38,6 @@ def command(place: Path, *arguments: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-
-
-def curricle(place: Path, *arguments: str) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        command(place, *arguments), cwd=place, env=environment(), capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,15 @@
 
 import contextlib
 import json
-import os
 import shlex
 import shutil
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.command import curricle
 
 ROOT = Path(__file__).parents[2]
 FAST = [
@@ -20,21 +20,6 @@ FAST = [
     "model.max_tokens=16",
     "model.stride=4",
 ]
-
-
-def curricle(place: Path, *arguments: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess:
-    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env}
-    done = subprocess.run(
-        [sys.executable, "-c", "from curricle.cli import main; main()", *arguments],
-        cwd=place,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def train(place: Path, experiment: str, *arguments: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess:

@@ -8,7 +8,7 @@ import os
 import shutil
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -1035,8 +1035,8 @@ def workbooks() -> Iterator[Case]:
 
         return edit
 
-    def part(inner: str, text: bytes | None) -> Content:
-        """One file of the archive replaced or left out."""
+    def part(inner: str, text: bytes | Callable[[], bytes] | None) -> Content:
+        """One file of the archive replaced or left out; what is large is made when it is written."""
 
         def edit(path: Path) -> None:
             with (
@@ -1047,7 +1047,7 @@ def workbooks() -> Iterator[Case]:
                     if item != inner:
                         new.writestr(item, old.read(item))
                     elif text is not None:
-                        new.writestr(item, text)
+                        new.writestr(item, text() if callable(text) else text)
 
         return edit
 
@@ -1067,7 +1067,7 @@ def workbooks() -> Iterator[Case]:
     damages: dict[str, Content] = {
         "missing": None, "empty": b"", "a text": b"code,title\n", "zero bytes": b"\0" * 1000, "an archive of nothing": b"PK\x05\x06" + b"\0" * 18,
         "a tenth of it": cut(0.1), "half of it": cut(0.5), "nine tenths of it": cut(0.9), "bytes flipped": flip,
-        "a zip bomb": part(sheet, head + b" " * 400_000_000), "a bomb of rows": part(sheet, head + b'<row><c><v>1</v></c></row>' * 3_000_000 + b"</sheetData></worksheet>"),
+        "a zip bomb": part(sheet, lambda: head + b" " * 400_000_000), "a bomb of rows": part(sheet, lambda: head + b'<row><c><v>1</v></c></row>' * 3_000_000 + b"</sheetData></worksheet>"),
         "a row far down": part(sheet, head + b'<row r="1"><c r="A1"><v>1</v></c></row><row r="900000000"><c r="A900000000"><v>1</v></c></row></sheetData></worksheet>'),
         "a column far right": part(sheet, head + b'<row r="1"><c r="ZZZ1"><v>1</v></c></row></sheetData></worksheet>'),
         "entities that grow": part(sheet, lol), "a sheet that is no XML": part(sheet, b"words"), "a sheet cut off": part(sheet, head + b"<row>"), "no sheet": part(sheet, None),

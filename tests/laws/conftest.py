@@ -85,8 +85,16 @@ COMMON = ("tracking.mlflow=false", "tracking.tensorboard=false", "training.train
 
 
 def _codes(folder: Path) -> tuple[str, ...]:
+    folder.mkdir(exist_ok=True)
+    leaves = {"111": "bread", "112": "cheese", "121": "beer", "122": "wine", "211": "wool", "212": "silk", "221": "coal", "222": "salt"}  # fmt: skip
+    above = {"1": "Food", "11": "Meals", "12": "Drinks", "2": "Other", "21": "Cloth", "22": "Mines"}
+    titles = above | {code: f"Makers of {word}" for code, word in leaves.items()}
+    (folder / "codes.csv").write_text("code,title\n" + "".join(f"{code},{title}\n" for code, title in titles.items()))
+    texts = [f"{word} {place} number {i},{code}\n" for code, word in leaves.items() for place in ("shop", "works") for i in range(12)]  # fmt: skip
+    (folder / "texts.csv").write_text("text,code\n" + "".join(texts))
     files = {
-        "config.yaml": "family: naics\nmodel: {dim: 8, max_tokens: 32}\ntraining: {trainer: {max_epochs: 1}}\n",
+        "config.yaml": "family: codes\nmodel: {dim: 8, max_tokens: 32}\ntraining: {trainer: {max_epochs: 1}}\n"
+        "data: {classification: ../codes.csv, labelled: [../texts.csv]}\n",
         "text_curriculum/one.yaml": "objective: geometry\nfeatures: cached\ntrainable: []\ntexts: [title, description]\n",
         "text_curriculum/two.yaml": "objective: retrieval\nfeatures: cached\ntrainable: [fusion, head, table, temperature]\ntexts: [entry, title]\n",
     }

@@ -40,18 +40,18 @@ def dataset(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory) -> Path:
+def stage(tmp_path_factory, tiny_encoder) -> Path:
     """A stage trained by two ranks."""
     place = tmp_path_factory.mktemp("job")
     config = NerConfig(
         data=NerData(new_dataset_path=str(dataset(place))),
-        model=NerModel(max_tokens=12, stride=4),
+        model=NerModel(encoder=str(tiny_encoder), max_tokens=12, stride=4),
         experiment_name="two-ranks",
         paths=PathsConfig(
             store_uri=str(place / "store"), outputs_dir=str(place / "outputs"), cache_dir=str(place / "cache")
         ),
         training=TrainingConfig(
-            learning_rate=5e-4, trainer=TrainerConfig(max_epochs=3, devices=2, accelerator="cpu", precision="32-true")
+            learning_rate=2e-2, trainer=TrainerConfig(max_epochs=3, devices=2, accelerator="cpu", precision="32-true")
         ),
         data_loader=DataLoaderConfig(batch_size=4),
         tracking=TrackingConfig(tensorboard=False, mlflow_uri=f"sqlite:///{place}/mlflow.db"),

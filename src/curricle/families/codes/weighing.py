@@ -19,8 +19,8 @@ UNITS = (1.0, 8.0, 8.0, 8.0, 2.0, 8.0, 8.0, 2.0, 4.0, 4.0, 4.0)
 """What counts as one step of each weight: an opinion is a log-probability, a cosine, a margin or a closeness."""
 BARE = 4
 """Of the first so many opinions a code without examples has weights; the others say nothing of it, or the same again."""
-PULL = 1e-3
-"""Strength of the pull, per squared step, beside a mean loss."""
+PULL, PULL_OF_FEW = 1e-3, 0.1
+"""Strength of the pull, per squared step, beside a mean loss; of fewer than a hundred texts the second one divided by their number."""
 FOLDS = 10
 PAIRS = 6_000_000
 """Texts times codes that are looked at in one fit, at most; but `FEWEST` texts."""
@@ -111,7 +111,7 @@ def chosen(values: np.ndarray, signs: np.ndarray, target: np.ndarray, weights: W
     take = sample(len(target), values.shape[2])
     values, target, signs = values[:, take], target[take], signs[take]
     standard = weights._standard(signs)
-    units, rows = np.array(UNITS), np.arange(len(target))
+    units, rows, pull = np.array(UNITS), np.arange(len(target)), _pull(len(target))
 
     def loss(given: np.ndarray) -> tuple[float, np.ndarray]:
         steps, heat = given[: len(units)], given[len(units) :]
@@ -125,13 +125,17 @@ def chosen(values: np.ndarray, signs: np.ndarray, target: np.ndarray, weights: W
         shares[rows, target] -= 1
         slope = np.einsum("nm,knm->k", shares * (cold / len(rows))[:, None], values, optimize=True) * units
         warmer = -(shares * logits).sum(1) * (np.abs(warm) < 2.0) @ standard / len(rows)
-        return value + PULL * (given @ given), np.concatenate([slope, warmer]) + 2 * PULL * given
+        return value + pull * (given @ given), np.concatenate([slope, warmer]) + 2 * pull * given
 
     from scipy.optimize import minimize
 
     start = np.concatenate([(weights.seen - np.array(PLAIN)) / units, weights.heat])
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x
     return replace(weights, seen=np.array(PLAIN) + found[: len(units)] * units, heat=found[len(units) :])
+
+
+def _pull(texts: int) -> float:
+    return max(PULL, PULL_OF_FEW / max(texts, 1))
 
 
 def blunted(logs: np.ndarray, target: np.ndarray) -> float:
@@ -168,7 +172,7 @@ def lifted(
     fold = np.random.default_rng(seed).permutation(codes) % FOLDS
     cold = 1 / weights._temperature(signs)[:, None]
     known = np.tensordot(weights.seen.astype(np.float32), values, 1) * cold
-    rows, units = np.arange(len(target)), np.array(UNITS[:BARE])
+    rows, units, pull = np.arange(len(target)), np.array(UNITS[:BARE]), _pull(len(target))
     roles = [(fold == fold[target][:, None], 1 / FOLDS), (fold == (fold[target][:, None] + 1) % FOLDS, 1 - 1 / FOLDS)]
 
     def loss(given: np.ndarray) -> tuple[float, np.ndarray]:
@@ -184,7 +188,7 @@ def lifted(
             slope[:BARE] += np.einsum("nm,knm->k", shares, unseen[:BARE], optimize=True) * units
             slope[BARE] += shares.sum()
         away = np.append(given[:BARE], 0)
-        return value + PULL * (away @ away), slope + 2 * PULL * away
+        return value + pull * (away @ away), slope + 2 * pull * away
 
     from scipy.optimize import minimize
 

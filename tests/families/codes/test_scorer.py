@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from curricle.cli.use import search
 from curricle.families.codes import scorer as module
+from curricle.families.codes.opinions import OPINIONS
 from curricle.families.codes.scorer import Scorer
 from curricle.families.codes.weighing import Weights
 from tests.families.codes.test_export import checkpoint
@@ -115,6 +116,24 @@ def test_probabilities_of_all_codes_and_of_none_sum_to_one_and_the_words_decide(
     best = next(hit for hit in hits[0] if hit.code)
     assert best.code == "111110" and best.path[0][0] == "11" and best.path[-1] == (best.code, best.title)
     assert all(a.confidence >= b.confidence for row in hits for a, b in zip(row, row[1:], strict=False) if a.code)
+
+
+def test_every_opinion_is_what_its_name_says(place):
+    folder, data, cache, _ = place
+    scorer = Scorer.load(folder, data, cache)
+    memory, texts = scorer.memory, ["growing soybeans", "a brewery"]
+    near, said = memory.near(texts), dict(zip(OPINIONS, memory.of(texts).values, strict=True))
+    sectors = np.array([code[:3] for code in scorer.codes])  # the second level of NAICS
+    assert len(memory.above.bias) == len(set(sectors)) < len(scorer.codes)
+    for sector in ("111", "312"):
+        row = said["linear_above"][:, sectors == sector]
+        assert np.array_equal(row, np.repeat(row[:, :1], row.shape[1], 1))
+    for space, name in enumerate(("encoder", "direction", "ngrams")):
+        leaf = scorer.codes.index("111110")
+        assert np.array_equal(said[name][:, leaf], near.spaces[space][:, memory.owners == leaf].max(1))
+        assert np.allclose(said[f"{name}_close"], np.exp(10 * (said[name] - 1)), atol=1e-6)
+    itself = memory.near([memory.texts[0]])
+    assert [round(float(space[0, 0]), 3) for space in itself.spaces] == [1, 1, 1]
 
 
 def test_where_no_code_is_likelier_than_any_it_stands_first(place, monkeypatch):

@@ -22,15 +22,18 @@ if TYPE_CHECKING:
     from curricle.families.codes.model_torch import TorchModel
 
 OPINIONS = (
-    *("distance", "encoder", "direction", "ngrams", "linear", "encoder_described", "ngrams_described", "linear_above"),
-    *("encoder_close", "direction_close", "ngrams_close"),
+    "distance",
+    "encoder",
+    "direction",
+    "ngrams",
+    "linear",
+    "encoder_described",
+    "ngrams_described",
+    "linear_above",
 )
 """Log-probability by the distance to the code; similarity of the nearest training text in the encoder's space, in the head's directions and
 by n-grams; decision of the linear model over n-grams; similarity of the code's title or description, by encoder and by n-grams; decision of the linear
-model for the code's ancestor on the second level; and how close the nearest training texts are, near 0 but for those that are nearly the same: a
-similarity says more or less, the higher it is."""
-CLOSE = 10.0
-"""Closeness is exp of CLOSE times (similarity - 1)."""
+model for the code's ancestor on the second level."""
 JUDGES = 5
 """The first so many are opinions of their own: whether they agree is a sign."""
 SIGNS = ("encoder", "direction", "ngrams", "known", "linear", "distance", "agreement")
@@ -254,7 +257,6 @@ class Memory:
         values[4] = self.linear(near.rows)
         values[5], values[6] = found[0][1], found[2][1]
         values[7] = self.above(near.rows)[:, self.kin]
-        np.exp(CLOSE * (values[1:4] - 1), out=values[8:])
         first = values[:JUDGES].argmax(2)
         pairs = [(a, b) for a in range(len(first)) for b in range(a)]
         signs = [*values[1:4].max(2), near.known, values[4].max(1), values[0].max(1)]

@@ -113,6 +113,13 @@ def test_rows_with_a_cell_too_many_are_bad_unless_they_are_surely_named_by_r(tmp
     assert bool(bad) != row_names and all(row.problem == "has 3 cells, and the table 2 columns" for row in bad)
 
 
+def test_a_table_of_one_column_holds_whole_lines(tmp_path):
+    content = 'text\nbeer; and hops\nbread, cake\n"oil, gas"\ntrain\nbus\n'
+    table = open_table(written(tmp_path / "a.csv", content))
+    assert [row.cells for row in table.rows()] == [["beer; and hops"], ["bread, cake"], ["oil, gas"], ["train"], ["bus"]]  # fmt: skip
+    assert not any(row.problem for row in table.rows()) and table.separator == ","
+
+
 def test_empty_cells_too_many_shift_nothing(tmp_path):
     for content in ("id,text\n1,beer,\n2,dental,\n", '"id","text"\n"1","beer",\n"2","dental",\n'):
         assert cells(written(tmp_path / "a.csv", content)) == [["1", "beer"], ["2", "dental"]]

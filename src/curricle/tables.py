@@ -29,6 +29,8 @@ DELIMITED, LINES, BOOKS, COLUMNAR = (".csv", ".tsv", ".tab", ".txt", ".psv"), ("
 SUFFIXES = (*DELIMITED, *LINES, *BOOKS, *COLUMNAR)
 """Endings of files that are read, in any case."""
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+NO_SEPARATOR = "\x1f"
+"""Stands in no text: in a table of one column a comma is a part of the text."""
 SAMPLE = 200
 """Rows that are looked at before the first is handed out."""
 UNPACKED = 4 << 30
@@ -270,7 +272,8 @@ def _parsed(path: Path, encoding: str, separator: str) -> Iterator[Row]:
 
 def _delimited(path: Path, encoding: str, header: bool | None) -> Table:
     separator, width = _separator(path, encoding)
-    rows = list(islice(_parsed(path, encoding, separator), SAMPLE))
+    between = separator if width > 1 else NO_SEPARATOR
+    rows = list(islice(_parsed(path, encoding, between), SAMPLE))
     if not rows:
         raise DataError(f"{path}: is empty")
     skip, has_header = _header(rows, header)
@@ -283,7 +286,7 @@ def _delimited(path: Path, encoding: str, header: bool | None) -> Table:
     begin = rows[skip + has_header].line if len(rows) > skip + has_header else math.inf
 
     def read() -> Iterator[Row]:
-        for row in _parsed(path, encoding, separator):
+        for row in _parsed(path, encoding, between):
             if row.line < begin:
                 continue
             cells = _fitted(row.cells, len(columns))

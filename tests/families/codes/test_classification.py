@@ -79,6 +79,28 @@ def test_ancestors_in_columns_and_the_order_of_rows_make_the_tree(tmp_path):
     assert known.parents == (None, "X1", "Q7", "X1", None) and "order of rows" in known.said
 
 
+@pytest.mark.parametrize(
+    ("header", "more", "said"),
+    [
+        ("code,title", "", "of one level (the codes are running numbers"),
+        ("code,title,parent", ",", "of one level (column 'parent' names no parent)"),
+        ("code,title,Level", ",1", "of one level (all codes are of level 1)"),
+    ],
+)
+def test_a_list_of_one_level_stays_one_whatever_its_codes_begin_with(tmp_path, header, more, said):
+    codes = [str(n) for n in (range(1, 26) if not more else (1, 2, 10, 11, 12, 20, 21, 100))]
+    known = read(tmp_path / "a.csv", "\n".join([header, *(f"{code},title {code}{more}" for code in codes)]))
+    assert set(known.parents) == {None} and said in known.said
+
+
+def test_a_column_of_parents_by_another_name_is_pointed_at(tmp_path):
+    text = "id,Titel,Elternteil\n1,Obst,\n2,Brot,\n30,Apfel,1\n40,Birne,1\n50,Kipf,2\n"
+    known = read(tmp_path / "a.csv", text, code="id")
+    assert "column 'Elternteil' is not read: if it names parents, say data.columns.parent=Elternteil" in known.said
+    named = read(tmp_path / "a.csv", text, code="id", parent="Elternteil")
+    assert named.parents == (None, None, "1", "1", "2") and "not read" not in named.said
+
+
 def test_a_workbook_without_a_header_and_a_file_of_records_are_read(tmp_path):
     book = openpyxl.Workbook()
     for row in ([1, "Food products"], [11, "Meat products"], [12, "Fish products"]):

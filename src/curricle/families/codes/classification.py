@@ -88,6 +88,7 @@ def read_classification(
     titles = {code: " ".join(row.cells[places["title"]].split()) or code for code, row in zip(codes, rows, strict=True)}
     known = ", ".join(f"{what} {table.columns[place]!r}" for what, place in places.items())
     said = f"{shown}: {table.said}; {known}; tree {by}; {len(codes):,} codes"
+    said += _unread(rows, codes, places, table)
     if empty:
         said += f"; {empty} rows without a code are left out"
     return Classification(
@@ -242,15 +243,38 @@ def _parents(rows: list[Row], codes: list[str], levels: list[int | None], places
             parents.append(None if above == code else above)
         if any(parents):
             return parents, f"by column {table.columns[places['parent']]!r}"
+        return parents, f"of one level (column {table.columns[places['parent']]!r} names no parent)"
     by_columns = _by_columns(rows, codes, known, places)
     if by_columns:
         return by_columns, "by the columns that hold a code's ancestors"
+    if len(set(levels)) == 1 and levels[0] is not None:
+        return [None] * len(codes), f"of one level (all codes are of level {levels[0]})"
+    if _running(codes):
+        return [None] * len(
+            codes
+        ), "of one level (the codes are running numbers; data.columns.parent=NAME says otherwise)"
     found = by_code(codes)
     outline = _outline(codes, levels)
     agrees = outline and all(o == f for o, f in zip(outline, found, strict=True) if f is not None)
     if outline and agrees and outline != found:
         return outline, "by level and order of rows"
     return found, "by prefix of the codes" if any(found) else "of one level (no code is below another)"
+
+
+def _running(codes: Sequence[str]) -> bool:
+    """Whether the codes are 1, 2, 3 ... or 0, 1, 2 ..., in any order: numbers, of which 12 is not below 1."""
+    return any(set(codes) == {str(n) for n in range(first, first + len(codes))} for first in (0, 1))
+
+
+def _unread(rows: list[Row], codes: list[str], places: Mapping[str, int], table: Table) -> str:
+    """Of a column that is not read and holds codes of this table alone: what to do if they are parents; else empty."""
+    known = set(codes)
+    for i in (i for i in range(len(table.columns)) if "parent" not in places and i not in places.values()):
+        cells = [row.cells[i].strip() for row in rows]
+        others = [cell for cell, code in zip(cells, codes, strict=True) if cell.casefold() not in NOTHING]
+        if len(others) * 2 > len(rows) and set(others) <= known and not any(map(str.__eq__, cells, codes)):
+            return f"; column {table.columns[i]!r} is not read: if it names parents, say data.columns.parent={table.columns[i]}"
+    return ""
 
 
 def _by_columns(

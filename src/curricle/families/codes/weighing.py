@@ -25,6 +25,8 @@ FOLDS = 10
 PAIRS = 6_000_000
 """Texts times codes that are looked at in one fit, at most; but `FEWEST` texts."""
 FEWEST = 500
+FEWEST_REAL = 20
+"""Real texts from which on "no code" is learned: from fewer, every unseen text looked like nonsense."""
 FOREIGN = 0.1
 """Share of texts without a code that is expected before one is read."""
 
@@ -199,8 +201,8 @@ def lifted(
 
 
 def told_apart(weights: Weights, real: np.ndarray, other: np.ndarray) -> Weights:
-    """Log-odds of there being no code, by logistic regression on signs [n, 7] of real texts and of others; `FOREIGN` is the prior."""
-    if not len(real) or not len(other):
+    """Log-odds of there being no code, by logistic regression on signs [n, 7] of real texts and of others; `FOREIGN` is the prior. Of fewer than `FEWEST_REAL` real texts nothing is learned: every text has a code."""
+    if len(real) < FEWEST_REAL or not len(other):
         return replace(weights, foreign=np.append(np.zeros(len(weights.heat)), -20.0))
     from sklearn.linear_model import LogisticRegression
 

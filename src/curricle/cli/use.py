@@ -78,7 +78,7 @@ def _lines(hit: Any, reason: Any) -> Iterator[str]:
 @click.option("--review-below", type=Number(0, 1), metavar="CONFIDENCE", help="Mark rows for review whose confidence is lower.")  # fmt: skip
 @click.option("--explain", is_flag=True, help="Also columns of what the code rests on.")
 @click.option("--prefix", default="", help="What the names of the added columns begin with.")
-@click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="Where rows go that are none; default OUTPUT.rejects.csv.")  # fmt: skip
+@click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="Where rows go that are none; default beside OUTPUT, without its ending: out.rejects.csv.")  # fmt: skip
 @click.option("--report", "page", type=click.Path(dir_okay=False, path_type=Path), help="Where the report goes; default OUTPUT.report.html, the output's name without its ending.")  # fmt: skip
 @click.option("--no-report", is_flag=True, help="Write no report.")
 @click.option("--encoding", default="", help="Encoding of the input, where it is not recognised.")

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import openpyxl
 import pyarrow
@@ -15,7 +16,7 @@ import pytest
 from curricle.errors import ConfigError, CurricleError, DataError, OutputError
 from curricle.steps import assign
 from curricle.steps.assign import Listener, Opened, assign_table
-from curricle.steps.assigned import COLUMNS, Order
+from curricle.steps.assigned import COLUMNS, Order, rule_of
 
 
 @dataclass
@@ -227,6 +228,23 @@ def test_what_is_refused_opens_no_model_and_leaves_nothing(tmp_path: Path, text:
     with pytest.raises(CurricleError, match=message):
         assign_table(source, tmp_path / "out.csv", Order(column="text"), lambda: pytest.fail("opened"))
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+@pytest.mark.parametrize("which", ["output", "rejects"])
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path, which: str):
+    source, away = put(tmp_path / "in.csv", "text\nx\n"), tmp_path / "away" / "out.csv"
+    output, more = (away, {}) if which == "output" else (tmp_path / "out.csv", {"rejects": away})
+    with pytest.raises(OutputError, match="out.csv: there is no folder .*away; make it, or write elsewhere"):
+        assign_table(source, output, Order(column="text"), lambda: pytest.fail("opened"), **more)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+@pytest.mark.parametrize(("texts", "few"), [(13, True), (59, True), (61, False)])
+def test_a_promise_on_few_validation_texts_is_said_to_be_none(texts: int, few: bool):
+    coder = SimpleNamespace(sureness=lambda error: (0.9, 1.0, texts))
+    said = rule_of(Order(column="text", max_error=0.05), coder).said
+    assert ("too few to show that: it takes 60 without a wrong one" in said) == few
+    assert "too few" not in rule_of(Order(column="text", max_error=0.0), coder).said
 
 
 def test_the_input_is_never_overwritten_and_a_new_file_has_the_mode_of_one(tmp_path: Path):

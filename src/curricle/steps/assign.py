@@ -145,6 +145,9 @@ def assign_table(
     rejects = rejects or output.with_name(f"{output.stem}.rejects.csv")
     check_output_file(output, [source])
     check_output_file(rejects, [source, output])
+    for path in (output, rejects):
+        if not path.parent.is_dir():
+            raise OutputError(f"{path}: there is no folder {path.parent}; make it, or write elsewhere")
     if os.path.abspath(rejects) == os.path.abspath(output):
         raise OutputError(f"output and rejects are one file, {output}; name another one with --rejects")
     with _plain_file(source) as (path, kind):

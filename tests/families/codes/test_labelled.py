@@ -190,6 +190,11 @@ def test_the_split_of_a_long_tail_has_its_shares_and_leaves_each_code_a_text():
     assert set(leaf[split == TRAIN]) == set(leaf) and DROPPED not in split
 
 
+def test_a_table_of_a_header_alone_is_named(tmp_path):
+    with pytest.raises(DataError, match="a.csv: no labelled row below the header"):
+        prepared(tmp_path, written(tmp_path / "a.csv", []))
+
+
 def test_damaged_and_missing_files_are_one_error(tmp_path):
     with gzip.open(tmp_path / "a.csv.gz", "wt") as file:
         file.write("text,code\n")

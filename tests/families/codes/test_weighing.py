@@ -103,6 +103,13 @@ def test_weights_survive_json():
     )
 
 
+def test_weights_of_other_opinions_are_refused():
+    values, signs, target = _opinions(20, 8)
+    content = chosen(values, signs, target).as_json()
+    with pytest.raises(ValueError, match=f"weights of {len(PLAIN) + 3} opinions; there are {len(PLAIN)}"):
+        Weights.from_json(content | {"seen": [*content["seen"], 0, 0, 0]})
+
+
 def test_the_threshold_is_the_lowest_confidence_that_keeps_the_error():
     confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
     right = np.array([True, True, False, True, False])

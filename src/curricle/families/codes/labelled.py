@@ -119,6 +119,8 @@ class Labelled:
         total = len(rows.text)
         leaf = np.concatenate(rows.leaf) if rows.leaf else np.empty(0, dtype=np.int32)
         lost = int((leaf < 0).sum())
+        if not total:
+            raise DataError(f"{', '.join(source.shown for source in sources)}: no labelled row below the header")
         if total == lost or lost > LOST * total:
             raise DataError(f"of {total:,} labelled rows {lost:,} cannot be used: {self.why()}. Is this the classification that they were coded with?")  # fmt: skip
         self.rows = total

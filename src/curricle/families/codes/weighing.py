@@ -87,6 +87,8 @@ class Weights:
             KeyError, TypeError, ValueError: it is something else.
         """
         names = ("seen", "bare", "centre", "spread", "heat", "foreign")
+        if not len(content["seen"]) == len(content["bare"]) == len(PLAIN):
+            raise ValueError(f"weights of {len(content['seen'])} opinions; there are {len(PLAIN)}")
         return cls(
             lift=float(content["lift"]),
             blunt=float(content["blunt"]),

@@ -133,7 +133,7 @@ def assign_table(
         source: CSV, TSV, XLSX, JSON Lines or parquet; also a pipe that is open.
         output: its ending says the kind. Rows and columns are the input's, in order, then `Order.columns`.
         open_coder: called once the table is known to be good.
-        rejects: where rows go that are none; default ``<output>.rejects.csv``. Written only where there are any.
+        rejects: where rows go that are none; default beside the output, without its ending: ``out.rejects.csv``. Written only where there are any.
         encoding, header: of the source, where they are not to be recognised.
         output_encoding: another one than the source's own.
 

@@ -94,8 +94,8 @@ def rule_of(order: Order, coder: Coder) -> Rule:
             least, f"{wanted}: no confidence reaches that on {count:,} validation texts, so every row is for review"
         )
     told = f"{wanted}: holds from a confidence of {least:.4f} on, on {count:,} validation texts, of which {share:.1%} are coded so"
-    if order.max_error and share * count < NONE_WRONG / order.max_error:
-        told += f" (too few to show that: it takes {NONE_WRONG / order.max_error:,.0f} without a wrong one)"
+    if order.max_error and share * count < (wanting := NONE_WRONG / order.max_error):
+        told += f" (too few to show that: it takes {wanting:,.0f} without a wrong one)"
     return Rule(least, f"{told}; the others are for review")
 
 

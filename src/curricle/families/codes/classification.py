@@ -247,12 +247,8 @@ def _parents(rows: list[Row], codes: list[str], levels: list[int | None], places
     by_columns = _by_columns(rows, codes, known, places)
     if by_columns:
         return by_columns, "by the columns that hold a code's ancestors"
-    if len(set(levels)) == 1 and levels[0] is not None:
-        return [None] * len(codes), f"of one level (all codes are of level {levels[0]})"
-    if _running(codes):
-        return [None] * len(
-            codes
-        ), "of one level (the codes are running numbers; data.columns.parent=NAME says otherwise)"
+    if why := _one_level(codes, levels):
+        return [None] * len(codes), f"of one level ({why})"
     found = by_code(codes)
     outline = _outline(codes, levels)
     agrees = outline and all(o == f for o, f in zip(outline, found, strict=True) if f is not None)
@@ -261,17 +257,22 @@ def _parents(rows: list[Row], codes: list[str], levels: list[int | None], places
     return found, "by prefix of the codes" if any(found) else "of one level (no code is below another)"
 
 
-def _running(codes: Sequence[str]) -> bool:
-    """Whether the codes are 1, 2, 3 ... or 0, 1, 2 ..., in any order: numbers, of which 12 is not below 1."""
-    return any(set(codes) == {str(n) for n in range(first, first + len(codes))} for first in (0, 1))
+def _one_level(codes: list[str], levels: list[int | None]) -> str:
+    """Why no code is below another, whatever the codes begin with; empty where nothing says so. Of running numbers 12 is not below 1."""
+    if len(set(levels)) == 1 and levels[0] is not None:
+        return f"all codes are of level {levels[0]}"
+    if any(set(codes) == {str(n) for n in range(first, first + len(codes))} for first in (0, 1)):
+        return "the codes are running numbers; data.columns.parent=NAME says otherwise"
+    return ""
 
 
 def _unread(rows: list[Row], codes: list[str], places: Mapping[str, int], table: Table) -> str:
     """Of a column that is not read and holds codes of this table alone: what to do if they are parents; else empty."""
     known = set(codes)
-    for i in (i for i in range(len(table.columns)) if "parent" not in places and i not in places.values()):
+    free = [] if "parent" in places else [i for i in range(len(table.columns)) if i not in places.values()]
+    for i in free:
         cells = [row.cells[i].strip() for row in rows]
-        others = [cell for cell, code in zip(cells, codes, strict=True) if cell.casefold() not in NOTHING]
+        others = [cell for cell in cells if cell.casefold() not in NOTHING]
         if len(others) * 2 > len(rows) and set(others) <= known and not any(map(str.__eq__, cells, codes)):
             return f"; column {table.columns[i]!r} is not read: if it names parents, say data.columns.parent={table.columns[i]}"
     return ""

@@ -94,14 +94,13 @@ class Groups:
 
     def nearest(self, similarity: np.ndarray, leaves: int) -> tuple[np.ndarray, np.ndarray]:
         """The highest of similarities [n, memory] for each leaf, -1 where it has no text: (of all its texts, of those that describe it), [n, leaves]."""
-        every = np.full((len(similarity), leaves), -1.0, dtype=similarity.dtype)
-        describing = every.copy()
-        if len(self.starts):
-            best = np.maximum.reduceat(similarity, self.starts, axis=1)
-            describing[:, self.leaves[self.described]] = best[:, self.described]
-            every[:, self.leaves[self.described]] = best[:, self.described]
-            rest = self.leaves[~self.described]
-            every[:, rest] = np.maximum(every[:, rest], best[:, ~self.described])
+        describing = np.full((len(similarity), leaves), -1.0, dtype=similarity.dtype)
+        if not len(self.starts):
+            return describing, describing
+        best = np.maximum.reduceat(similarity, self.starts, axis=1)
+        describing[:, self.leaves[self.described]] = best[:, self.described]
+        every, rest = describing.copy(), self.leaves[~self.described]
+        every[:, rest] = np.maximum(every[:, rest], best[:, ~self.described])
         return every, describing
 
 
@@ -212,6 +211,11 @@ class Memory:
         return arrays
 
     @cached_property
+    def _telling(self) -> np.ndarray:
+        """float32 [F]: 1 for an n-gram that the index has, else 0 (`NGrams.telling`)."""
+        return (np.diff(self.grams.indptr) > 0).astype(np.float32)
+
+    @cached_property
     def cross_references(self) -> dict[str, list[LabelledText]]:
         """The cross-references that stand under each code."""
         found: dict[str, list[LabelledText]] = {}
@@ -226,8 +230,7 @@ class Memory:
         features = model.features(texts)
         direction = model.directions(features)
         rows, known = self.ngrams.rows(texts)
-        telling = (np.diff(self.grams.indptr) > 0).astype(np.float32)
-        length = np.maximum(np.sqrt(rows.multiply(rows) @ telling), 1e-9)
+        length = np.maximum(np.sqrt(rows.multiply(rows) @ self._telling), 1e-9)
         by_grams = (rows @ self.grams).toarray() / length[:, None]
         spaces = (features @ self.features.T, direction @ self.directions.T, by_grams)
         return Nearness(spaces, model.distances(direction), direction, rows, known)

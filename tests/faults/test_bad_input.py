@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from curricle.cli.look import console
 from tests.faults.bad_cases import cases
 from tests.faults.bad_input import attempt
 from tests.faults.world import make_world
@@ -48,6 +49,13 @@ def test_bad_input_is_one_message_and_writes_nothing(kind, world, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_bad_input_is_one_message_and_writes_nothing(kind, world, tmp_path):
     assert wrong(KINDS[kind], world, tmp_path) == []
+
+
+def test_what_a_case_could_not_write_is_not_printed_by_the_next(world, tmp_path, capsys):
+    full = next(case for case in ALL if case.name == "/dev/full: show")
+    assert attempt(full, world, tmp_path / "a").wrong == ""
+    console.print("next")
+    assert capsys.readouterr().out == "next\n"
 
 
 def test_the_table_has_more_than_400_cases_of_different_names():

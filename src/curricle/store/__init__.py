@@ -86,6 +86,8 @@ def _scheme_of(uri: str) -> tuple[str, str]:
     scheme, sep, _ = uri.partition("://")
     if not sep and (cut := _CUT.match(uri)):  # of `minio://` without a bucket, slashes were cut off or joined
         scheme, sep, uri = cut[1], "://", f"{cut[1]}://" if uri.rstrip("/") == f"{cut[1]}:" else uri
+    if sep and not scheme:
+        raise _unknown(uri, scheme)
     return scheme if sep else "", uri
 
 

@@ -33,7 +33,7 @@ def test_a_tilde_is_the_users_home(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert FolderStore("~/runs").uri == str(tmp_path / "runs")
 
 
-@pytest.mark.parametrize("uri", ["file://host/folder", "file://relative", "file:relative", "ftp://x/y", ""])
+@pytest.mark.parametrize("uri", ["file://host/folder", "file://relative", "file:relative", "ftp://x/y", "://", ""])
 def test_a_uri_that_is_no_folder_is_refused(uri: str):
     with pytest.raises(StoreError, match="cannot open"):
         open_store(uri)

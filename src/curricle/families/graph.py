@@ -71,10 +71,25 @@ def write_graph(model: torch.nn.Module, path: Path, *, output: str, pad: int, so
             )
             assert program is not None  # with dynamo=True
             program.save(str(path))
+            _part_norms(path)
     except Exception as error:  # an architecture can make the exporter fail in any way
         raise CheckpointError(
             f"{source} ({kind}) cannot be written as ONNX by torch {torch.__version__}: {_first_line(error)}; nothing was written"
         ) from None
+
+
+def _part_norms(path: Path) -> None:
+    """Write the sums before the layer norms as `Sum`, not `Add`: ONNX Runtime makes one `SkipLayerNormalization` of an `Add` and its norm, which takes
+    four times as long as both on a CPU (1.32)."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False)
+    made = {output: node for node in graph.graph.node for output in node.output}
+    for node in graph.graph.node:
+        before = made.get(node.input[0]) if node.op_type == "LayerNormalization" else None
+        if before is not None and before.op_type == "Add":
+            before.op_type = "Sum"
+    onnx.save(graph, path)
 
 
 def quantise(path: Path) -> None:

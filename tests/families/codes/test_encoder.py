@@ -47,6 +47,30 @@ def test_filling_the_cache_leaves_the_adapters_where_they_are(adapted, tmp_path)
 
 
 @torch.no_grad()
+def test_an_encoder_for_inference_is_a_quick_copy_with_the_same_features(adapted):
+    before = features(adapted)
+    exact = adapted.for_inference()
+    torch.testing.assert_close(features(exact), before, rtol=1e-5, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        short = adapted.for_inference()
+        found = features(short)
+    assert found.dtype == torch.float32 and short.model.dtype == torch.bfloat16
+    assert (found * before).sum(1).min() > 0.999
+    assert short.digest() == exact.digest() == adapted.digest() and adapted.adapted
+    assert torch.equal(features(adapted), before)
+
+
+@torch.no_grad()
+def test_texts_of_any_length_leave_the_attention_as_it_was(adapted):
+    way = adapted.model.config._attn_implementation
+    assert way == "sdpa"
+    long = [[5] * 100, [5] * 7]
+    alone = [adapted([ids]) for ids in long]
+    assert adapted.model.config._attn_implementation == way
+    torch.testing.assert_close(adapted.encode(long, 4096), torch.cat(alone), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(("dropout", "alike"), [(0.0, True), (None, False)])
 def test_a_stage_can_switch_the_encoders_dropout_off(adapted, dropout, alike):
     before = features(adapted)

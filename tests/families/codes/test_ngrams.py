@@ -1,9 +1,10 @@
 """n-grams of texts and the linear model over them."""
 
 import numpy as np
+import pytest
 from scipy import sparse
 
-from curricle.families.codes import ngrams
+from curricle.families.codes import ngrams, opinions
 from curricle.families.codes.ngrams import NGrams, grams, train_linear
 from curricle.families.codes.opinions import Groups, evenly
 
@@ -71,7 +72,9 @@ def test_of_too_many_texts_each_code_keeps_as_many():
     assert np.array_equal(kept, evenly(owners, 24)) and len(evenly(owners, 2)) == 2
 
 
-def test_the_nearest_remembered_text_of_each_leaf_equals_the_one_found_one_by_one():
+@pytest.mark.parametrize("few", [1, 3, 100], ids=["turn by turn", "both", "run by run"])
+def test_the_nearest_remembered_text_of_each_leaf_equals_the_one_found_one_by_one(few, monkeypatch):
+    monkeypatch.setattr(opinions, "FEW_RUNS", few)
     draw = np.random.default_rng(0)
     owners = np.sort(draw.choice([0, 1, 3, 6], size=40))
     described = draw.random(40) < 0.4
@@ -79,12 +82,14 @@ def test_the_nearest_remembered_text_of_each_leaf_equals_the_one_found_one_by_on
     order = np.lexsort((~described, owners))
     described = described[order]
     similarity = draw.normal(size=(5, 40))
-    every, describing = Groups.of(owners, described).nearest(similarity, 8)
+    groups = Groups(owners, described)
+    assert sorted(groups.order) == list(range(40)) and bool(len(groups.rest)) == (few > 1)
+    every, describing = groups.nearest(similarity[:, groups.order], 8)
     for found, asked in ((every, np.ones(40, dtype=bool)), (describing, described)):
         for leaf in range(8):
             mine = similarity[:, asked & (owners == leaf)]
             assert np.array_equal(found[:, leaf], mine.max(1) if mine.shape[1] else np.full(5, -1.0))
-    nobody = Groups.of(owners[:0], described[:0]).nearest(similarity[:, :0], 3)
+    nobody = Groups(owners[:0], described[:0]).nearest(similarity[:, :0], 3)
     assert (np.stack(nobody) == -1).all()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from curricle.families.codes.config import CodesConfig
-from curricle.families.codes.encoder import cached_features
+from curricle.families.codes.encoder import Encoder, cached_features
 from curricle.families.codes.model_numpy import LARGEST
 from curricle.families.codes.prepare import CodeTable
 from curricle.families.codes.task import CHANNELS, CodeSpace, distinct_texts
@@ -29,12 +29,16 @@ class TorchModel:
     def _precision(self) -> Any:
         return resolve_precision(self.config.training.trainer.precision, torch.device("cpu"))
 
+    @cached_property
+    def _encoder(self) -> Encoder:
+        with self._precision.autocast():
+            return self.space.encoder.for_inference()
+
     def features(self, texts: list[str]) -> np.ndarray:
         """Of texts [n, width]."""
-        encoder, tokens = self.space.encoder, self.config.model.max_tokens
-        with torch.inference_mode(), self._precision.autocast():
-            found = encoder.encode(encoder.tokenize(texts, tokens), self.config.data_loader.token_budget)
-        return found.float().numpy()
+        tokens = self._encoder.tokenize(texts, self.config.model.max_tokens)
+        with torch.inference_mode():
+            return self._encoder.encode(tokens, self.config.data_loader.token_budget).numpy()
 
     @torch.inference_mode()
     def directions(self, features: np.ndarray) -> np.ndarray:

@@ -43,6 +43,8 @@ DESCRIBING = ("title", "description")
 REMEMBERED = 200_000
 """Training texts that are remembered at most; of more, each code keeps the same number, drawn with a fixed seed."""
 CHUNK = 256
+FEW_RUNS = 16
+"""Of fewer runs it is quicker to go through one after the other."""
 
 
 def leaf_texts(table: CodeTable) -> tuple[list[LabelledText], np.ndarray]:
@@ -74,30 +76,46 @@ def evenly(owners: np.ndarray, most: int) -> np.ndarray:
     return np.sort(order[place < max(1, allowed)][:most])
 
 
-@dataclass(frozen=True)
 class Groups:
-    """The remembered texts by their leaves: each leaf has up to two runs of texts, of those that describe it and of the others."""
+    """The remembered texts by their leaves: each leaf has up to two runs of texts, of those that describe it and of the others.
 
-    starts: np.ndarray
-    """Of each run."""
-    leaves: np.ndarray
-    """Of each run."""
-    described: np.ndarray
-    """bool: whether a run's texts describe its leaf."""
+    The texts are laid out for speed: first one text of each run, then a second one of each run that has two, and so on; what long runs still have after that stands at the end, run by run.
 
-    @classmethod
-    def of(cls, owners: np.ndarray, described: np.ndarray) -> Groups:
-        """owners [n]: each text's leaf, ascending; described bool [n]: first those of a leaf that describe it."""
+    Args:
+        owners: [n] each text's leaf, ascending.
+        described: bool [n], first those of a leaf that describe it.
+    """
+
+    def __init__(self, owners: np.ndarray, described: np.ndarray):
         turns = np.append(True, (np.diff(owners) != 0) | (np.diff(described) != 0))[: len(owners)]
         starts = np.flatnonzero(turns)
-        return cls(starts, owners[starts], described[starts])
+        lengths = np.diff(np.append(starts, len(owners)))
+        longest = np.argsort(-lengths, kind="stable")
+        starts, lengths = starts[longest], lengths[longest]
+        self.leaves, self.described = owners[starts], described[starts]
+        """Of each run, the longest first."""
+        self.counts = [int((lengths > turn).sum()) for turn in range(int(lengths.max(initial=0)))]
+        """How many runs have a first, a second ... text."""
+        while self.counts and self.counts[-1] < FEW_RUNS:
+            self.counts.pop()
+        left = np.flatnonzero(lengths > len(self.counts))
+        rest = [np.arange(starts[run] + len(self.counts), starts[run] + lengths[run]) for run in left]
+        parts = [*(starts[:count] + turn for turn, count in enumerate(self.counts)), *rest]
+        self.order = np.concatenate(parts) if parts else np.arange(0)
+        """The places of the texts as they are laid out, [n]."""
+        self.rest = np.cumsum([0, *map(len, rest)])[:-1] if rest else np.arange(0)
+        """Where each of the longest runs goes on, counted from the first of those places."""
 
     def nearest(self, similarity: np.ndarray, leaves: int) -> tuple[np.ndarray, np.ndarray]:
         """The highest of similarities [n, memory] for each leaf, -1 where it has no text: (of all its texts, of those that describe it), [n, leaves]."""
         describing = np.full((len(similarity), leaves), -1.0, dtype=similarity.dtype)
-        if not len(self.starts):
-            return describing, describing
-        best = np.maximum.reduceat(similarity, self.starts, axis=1)
+        best, start = np.full((len(similarity), len(self.leaves)), -1.0, dtype=similarity.dtype), 0
+        for count in self.counts:
+            np.maximum(best[:, :count], similarity[:, start : start + count], out=best[:, :count])
+            start += count
+        if len(self.rest):
+            longest = best[:, : len(self.rest)]
+            np.maximum(longest, np.maximum.reduceat(similarity[:, start:], self.rest, axis=1), out=longest)
         describing[:, self.leaves[self.described]] = best[:, self.described]
         every, rest = describing.copy(), self.leaves[~self.described]
         every[:, rest] = np.maximum(every[:, rest], best[:, ~self.described])
@@ -171,10 +189,11 @@ class Memory:
 
     def _remember(self, table: CodeTable) -> None:
         self.table, self.leaves = table, table.leaves
-        texts, self.owners = leaf_texts(table)
-        self.texts = [t.text for t in texts]
+        texts, owners = leaf_texts(table)
         described = np.array([t.kind in DESCRIBING for t in texts], dtype=bool)
-        self.groups = Groups.of(self.owners, described)
+        self.groups = Groups(owners, described)
+        order = self.groups.order
+        self.texts, self.owners, described = [texts[i].text for i in order], owners[order], described[order]
         self.bare = np.ones(len(self.leaves), dtype=bool)
         """Leaves that no labelled example was seen of."""
         self.bare[self.owners[~described]] = False

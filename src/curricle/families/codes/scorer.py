@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CACHE = Path(".curricle/work")
-FORMAT = 3
+FORMAT = 4
 """Raised whenever what is kept changes its meaning."""
 NO_CODE = "no code: nonsense, or of something else"
 FOLDS = 5
@@ -171,15 +171,20 @@ class Scorer:
         """The best codes of each text, best first; where none is likelier than any, "no code" stands before them."""
         hits = []
         scored = self.scored(texts)
-        for logs, shares, none in zip(scored.logs, scored.confidence(), scored.no_code, strict=True):
+        for order, shares, none in zip(highest(scored.logs, top), scored.confidence(), scored.no_code, strict=True):
             first = [Hit("", NO_CODE, float(np.log(none)), float(none))] if none > 0.5 else []
-            rest = np.argsort(-logs, kind="stable")[: top - len(first)]
-            hits.append(first + [self._hit(int(i), float(shares[i])) for i in rest])
+            rest = order[: top - len(first)].tolist()
+            hits.append(first + [self._hit(leaf, float(shares[leaf])) for leaf in rest])
         return hits
 
     def _hit(self, leaf: int, share: float) -> Hit:
-        path = self.path(int(self.leaves[leaf]))
+        path = self._paths[leaf]
         return Hit(*path[-1], float(np.log(max(share, 1e-30))), share, path)
+
+    @cached_property
+    def _paths(self) -> list[tuple[tuple[str, str], ...]]:
+        """Of each leaf."""
+        return [self.path(int(code)) for code in self.leaves]
 
     def path(self, code: int) -> tuple[tuple[str, str], ...]:
         """(code, title) from the top of the tree down to a code."""
@@ -227,6 +232,16 @@ class Scorer:
         weights = told_apart(weights, real, self.memory.of(other).signs)
         confidence = np.exp(logs.max(1)) * (1 - weights.no_code(signs))
         return Tuning(weights, confidence, logs.argmax(1) == target)
+
+
+def highest(values: np.ndarray, top: int) -> np.ndarray:
+    """Columns of the `top` highest of each row's values, the highest first; all of them where there are no more."""
+    if top < values.shape[1]:
+        columns = np.sort(np.argpartition(-values, top - 1, axis=1)[:, :top], axis=1)
+    else:
+        columns = np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    order = np.argsort(-np.take_along_axis(values, columns, 1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, 1)
 
 
 def key_of(folder: Path, data_dir: Path) -> str:

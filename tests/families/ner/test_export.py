@@ -100,6 +100,17 @@ def test_a_graph_in_8_bits_is_compared_and_says_what_it_costs(exported, bert, da
     ]  # fmt: skip
 
 
+def test_the_runtime_makes_no_slow_norms_of_a_graph(exported, tmp_path):
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(str(exported[0] / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    kinds = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    assert "LayerNormalization" in kinds and "SkipLayerNormalization" not in kinds
+
+
 def test_the_folder_of_a_graph_tags_and_is_measured_like_a_model_and_is_not_trained_further(exported, data):
     folder, checked = exported
     found = predict(load_tagger(folder), ["anna knows berlin", SENTENCES[-1], ""])

@@ -118,7 +118,7 @@ def assign(source: Path, output: Path, rejects: Path | None, page: Path | None, 
         click.echo(f"report: {report}", err=True)
     if done.bad:
         more = f", and {done.bad - len(done.named):,} more" if done.bad > len(done.named) else ""
-        click.echo(f"{done.bad:,} rows are none, and went to {done.rejects}: {'; '.join(done.named)}{more}", err=True)
+        click.echo(f"rejected: {done.bad:,}, kept in {done.rejects}: {'; '.join(done.named)}{more}", err=True)
         sys.exit(REJECTED)
 
 

@@ -126,10 +126,9 @@ def test_what_is_no_classification_is_refused_with_its_line(tmp_path, text, said
         read(tmp_path / "a.csv", text)
 
 
-def test_a_circle_of_parents_is_refused(tmp_path):
-    known = read(tmp_path / "a.csv", "code,title,parent\n1,a,2\n2,b,1\n")
-    with pytest.raises(DataError, match="code 1 is among its own ancestors"):
-        tree_of(known)
+def test_a_circle_of_parents_is_refused_where_it_stands(tmp_path):
+    with pytest.raises(DataError, match="line 4: code '2' is among its own ancestors: 2 → 3 → 2"):
+        read(tmp_path / "a.csv", "code,title,parent\n9,top,\n1,a,2\n2,b,3\n3,c,2\n")
 
 
 def test_columns_that_are_not_recognised_are_listed_and_can_be_named(tmp_path):

@@ -241,6 +241,11 @@ def _parents(rows: list[Row], codes: list[str], levels: list[int | None], places
                     f"{shown}, {table.unit} {row.line}: code {code!r} has the parent {cell!r}, which is no code of this file"
                 )
             parents.append(None if above == code else above)
+        if circle := _circle(codes, parents):
+            line = rows[codes.index(circle[0])].line
+            raise DataError(
+                f"{shown}, {table.unit} {line}: code {circle[0]!r} is among its own ancestors: {' → '.join(circle)}"
+            )
         if any(parents):
             return parents, f"by column {table.columns[places['parent']]!r}"
         return parents, f"of one level (column {table.columns[places['parent']]!r} names no parent)"
@@ -255,6 +260,21 @@ def _parents(rows: list[Row], codes: list[str], levels: list[int | None], places
     if outline and agrees and outline != found:
         return outline, "by level and order of rows"
     return found, "by prefix of the codes" if any(found) else "of one level (no code is below another)"
+
+
+def _circle(codes: list[str], parents: list[str | None]) -> list[str]:
+    """A code and what is above it, up to itself again; empty where no code is among its own ancestors."""
+    above, ended = dict(zip(codes, parents, strict=True)), set[str]()
+    for code in codes:
+        way: dict[str, None] = {}
+        at: str | None = code
+        while at is not None and at not in ended and at not in way:
+            way[at] = None
+            at = above[at]
+        if at in way:
+            return [*list(way)[list(way).index(at) :], at]
+        ended.update(way)
+    return []
 
 
 def _one_level(codes: list[str], levels: list[int | None]) -> str:

@@ -161,7 +161,7 @@ def _prepare_tables(config: CodesConfig, out_dir: Path) -> dict[str, Any]:
             else ""
         )
         _log.warning(
-            "codes: %s on %d levels%s of %s, %s without children",
+            "codes: %s; levels: %d%s, of %s codes; %s without children",
             known.said,
             len(tree.levels),
             named,

@@ -240,7 +240,7 @@ def main() -> None:
     place = options.work / Path(options.source).name
     place.mkdir(parents=True, exist_ok=True)
     made = place / f"measured-{options.epochs or 'own'}-epochs.jsonl"
-    config = stage_config("02_stage", source=options.source)
+    config = stage_config("02_stage", f"model.dim={DIMENSIONS[-1]}", source=options.source)
     if options.epochs:
         config = replace(config, training=replace(config.training, trainer=replace(config.training.trainer, max_epochs=options.epochs)))  # fmt: skip
     data = place / "data"

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from curricle.cli.use import search
 from curricle.families.codes import scorer as module
 from curricle.families.codes.opinions import OPINIONS
-from curricle.families.codes.scorer import Scorer
+from curricle.families.codes.scorer import Scorer, highest
 from curricle.families.codes.weighing import Weights
 from tests.families.codes.test_export import checkpoint
 
@@ -188,3 +188,10 @@ def test_search_prints_probabilities_and_reasons(place, monkeypatch, tmp_path):
     assert 0 <= hit["confidence"] <= 1 and hit["path"][0]["code"] == "11" and hit["reasons"]["neighbours"]
     explained = CliRunner().invoke(search, [TEXTS[0], "--explain", "--model", str(folder)]).output
     assert "in 11 Agriculture" in explained and "words: " in explained
+
+
+@pytest.mark.parametrize("top", [1, 4, 30, 99])
+def test_the_highest_values_come_in_order_and_of_equal_ones_the_first(top):
+    values = np.random.default_rng(0).normal(size=(6, 30)).astype(np.float32)
+    values[:, [3, 17]] = 9.0
+    assert np.array_equal(highest(values, top), np.argsort(-values, axis=1, kind="stable")[:, :top])

@@ -83,7 +83,7 @@ def write(
             kind="stage",
             digest=digest,
             metrics={"val_loss": 0.4 - number / 10, **metrics},
-            lineage={"parent_uri": parent, "data_uri": "../../data/made"},
+            lineage={"parent_uri": parent, "data_uri": "../../data/made", "data_digest": "d0"},
             info=info,
         )
         if findings is not None and number:

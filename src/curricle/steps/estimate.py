@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from curricle.config.load import leaves
@@ -40,6 +40,17 @@ class Estimate:
     """The stage that it is taken from: ``RUN/STAGE``."""
 
 
+@dataclass(frozen=True)
+class _Like:
+    """What is known of a complete stage."""
+
+    place: str
+    steps_an_epoch: float
+    seconds_a_step: float
+    memory_mb: float
+    same_data: bool
+
+
 def estimates(plan: ChainPlan) -> dict[str, Estimate]:
     """By stage, for those that train.
 
@@ -47,29 +58,38 @@ def estimates(plan: ChainPlan) -> dict[str, Estimate]:
         StoreError: the store cannot be read.
     """
     wanted = {stage.name: stage for stage in plan.stages if stage.trains}
-    store, newest = open_store(plan.store_uri), dict[str, tuple[str, Estimate]]()
+    store, newest = open_store(plan.store_uri), dict[str, tuple[str, _Like]]()
     for place in stages(store) if wanted else ():
         for name in set(layout.stages_at(place.stage)) & wanted.keys():
             manifest = read_manifest(store, place.prefix) if place.complete else None
-            made = _estimate(wanted[name], manifest, place.prefix, store) if manifest else None
+            made = _like(wanted[name], manifest, place.prefix, store) if manifest else None
             if made and manifest and manifest.created >= newest.get(name, ("",))[0]:
                 newest[name] = (manifest.created, made)
-    return {name: _counted(stage, newest.get(name, ("", Estimate()))[1]) for name, stage in wanted.items()}
+    return {name: _counted(stage, newest[name][1] if name in newest else None) for name, stage in wanted.items()}
 
 
-def _counted(stage: StagePlan, like: Estimate) -> Estimate:
-    """The estimate with what the stage's own data tell, where they are prepared."""
+def _counted(stage: StagePlan, like: _Like | None) -> Estimate:
+    """The steps by the stage's own data, where they are prepared, or of a stage like it on the same data; then what they take."""
+    records, steps = _records(stage), None
+    trainer = stage.config["training"]["trainer"]
+    if like and like.same_data:
+        steps = round(like.steps_an_epoch * trainer["max_epochs"])
+    elif records is not None:
+        size = stage.config["data_loader"]["batch_size"] * trainer["accumulate_grad_batches"]
+        steps = math.ceil(records / size) * trainer["max_epochs"]
+    if like is None or steps is None:
+        return Estimate(records, steps)
+    return Estimate(records, steps, steps * like.seconds_a_step, like.memory_mb, like.place)
+
+
+def _records(stage: StagePlan) -> int | None:
     entry = family(stage.family)
     data = read_manifest(open_store(stage.data_uri), "") if entry.counted else None
-    records = entry.load("counted")(data.info, stage.config) if data else None
-    if records is None:
-        return like
-    trainer = stage.config["training"]["trainer"]
-    size = stage.config["data_loader"]["batch_size"] * trainer["accumulate_grad_batches"]
-    return replace(like, records=records, steps=like.steps or math.ceil(records / size) * trainer["max_epochs"])
+    return entry.load("counted")(data.info, stage.config) if data else None
 
 
-def _estimate(stage: StagePlan, manifest: Manifest, place: str, store: Store) -> Estimate | None:
+def _like(stage: StagePlan, manifest: Manifest, place: str, store: Store) -> _Like | None:
+    """What a complete stage tells of another one; None where they are not alike."""
     facts = manifest.info
     epochs, steps, seconds = (_number(facts.get(name)) for name in ("epochs", "steps", "seconds_per_step"))
     if not (epochs and steps and seconds) or facts.get("family") != stage.family:
@@ -78,8 +98,8 @@ def _estimate(stage: StagePlan, manifest: Manifest, place: str, store: Store) ->
     here, there = leaves(stage.config), leaves(there) if isinstance(there, dict) else {}
     if any(here.get(key) != there.get(key) for key in ALIKE):
         return None
-    planned = round(steps / epochs * stage.config["training"]["trainer"]["max_epochs"])
-    return Estimate(None, planned, planned * seconds, _number(facts.get("peak_memory_mb")), place)
+    same = manifest.lineage.get("data_digest") == stage.data_digest
+    return _Like(place, steps / epochs, seconds, _number(facts.get("peak_memory_mb")), same)
 
 
 def trained_seconds(info: Mapping[str, Any]) -> float:

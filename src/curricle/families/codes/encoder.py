@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         quick = self
         if self.adapted or dtype != torch.float32:
             quick = copy.deepcopy(self)
-            quick._digest = self.digest()
+            quick._digest, quick.states = self.digest(), quick._states
             quick.fold()
             quick.model.to(dtype)
         return quick.eval()
@@ -149,7 +149,8 @@ class Encoder(nn.Module):
         """Without gradients on a CPU: plain attention for short texts, and no autocast where the encoder is in 16 bits itself."""
         model = self.model
         before = model.config._attn_implementation
-        plain = device == "cpu" and not torch.is_grad_enabled() and longest <= SHORT and before == "sdpa"
+        own = getattr(self.states, "__self__", None) is self  # else it is compiled, for one kind of attention
+        plain = own and device == "cpu" and not torch.is_grad_enabled() and longest <= SHORT and before == "sdpa"
         if plain:
             model.set_attn_implementation("eager")
         try:

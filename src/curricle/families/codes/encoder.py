@@ -95,16 +95,16 @@ class Encoder(nn.Module):
     def for_inference(self) -> Encoder:
         """An encoder of the same features that is quick on many texts; it can be neither trained nor saved.
 
-        Adapters are folded in. On a CPU whose autocast is on, all of it is held in that dtype: autocast alone converts the matrices for every batch, and computes norms and attention in float32.
+        Adapters are folded in. On a CPU under autocast to bfloat16, all of it is held in that: autocast alone converts the matrices for every batch, and computes norms and attention in float32.
         """
         on_cpu = next(self.model.parameters()).device.type == "cpu"
-        dtype = torch.get_autocast_dtype("cpu") if on_cpu and torch.is_autocast_enabled("cpu") else torch.float32
+        short = on_cpu and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
         quick = self
-        if self.adapted or dtype != torch.float32:
+        if self.adapted or short:
             quick = copy.deepcopy(self)
             quick._digest, quick.states = self.digest(), quick._states
             quick.fold()
-            quick.model.to(dtype)
+            quick.model.to(torch.bfloat16 if short else quick.model.dtype)
         return quick.eval()
 
     def fold(self) -> None:

@@ -121,13 +121,23 @@ def open_table(path: Path, *, encoding: str = "", header: bool | None = None, ki
     if suffix in BOOKS or (suffix in DELIMITED and _starts(path, b"PK\x03\x04")):
         return _book(path, header)
     named = encoding or _encoding(path)
+    encoding_of(named)
+    return _records(path, named) if suffix in LINES else _delimited(path, named, header)
+
+
+def encoding_of(name: str) -> str:
+    """Python's name of an encoding.
+
+    Raises:
+        ConfigError: there is none of that name, or it is none of texts, as ``base64``.
+    """
     try:
-        codecs.lookup(named)
+        "a".encode(name, "surrogateescape")
+        return codecs.lookup(name).name
     except (LookupError, ValueError):
         raise ConfigError(
-            f"there is no encoding {named!r}; give one that Python knows, as cp1251 or shift_jis"
+            f"there is no encoding {name!r} for texts; give one that Python knows, as cp1252, utf-8-sig or shift_jis"
         ) from None
-    return _records(path, named) if suffix in LINES else _delimited(path, named, header)
 
 
 def find_files(where: str) -> list[Path]:
@@ -408,6 +418,20 @@ def _records(path: Path, encoding: str) -> Table:
 # Binary files
 
 
+_ESCAPED = re.compile(r"_x00([01][0-9A-F])_", re.IGNORECASE)
+"""How a workbook writes a control character that XML cannot hold, and a carriage return."""
+
+
+def of_book(value: Any) -> Any:
+    """A cell's value as it was meant: control characters are no `_x000D_`."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value) if isinstance(value, str) else value
+
+
+def for_book(text: str) -> str:
+    """A text as a workbook holds it. Line feeds and tabs stay as they are: Excel reads no others."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f]", lambda found: f"_x{ord(found[0]):04X}_", text)
+
+
 def _text(cell: Any) -> str:
     """A cell of another type than text as text: whole numbers without ``.0``, dates as ISO 8601, lists joined by ``; ``, nothing as nothing."""
     if isinstance(cell, str):
@@ -453,7 +477,7 @@ def _book(path: Path, header: bool | None) -> Table:
                         cells.pop()
                     if cells:
                         zeros = [cell if cell[:1] == "0" and cell != "0" and cell.isdigit() else None for cell in cells]
-                        yield Row(number, cells, typed=[zeros[i] or row[i].value for i in range(len(cells))])
+                        yield Row(number, cells, typed=[zeros[i] or of_book(row[i].value) for i in range(len(cells))])
         except damaged as error:
             raise DataError(
                 f"{path}, sheet {sheet!r}: is damaged ({error or type(error).__name__}); save it again"
@@ -501,7 +525,7 @@ def _book(path: Path, header: bool | None) -> Table:
 
 
 def _sheet_text(cell: Any) -> str:
-    value = cell.value
+    value = of_book(cell.value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         text, shape = _text(value), str(getattr(cell, "number_format", "") or "")
         return text.zfill(len(shape)) if re.fullmatch(r"0{2,}", shape) and text.isdigit() else text

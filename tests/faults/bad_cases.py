@@ -594,7 +594,7 @@ def tables() -> Iterator[Case]:
         yield Case("CSV of assign", name, ASSIGN, (rows,), {"in.csv": text}, code=0, writes=True)
     for name, text in {"a carriage return": b"id,text\n1,a\rb\n2,c\n", "a bad row": "id,text\n1,a\n1,a,b\n"}.items():
         yield Case("CSV of assign", name, ASSIGN, ("in.csv, line 3 has",), {"in.csv": text}, code=3, writes=True)
-    for name, argv in {"two rules": ("--max-error", "0.1", "--review-below", "0.5"), "no encoding": ("--encoding", "nope"), "no kind": ("-o", "out.xls")}.items():  # fmt: skip
+    for name, argv in {"two rules": ("--max-error", "0.1", "--review-below", "0.5"), "no encoding": ("--encoding", "nope"), "no kind": ("-o", "out.xls"), "a report in place of the output": ("--report", "out.csv"), "a report in place of the rejects": ("--report", "out.rejects.csv"), "an encoding of no texts": ("--output-encoding", "base64")}.items():  # fmt: skip
         yield Case("CSV of assign", name, (*ASSIGN, *argv), ("",), {"in.csv": "id,text\n1,a\n"})
     for name, content in PLACES.items():
         if name != "a pipe":

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from curricle.cli import cli
 from curricle.errors import DataError, OutputError
 from curricle.report.assigned import About, assigned_page, check_place, page_of_table, place_for
-from curricle.steps.assign import Assigned
+from curricle.steps.assign import Assigned, rejects_of
 from curricle.steps.tally import BINS, tally_of
 from tests.report.made_up import EVIL
 from tests.steps.test_assign import Toy, put, run
@@ -86,3 +86,11 @@ def test_a_run_or_a_table_is_named(arguments):
 def test_a_table_with_reasons_is_told_by_its_own_columns(tmp_path):
     done = run(put(tmp_path / "in.csv", "text\nab\nabc\n"), explain=True, review_below=0.4)
     assert tally_of(tmp_path / "out.csv").tally() == done.tally and done.tally["distinct"] == 2
+
+
+def test_a_report_takes_the_place_of_no_other_file(tmp_path):
+    output = tmp_path / "out.csv"
+    for other in (output, rejects_of(output)):
+        with pytest.raises(OutputError, match=f"the report .* would be the file {other} itself"):
+            check_place(tmp_path / "." / other.name, [tmp_path / "in.csv", output, rejects_of(output)])
+    check_place(tmp_path / "out.html", [output])

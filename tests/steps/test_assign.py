@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from curricle.errors import ConfigError, CurricleError, DataError, OutputError
 from curricle.steps import assign
 from curricle.steps.assign import Listener, Opened, assign_table
 from curricle.steps.assigned import COLUMNS, Order, rule_of
+from curricle.tables import open_table
 
 
 @dataclass
@@ -285,6 +287,27 @@ def test_a_table_without_rows_and_one_without_a_header(tmp_path: Path):
     assert table(tmp_path / "out.csv") == [["id", "text", *COLUMNS]]
     assert run(put(tmp_path / "in.csv", "1,beer\n2,wine bar\n"), column="2").rows == 2
     assert [row[:3] for row in table(tmp_path / "out.csv")] == [["1", "2", "code"], ["1", "beer", "4"], ["2", "wine bar", "8"]]  # fmt: skip
+
+
+def test_line_breaks_and_odd_characters_of_a_cell_go_from_workbook_to_workbook(tmp_path: Path):
+    said = ["cake\nand bread", "a\tb", "one\r\ntwo", "bell \x07", "Größe"]
+    source = put(tmp_path / "in.jsonl", "".join(json.dumps({"text": text}) + "\n" for text in said))
+    run(source, "out.xlsx")
+    raw = zipfile.ZipFile(tmp_path / "out.xlsx").read("xl/worksheets/sheet1.xml").decode()
+    assert "cake\nand bread" in raw and "_x0007_" in raw and "_x000D_\ntwo" in raw and "_x000a_" not in raw.lower()
+    assert [row.cells[0] for row in open_table(tmp_path / "out.xlsx").rows()] == said
+    run(tmp_path / "out.xlsx", "again.csv")
+    assert [row[0] for row in table(tmp_path / "again.csv")[1:]] == said
+
+
+def test_fast_asks_the_coder_another_way(tmp_path: Path):
+    class Both(Toy):
+        def assign_fast(self, texts, top):
+            return [[Hit("fast", "", 0.5)] for _ in texts]
+
+    source = put(tmp_path / "in.csv", "text\nbeer\n")
+    run(source, "a.csv", Both(), fast=True), run(source, "b.csv", Both())
+    assert [table(tmp_path / name)[1][1] for name in ("a.csv", "b.csv")] == ["fast", "4"]
 
 
 def test_workbooks_and_parquet_keep_what_their_cells_are(tmp_path: Path):

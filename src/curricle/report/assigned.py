@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from curricle import __version__
+from curricle.errors import OutputError
 from curricle.report.charts import share
 from curricle.report.page import OURS, render
 from curricle.steps.assign import Assigned
@@ -40,6 +42,9 @@ def check_place(report: Path, others: list[Path]) -> None:
         OutputError: it is one of the other files, or a file of somebody else's is there.
     """
     check_output_file(report, others)
+    for other in others:
+        if os.path.realpath(report) == os.path.realpath(other):
+            raise OutputError(f"the report {report} would be the file {other} itself; name another one with --report")
     check_replaced(report, "curricle report", lambda head: OURS.encode() in head[:400])
 
 

@@ -254,6 +254,9 @@ class _Patient:
     def assign(self, texts: Sequence[str], top: int) -> Sequence[Sequence[Any]]:
         return self._in_parts(lambda some: self._coder.assign(some, top), texts)
 
+    def assign_fast(self, texts: Sequence[str], top: int) -> Sequence[Sequence[Any]]:
+        return self._in_parts(lambda some: self._coder.assign_fast(some, top), texts)
+
     def explain(self, texts: Sequence[str], hits: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
         return self._in_parts(self._coder.explain, texts, hits)
 

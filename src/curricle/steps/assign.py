@@ -142,7 +142,7 @@ def assign_table(
         ConfigError: it has no such column, or the form is not written.
         OutputError: output or rejects may not be written, or an output is there that this command did not write. Nothing is written then.
     """
-    rejects = rejects or output.with_name(f"{output.stem}.rejects.csv")
+    rejects = rejects or rejects_of(output)
     check_output_file(output, [source])
     check_output_file(rejects, [source, output])
     for path in (output, rejects):
@@ -179,6 +179,11 @@ def assign_table(
     return Assigned(counts.rows, counts.coded, counts.review, counts.without, survey.bad, survey.named, rejects, counts.tally(), rule.said)  # fmt: skip
 
 
+def rejects_of(output: Path) -> Path:
+    """Where the rejects of an output go, if nobody says."""
+    return output.with_name(f"{output.stem}.rejects.csv")
+
+
 def is_own_table(output: Path) -> bool:
     """Whether a file is a table that `assign` wrote."""
     with suppress(CurricleError):
@@ -213,7 +218,7 @@ def code_rows(rows: Sequence[tuple[int, str]], order: Order, rule: Rule, opened:
     made: dict[str, Values] = {text: known.values[text] for _, text in rows if text in known.values}
     for start in range(0, len(new), ASKED):
         some = new[start : start + ASKED]
-        hits = opened.coder.assign(some, order.top)
+        hits = (opened.coder.assign_fast if order.fast else opened.coder.assign)(some, order.top)
         why = opened.coder.explain(some, [row[:1] for row in hits]) if order.explain else [[None]] * len(some)
         for text, found, reasons in zip(some, hits, why, strict=True):
             made[text] = values_of(found, rule, opened.version, reasons[0], explain=order.explain)

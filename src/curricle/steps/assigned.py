@@ -29,6 +29,9 @@ class Coder(Protocol):
     def assign(self, texts: Sequence[str], top: int) -> Sequence[Sequence[Any]]:
         """The `top` best codes of each text, best first, each with `code` (empty: there is none), `title` and `confidence`, 0 to 1."""
 
+    def assign_fast(self, texts: Sequence[str], top: int) -> Sequence[Sequence[Any]]:
+        """The same, as quick as may be: a text's confidence may depend a little on the machine and the texts beside it."""
+
     def explain(self, texts: Sequence[str], hits: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
         """What each hit rests on (as `families.codes.explain.Reasons`)."""
 
@@ -49,6 +52,8 @@ class Order:
     review_below: float | None = None
     """Confidence below which a row is for review."""
     explain: bool = False
+    fast: bool = False
+    """In numbers of 16 bits, where the processor is fast in them."""
     prefix: str = ""
     """What the added columns' names begin with."""
 

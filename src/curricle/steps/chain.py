@@ -176,6 +176,12 @@ def _check_gate(plan: ChainPlan) -> None:
     changes = {word for word, domain in ((GAIN, "new"), (DROP, "old")) if domain in domains}
     for metric, _, _ in parse_rule(plan.gate) if given else ():
         if metric not in given | changes:
+            if metric in (GAIN, DROP):
+                domain = "new" if metric == GAIN else "old"
+                raise ConfigError(
+                    f"the gate's rule names {metric!r}, which is measured on the {domain} test records, and the data of stage {last.name} have none: give more {domain} records, or "
+                    "a rule over another metric"
+                )
             near = difflib.get_close_matches(metric, sorted(given), 1)
             raise ConfigError(
                 f"the gate's rule names {metric!r}, which the data of stage {last.name} do not give"

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from curricle.errors import ConfigError, DataError
 from curricle.steps.assigned import NUMBERS, Value
-from curricle.tables import BOOKS, COLUMNAR, DELIMITED, Row, Table
+from curricle.tables import BOOKS, COLUMNAR, DELIMITED, Row, Table, encoding_of, for_book
 
 LINES = (".jsonl", ".ndjson")
 KINDS = (*DELIMITED, *LINES, ".xlsx", *COLUMNAR)
@@ -57,12 +57,7 @@ def form_of(output: Path, table: Table, encoding: str = "") -> Form:
             f"the output {output}: a file that ends in {suffix} is not written; written are {', '.join(KINDS)}"
         )
     chosen = encoding or table.encoding or "utf-8"
-    try:
-        chosen = codecs.lookup(chosen).name
-    except (LookupError, ValueError):
-        raise ConfigError(
-            f"there is no encoding {encoding!r}; give one that Python knows, as cp1252 or utf-8-sig"
-        ) from None
+    chosen = encoding_of(chosen)
     with table.path.open("rb") as file:
         marked = not encoding and file.read(3) == codecs.BOM_UTF8
     marked = marked or chosen == "utf-8-sig" or chosen.startswith(("utf-16", "utf-32"))
@@ -145,7 +140,6 @@ def _write_lines(
 def _write_book(out: BinaryIO, table: Table, added: Sequence[str], rows: Iterable[tuple[Row, Sequence[Value]]]) -> None:
     import openpyxl
     from openpyxl.cell import WriteOnlyCell
-    from openpyxl.utils.escape import escape
 
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet("assigned")
@@ -156,7 +150,7 @@ def _write_book(out: BinaryIO, table: Table, added: Sequence[str], rows: Iterabl
                 raise DataError(
                     f"{place}: a cell has {len(value):,} characters, and Excel takes {CELL_OF_A_SHEET:,}; write a CSV"
                 )
-            made = WriteOnlyCell(sheet, escape(value))
+            made = WriteOnlyCell(sheet, for_book(value))
             made.data_type = "s"  # a text that begins with = is no formula
             return made
         return value if isinstance(value, _OF_A_SHEET) else str(value)

@@ -34,6 +34,11 @@ class Precision:
         return torch.amp.GradScaler(self.device_type, enabled=self.name == "16-mixed")
 
 
+def fast_in_bf16() -> bool:
+    """Whether this processor multiplies matrices faster in bfloat16 than in float32: with AMX."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
 def resolve_precision(setting: Setting, device: torch.device) -> Precision:
     """`auto` is ``bf16-mixed`` where matrix products are faster in it (a GPU with bfloat16, a processor with AMX), else ``32-true``.
 
@@ -41,9 +46,7 @@ def resolve_precision(setting: Setting, device: torch.device) -> Precision:
     settings stand.
     """
     if setting == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            native = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        on_gpu = device.type == "cuda"
+        native = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else fast_in_bf16()
         setting = "bf16-mixed" if native else "32-true"
     return Precision(setting, device.type)

@@ -76,6 +76,8 @@ def test_what_is_no_concordance_of_these_codes_is_refused(tmp_path):
         made(tmp_path, [("x1", "y1"), ("x2", "y2")], header="a,b")
     with pytest.raises(ConfigError, match="no column holds new codes"):
         made(tmp_path, [("11", "some words"), ("12", "other words")], new=None, header="a,b")
+    with pytest.raises(ConfigError, match="--old-column and --new-column are both old"):
+        read_concordance(written(tmp_path / "b.csv", ROWS), OLD, NEW, columns={"old": "old", "new": "old"})
     with pytest.raises(ConfigError, match="--old-column gone: .* has no such column"):
         read_concordance(written(tmp_path / "d.csv", ROWS), OLD, NEW, columns={"old": "gone"})
     odd = [*ROWS, ("99", "x", "11", "y"), ("1", "Food", "11", "y")]

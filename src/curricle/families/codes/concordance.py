@@ -179,6 +179,8 @@ def _columns(
             ]
             if len(found) != 1:
                 raise ConfigError(f"--{side}-column {name}: {path} has {'no such column' if not found else 'that column twice'}; its columns: {', '.join(map(repr, table.columns))}")  # fmt: skip
+            if found[0] in at.values():
+                raise ConfigError(f"--old-column and --new-column are both {name}: {path} has the old codes in one column and the new ones in another")  # fmt: skip
             at[side] = found[0]
     cells = [[c for row in rows if (c := row.cells[i].strip()).casefold() not in NOTHING] for i in range(len(table.columns))]  # fmt: skip
 

@@ -14,7 +14,7 @@ from curricle.families.codes.encoder import Encoder, cached_features
 from curricle.families.codes.model_numpy import LARGEST
 from curricle.families.codes.prepare import CodeTable
 from curricle.families.codes.task import CHANNELS, CodeSpace, distinct_texts
-from curricle.training.precision import resolve_precision
+from curricle.training.precision import fast_in_bf16, resolve_precision
 
 
 class TorchModel:
@@ -23,6 +23,8 @@ class TorchModel:
     def __init__(self, config: CodesConfig, table: CodeTable, space: CodeSpace):
         self.config, self.table, self.space = config, table, space
         space.encoder.fold()
+        self.fast = False
+        """Whether texts are encoded in bfloat16, where the processor is fast in it."""
         self.leaves = torch.from_numpy(table.leaves)
 
     @cached_property
@@ -30,15 +32,16 @@ class TorchModel:
         return resolve_precision(self.config.training.trainer.precision, torch.device("cpu"))
 
     @cached_property
-    def _encoder(self) -> Encoder:
-        with self._precision.autocast():
+    def _in_bf16(self) -> Encoder:
+        with torch.autocast("cpu", torch.bfloat16):
             return self.space.encoder.for_inference()
 
     def features(self, texts: list[str]) -> np.ndarray:
-        """Of texts [n, width]."""
-        tokens = self._encoder.tokenize(texts, self.config.model.max_tokens)
+        """Of texts [n, width]. In float32, so that a text has the same ones alone and among others, but for `fast`."""
+        encoder = self._in_bf16 if self.fast and fast_in_bf16() else self.space.encoder
+        tokens = encoder.tokenize(texts, self.config.model.max_tokens)
         with torch.inference_mode():
-            return self._encoder.encode(tokens, self.config.data_loader.token_budget).numpy()
+            return encoder.encode(tokens, self.config.data_loader.token_budget).numpy()
 
     @torch.inference_mode()
     def directions(self, features: np.ndarray) -> np.ndarray:

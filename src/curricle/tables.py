@@ -398,7 +398,7 @@ def _records(path: Path, encoding: str) -> Table:
                 try:
                     yield number, orjson.loads(line.encode()), ""
                 except (ValueError, UnicodeError) as error:
-                    yield number, None, f"is no JSON ({str(error).partition(':')[0]})"
+                    yield number, line.strip(), f"is no JSON ({str(error).partition(':')[0]})"
 
     names = dict.fromkeys(key for _, value, _ in islice(values(), SAMPLE) if isinstance(value, dict) for key in value)
     if not names:
@@ -409,7 +409,7 @@ def _records(path: Path, encoding: str) -> Table:
         for number, value, problem in values():
             if not problem and not isinstance(value, dict):
                 problem = "is no JSON object"
-            cells = [_text(value.get(name)) for name in columns] if isinstance(value, dict) else []
+            cells = [_text(value.get(name)) for name in columns] if isinstance(value, dict) else [str(value)]
             yield Row(number, cells, problem or _problem(cells, len(columns)), value)
 
     return _looked(path, columns, read, "a JSON array" if array else "JSON Lines", True, encoding, unit="record" if array else "line")  # fmt: skip

@@ -197,6 +197,13 @@ def test_a_character_that_the_encoding_lacks_is_named(tmp_path: Path):
 BAD = b'id,text\n1,beer\xc3\xa9\n2,too,many\n3,caf\xe9\n4,"open\n5,wine\xc3\xa9\n'
 
 
+def test_a_bad_line_of_json_is_kept_as_it_was(tmp_path: Path):
+    source = put(tmp_path / "in.jsonl", '{"text": "beer"}\n{"text": "wi\n[1, 2]\n')
+    assert run(source, "out.jsonl").bad == 2
+    lines = table(tmp_path / "out.rejects.csv")
+    assert [(row[0], row[2]) for row in lines[1:]] == [("2", '{"text": "wi'), ("3", "[1, 2]")]
+
+
 def test_a_bad_row_is_named_and_kept_apart_and_the_rest_is_done(tmp_path: Path):
     source = put(tmp_path / "in.csv", BAD)
     done = run(source)

@@ -212,11 +212,15 @@ def test_job_names_are_dns_labels_that_tell_work_apart():
     assert name != job_name("run", "01_Stage with a very long name that no label could hold", "e")
 
 
-def test_the_shipped_chains_have_the_digests_of_version_0_1_so_that_what_was_trained_is_found(tmp_path):
+def test_the_shipped_chains_in_64_dimensions_have_the_digests_of_version_0_1_so_that_what_was_trained_is_found(
+    tmp_path,
+):
     golden = json.loads((ROOT / "tests" / "golden" / "digests.json").read_text())
     for chain, stages in golden.items():
         request = ChainRequest(
-            config=ROOT / "config" / "config.yaml", chain=chain, overrides=(f"paths.store_uri={tmp_path}",)
+            config=ROOT / "config" / "config.yaml",
+            chain=chain,
+            overrides=(f"paths.store_uri={tmp_path}", "model.dim=64"),
         )
         assert {stage.name: stage.digest for stage in make_plan(request).stages} == stages, chain
 

@@ -162,7 +162,10 @@ def test_a_gate_that_cannot_be_judged_is_refused_before_training(place):
     write("relabelled.csv", [(t.text, "11" if t.code != "11" else "12") for t in known[:4]])
     plan = make_plan(request("data.labelled=relabelled.csv", start="sequential_01-02"))
     launcher = HereLauncher()
-    with pytest.raises(ConfigError, match="names 'gain', which the data of stage continued_codes do not give"):
+    with pytest.raises(
+        ConfigError,
+        match="names 'gain', which is measured on the new test records, and the data of stage continued_codes have none",
+    ):
         run_chain(plan, launcher, lambda event: None)
     assert not launcher.jobs
 

@@ -111,6 +111,8 @@ class Scorer:
         self.table = load(data_dir)
         self.leaves = self.table.leaves
         self.codes = [self.table.codes[i] for i in self.leaves]
+        self._paths: dict[int, tuple[tuple[str, str], ...]] = {}
+        """Of the leaves that were found so far."""
         key = key_of(folder, data_dir)
         self.files = [cache / f"scorer-{key}.{kind}" for kind in ("safetensors", "json")]
         """Where it is kept: the arrays, and what says that they are whole."""
@@ -186,13 +188,10 @@ class Scorer:
             self.model.fast = False
 
     def _hit(self, leaf: int, share: float) -> Hit:
+        if leaf not in self._paths:
+            self._paths[leaf] = self.path(int(self.leaves[leaf]))
         path = self._paths[leaf]
         return Hit(*path[-1], float(np.log(max(share, 1e-30))), share, path)
-
-    @cached_property
-    def _paths(self) -> list[tuple[tuple[str, str], ...]]:
-        """Of each leaf."""
-        return [self.path(int(code)) for code in self.leaves]
 
     def path(self, code: int) -> tuple[tuple[str, str], ...]:
         """(code, title) from the top of the tree down to a code."""

@@ -428,7 +428,7 @@ def of_book(value: Any) -> Any:
 
 
 def for_book(text: str) -> str:
-    """A text as a workbook holds it. Line feeds and tabs stay as they are: Excel reads no others."""
+    """A text as a workbook holds it. Line feeds and tabs stand in it as they are, as Excel writes them."""
     return re.sub(r"[\x00-\x08\x0b-\x1f]", lambda found: f"_x{ord(found[0]):04X}_", text)
 
 
@@ -472,12 +472,13 @@ def _book(path: Path, header: bool | None) -> Table:
                 table = book[sheet]
                 table.reset_dimensions()  # many programs write them wrong
                 for number, row in enumerate(table.iter_rows(), start=1):
-                    cells = [_sheet_text(cell) for cell in row]
+                    values = [of_book(cell.value) for cell in row]
+                    cells = [_sheet_text(cell, value) for cell, value in zip(row, values, strict=True)]
                     while cells and not cells[-1].strip():
                         cells.pop()
                     if cells:
                         zeros = [cell if cell[:1] == "0" and cell != "0" and cell.isdigit() else None for cell in cells]
-                        yield Row(number, cells, typed=[zeros[i] or of_book(row[i].value) for i in range(len(cells))])
+                        yield Row(number, cells, typed=[zeros[i] or values[i] for i in range(len(cells))])
         except damaged as error:
             raise DataError(
                 f"{path}, sheet {sheet!r}: is damaged ({error or type(error).__name__}); save it again"
@@ -524,8 +525,7 @@ def _book(path: Path, header: bool | None) -> Table:
     return _looked(path, columns, read, said, has_header, unit="row")
 
 
-def _sheet_text(cell: Any) -> str:
-    value = of_book(cell.value)
+def _sheet_text(cell: Any, value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         text, shape = _text(value), str(getattr(cell, "number_format", "") or "")
         return text.zfill(len(shape)) if re.fullmatch(r"0{2,}", shape) and text.isdigit() else text

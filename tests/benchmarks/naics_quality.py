@@ -27,7 +27,7 @@ from curricle.config.load import from_tree, read_yaml
 from curricle.families.codes import metrics
 from curricle.families.codes.config import CodesConfig, CodesModel
 from curricle.families.codes.encoder import Encoder, cached_features
-from curricle.families.codes.evaluate import evaluate, texts_of
+from curricle.families.codes.evaluate import all_metrics, texts_of
 from curricle.families.codes.opinions import leaf_texts
 from curricle.families.codes.prepare import CodeTable, load
 from curricle.families.codes.scorer import Scorer
@@ -201,13 +201,15 @@ class Baselines:
 def measured(model: Trained) -> dict[str, float]:
     """The figures of `curricle evaluate` that the table shows."""
     start = time.process_time()
-    found = evaluate(model.folder, model.data_dir)
+    scorer = Scorer.load(model.folder, model.data_dir)
+    scorer.table.check_no_leak()
+    found = all_metrics(scorer)
     print(f"{model.uri}: top-1 {found['test/top1']:.4f}", file=sys.stderr, flush=True)
     test = {name.removeprefix("test/"): value for name, value in found.items() if name.startswith("test/")}
     return (
         _shown(test)
         | {name: test[name] for name in CONFIDENCE}
-        | automation(Scorer.load(model.folder, model.data_dir))
+        | automation(scorer)
         | {name: found[f"robust/{name}"] for name in ROBUST}
         | {name: found[f"structure/{name}"] for name in STRUCTURE if f"structure/{name}" in found}
         | {"scorer and evaluation CPU-s": time.process_time() - start}

@@ -56,6 +56,10 @@ class Encoder(nn.Module):
         self.states: Callable[[Tensor, Tensor], Tensor] = self._states
         """(ids, mask) [n, tokens] of a padded batch → token states [n, tokens, width], float32. What is compiled where compiling is on."""
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def add_adapters(self) -> None:
         """Put LoRA adapters into every linear layer (once); their second matrix starts at zero, so the features stay what they were."""
         if self.adapted:
@@ -84,7 +88,7 @@ class Encoder(nn.Module):
         Args:
             dropout: in place of the encoder's own rates, everywhere; None keeps them.
         """
-        if next(self.model.parameters()).device.type == "cpu" and self.config.max_tokens <= SHORT:
+        if self._device.type == "cpu" and self.config.max_tokens <= SHORT:
             self.model.set_attn_implementation("eager")
         for module in self.model.modules():
             if isinstance(module, nn.Linear) and not module.weight.requires_grad:
@@ -97,14 +101,15 @@ class Encoder(nn.Module):
 
         Adapters are folded in. On a CPU under autocast to bfloat16, all of it is held in that: autocast alone converts the matrices for every batch, and computes norms and attention in float32.
         """
-        on_cpu = next(self.model.parameters()).device.type == "cpu"
-        short = on_cpu and torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        under_autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        short = self._device.type == "cpu" and under_autocast
         quick = self
         if self.adapted or short:
             quick = copy.deepcopy(self)
             quick._digest, quick.states = self.digest(), quick._states
             quick.fold()
-            quick.model.to(torch.bfloat16 if short else quick.model.dtype)
+        if short:
+            quick.model.to(torch.bfloat16)
         return quick.eval()
 
     def fold(self) -> None:
@@ -131,7 +136,7 @@ class Encoder(nn.Module):
 
     def forward(self, ids: list[list[int]]) -> Tensor:
         """Features [n, width] of tokenised texts, float32; one padded batch."""
-        device = next(self.model.parameters()).device
+        device = self._device
         longest = max(map(len, ids))
         batch = torch.full((len(ids), longest), self.tokenizer.pad_token_id or 0, dtype=torch.long)
         mask = torch.zeros((len(ids), longest), dtype=torch.long)
@@ -168,7 +173,7 @@ class Encoder(nn.Module):
         Args:
             told: called after each batch with how many texts are through.
         """
-        if next(self.model.parameters()).device.type == "cpu" and not torch.is_grad_enabled():
+        if self._device.type == "cpu" and not torch.is_grad_enabled():
             token_budget = min(token_budget, BATCH_BYTES * torch.get_num_threads() // self.model.dtype.itemsize)
         parts, order = [], []
         for rows in budget_batches([len(i) for i in ids], token_budget):

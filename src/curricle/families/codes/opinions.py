@@ -94,10 +94,9 @@ class Groups:
         starts, lengths = starts[longest], lengths[longest]
         self.leaves, self.described = owners[starts], described[starts]
         """Of each run, the longest first."""
-        self.counts = [int((lengths > turn).sum()) for turn in range(int(lengths.max(initial=0)))]
-        """How many runs have a first, a second ... text."""
-        while self.counts and self.counts[-1] < FEW_RUNS:
-            self.counts.pop()
+        shared = int(lengths[FEW_RUNS - 1]) if len(lengths) >= FEW_RUNS else 0
+        self.counts = (len(lengths) - np.searchsorted(lengths[::-1], np.arange(shared), side="right")).tolist()
+        """How many runs have a first, a second ... text, as long as these are no few."""
         left = np.flatnonzero(lengths > len(self.counts))
         rest = [np.arange(starts[run] + len(self.counts), starts[run] + lengths[run]) for run in left]
         parts = [*(starts[:count] + turn for turn, count in enumerate(self.counts)), *rest]

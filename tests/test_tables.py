@@ -159,6 +159,35 @@ def test_json_lines_that_are_none_are_bad_rows(tmp_path):
     assert [bool(row.problem) for row in rows] == [False, True, True, False] and rows[3].cells == ["", "2"]
 
 
+def test_json_keeps_long_numbers_and_loses_no_value_of_a_key_that_is_there_twice(tmp_path):
+    long = "123456789012345678901234567890"
+    lines = [f'{{"id": {long}, "text": "a \\": b"}}', '{"id": 1, "text": "a", "text": "b"}', '{"id": [9, {"x": 1, "x": 2}]}']
+    lines += [f'{{"id":"{long}","text":"c"}}', f'{{"id":-{long}}}']
+    rows = list(open_table(written(tmp_path / "a.jsonl", "\n".join(lines))).rows())
+    assert [row.cells[0] for row in rows if not row.problem] == [long, long, f"-{long}"]
+    assert [row.problem for row in rows if row.problem] == ["has the key 'text' twice", "has the key 'x' twice"]
+    with pytest.raises(DataError, match="key 'text' twice"):
+        open_table(written(tmp_path / "a.json", "[" + ",\n".join(lines) + "]"))
+
+
+def test_formulas_that_nobody_worked_out_are_said(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["id", "text"], [1, "bakery"], [2, '="pub"&" and brewery"'], [3, "=A1"]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    table = open_table(tmp_path / "a.xlsx")
+    assert "2 formulas without a value are empty" in table.said
+    assert [row.cells for row in table.rows()] == [["1", "bakery"], ["2", ""], ["3", ""]]
+
+
+def test_a_title_above_a_short_table_is_no_header(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["Codes of 2022"], ["code", "title"], ["1", "Farming"]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    assert open_table(tmp_path / "a.xlsx").columns == ("code", "title")
+
+
 def test_an_encoding_can_be_named(tmp_path):
     path = written(tmp_path / "a.csv", "text;code\nпекарня;10\n", "cp1251")
     assert cells(path, encoding="cp1251") == [["пекарня", "10"]]

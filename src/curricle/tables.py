@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import csv
 import glob
+import json
 import math
 import re
 import zipfile
@@ -47,6 +48,8 @@ _BOMS = (
 _MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _HIGH = re.compile(rb"[\x80-\xff]")
 _HALF = re.compile("[\ud800-\udfff]")
+_LONG = re.compile(rb"[\s:\[,-]\d{19}")
+"""A number that may need more than 64 bits, which orjson makes a rounded one of."""
 
 
 class Row(NamedTuple):
@@ -357,7 +360,7 @@ def _separator(path: Path, encoding: str) -> tuple[str, int]:
 def _header(rows: Sequence[Row], wanted: bool | None) -> tuple[int, bool]:
     """(rows above the table, whether its first row names the columns)."""
     filled = [sum(bool(cell.strip()) for cell in row.cells) for row in rows]
-    usual = Counter(filled).most_common(1)[0][0]
+    usual = max(Counter(filled).items(), key=lambda found: (found[1], found[0]))[0]
     skip = next((i for i, count in enumerate(filled[:20]) if count >= min(2, usual)), 0)
     if wanted is not None:
         return skip, wanted
@@ -378,26 +381,56 @@ def _looked(path: Path, columns: tuple[str, ...], read: Callable[[], Iterator[Ro
     return Table(path, columns, sample, said, has_header, read, encoding, separator, unit)
 
 
-def _records(path: Path, encoding: str) -> Table:
-    """JSON Lines, or one array of objects (which is held in memory)."""
+class _Twice(ValueError):
+    """An object has this key twice."""
+
+
+def _json(raw: bytes) -> Any:
+    """A value, with numbers of any length as they stand there.
+
+    Raises:
+        _Twice: an object of it has a key twice, and one value would be lost.
+        ValueError: it is no JSON.
+    """
     import orjson
 
+    value = orjson.loads(raw)
+    records = value if isinstance(value, list) else [value]
+    keys = sum(len(record) for record in records if isinstance(record, dict))
+    if not _LONG.search(raw) and raw.count(b'":') + raw.count(b'" :') - raw.count(b'\\":') <= keys:
+        return value
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            raise _Twice(next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])))
+        return made
+
+    return json.loads(raw, object_pairs_hook=once)
+
+
+def _records(path: Path, encoding: str) -> Table:
+    """JSON Lines, or one array of objects (which is held in memory)."""
     text = "".join(islice(_lines(path, encoding), 1)).lstrip()
     array = text.startswith("[")
 
     def values() -> Iterator[tuple[int, Any, str]]:
         if array:
             try:
-                whole = orjson.loads(b"".join(line.encode() for line in _lines(path, encoding)))
-            except (ValueError, UnicodeError) as error:
+                whole = _json(b"".join(line.encode() for line in _lines(path, encoding)))
+            except _Twice as error:
+                raise DataError(f"{path}: an object has the key {error.args[0]!r} twice") from None
+            except (ValueError, UnicodeError, RecursionError) as error:
                 raise DataError(f"{path}: is no JSON ({error})") from None
             yield from ((number, value, "") for number, value in enumerate(whole, start=1))
             return
         for number, line in enumerate(_lines(path, encoding), start=1):
             if line.strip():
                 try:
-                    yield number, orjson.loads(line.encode()), ""
-                except (ValueError, UnicodeError) as error:
+                    yield number, _json(line.encode()), ""
+                except _Twice as error:
+                    yield number, line.strip(), f"has the key {error.args[0]!r} twice"
+                except (ValueError, UnicodeError, RecursionError) as error:
                     yield number, line.strip(), f"is no JSON ({str(error).partition(':')[0]})"
 
     names = dict.fromkeys(key for _, value, _ in islice(values(), SAMPLE) if isinstance(value, dict) for key in value)
@@ -491,7 +524,9 @@ def _book(path: Path, header: bool | None) -> Table:
                 raise DataError(
                     f"{path}: has {size:,} bytes once it is unpacked; {UNPACKED:,} are allowed. Save it as CSV"
                 )
-            sheets = openpyxl.load_workbook(file, read_only=True, data_only=True).sheetnames
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            sheets = book.sheetnames
+            parts = {name: getattr(book[name], "_worksheet_path", "") for name in sheets}
     except zipfile.BadZipFile:
         raise DataError(
             f"{path}: cannot be read as an Excel workbook (it cannot be unpacked: damaged, or of another kind); save it again"
@@ -522,7 +557,25 @@ def _book(path: Path, header: bool | None) -> Table:
 
     others = f" (of {len(sheets)})" if len(sheets) > 1 else ""
     said = f"sheet {sheet!r}{others}" + (f", header in row {rows[skip].line}" if has_header else ", no header")
+    if unknown := _without_value(path, parts[sheet]):
+        said += f", {unknown:,} formulas without a value are empty: open it in a spreadsheet program and save it"
     return _looked(path, columns, read, said, has_header, unit="row")
+
+
+_FORMULA = re.compile(rb"(?:</f>|<f(?: [^>]*)?/>)\s*(?:<v\s*/>|<v></v>)?\s*</c>")
+"""The end of a cell that has a formula and no value: no spreadsheet program has worked it out yet."""
+
+
+def _without_value(path: Path, part: str) -> int:
+    """How many formulas of a sheet, a part of the archive, have no value that could be read."""
+    found, kept = 0, b""
+    with zipfile.ZipFile(path) as archive, archive.open(part.lstrip("/")) as content:
+        while block := content.read(_BLOCK):
+            kept += block
+            cut = kept.rfind(b"</c>") + len(b"</c>") if b"</c>" in kept else 0
+            found += len(_FORMULA.findall(kept[:cut]))
+            kept = kept[cut:]
+    return found
 
 
 def _sheet_text(cell: Any, value: Any) -> str:

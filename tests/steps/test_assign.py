@@ -343,7 +343,7 @@ def test_workbooks_and_parquet_keep_what_their_cells_are(tmp_path: Path):
 
 
 def test_json_lines_keep_their_values_and_keys_that_come_late(tmp_path: Path):
-    lines = [{"text": "beer", "n": i} for i in range(300)] + [{"text": "wine", "late": [1, {"a": None}]}]
+    lines = [{"text": "beer", "n": i} for i in range(300)] + [{"text": "wine", "late": [1, {"a": None}], "n": 2**70}]
     run(put(tmp_path / "in.jsonl", "".join(json.dumps(line) + "\n" for line in lines)), "out.jsonl")
     made = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [{k: v for k, v in row.items() if k not in COLUMNS} for row in made] == lines

@@ -21,7 +21,10 @@ from curricle.steps.promote import promote as pin
 from curricle.steps.register import register as register_model
 from curricle.steps.use import Model, hit_as_json, open_model
 from curricle.store.local import write_whole
+from curricle.tables import SUFFIXES
 
+ONE_FILE = ("npz", "parquet")
+"""Formats of `export` that are a file, and its ending."""
 REJECTED = 3
 """Exit code of `assign` where all is done but rows that are none."""
 STORE = click.option("--store", default="checkpoints", show_default=True, help="Store of the runs.")
@@ -42,6 +45,8 @@ MODEL = click.option(
 @MODEL
 def search(texts: tuple[str, ...], top: int, as_json: bool, explain: bool, store: str, model: str) -> None:
     """Find the likeliest codes of texts, with their probabilities."""
+    if blank := next((i for i, text in enumerate(texts, start=1) if not text.strip()), 0):
+        raise click.UsageError(f"text {blank} of {len(texts)} is empty; an empty text has no code")
     opened = _open(store, model, "search")
     hits = opened.search(texts, top)
     reasons = opened.explain(texts, hits) if explain else [[None] * len(row) for row in hits]
@@ -138,6 +143,10 @@ def assign(source: Path, output: Path, rejects: Path | None, page: Path | None, 
 @MODEL
 def export(kind: str, output: Path, store: str, model: str) -> None:
     """Export the codes' coordinates, or a folder of the model for other programs."""
+    ending = output.suffix.lower()
+    if kind in ONE_FILE and ending != f".{kind}" and ending in (*SUFFIXES, *(f".{other}" for other in ONE_FILE)):
+        also = f"; --format {ending[1:]} writes that" if ending[1:] in ONE_FILE else ""
+        raise click.UsageError(f"--format {kind} writes an .{kind} file, and {output} ends in {ending}{also}")
     for line in _open(store, model, "export").export(output, kind):
         click.echo(line, err=True)
     click.echo(str(output))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -134,7 +135,12 @@ def _write_lines(
     own, new = names[: len(table.columns)], names[len(table.columns) :]
     for row, values in rows:
         content = dict(row.typed) if isinstance(row.typed, dict) else dict(zip(own, row.cells, strict=True))
-        out.write(orjson.dumps(content | dict(zip(new, values, strict=True)), option=orjson.OPT_APPEND_NEWLINE))
+        content |= dict(zip(new, values, strict=True))
+        try:
+            line = orjson.dumps(content)
+        except TypeError:  # a number of more than 64 bits
+            line = json.dumps(content, ensure_ascii=False).encode()
+        out.write(line + b"\n")
 
 
 def _write_book(out: BinaryIO, table: Table, added: Sequence[str], rows: Iterable[tuple[Row, Sequence[Value]]]) -> None:

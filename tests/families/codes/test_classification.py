@@ -101,6 +101,11 @@ def test_a_column_of_parents_by_another_name_is_pointed_at(tmp_path):
     assert named.parents == (None, None, "1", "1", "2") and "not read" not in named.said
 
 
+def test_codes_without_a_title_are_said(tmp_path):
+    known = read(tmp_path / "a.csv", "code,title\nA,Food\nA1,\nA2, \n")
+    assert known.titles["A1"] == "A1" and "2 codes without a title have their code for one, as 'A1'" in known.said
+
+
 def test_a_workbook_without_a_header_and_a_file_of_records_are_read(tmp_path):
     book = openpyxl.Workbook()
     for row in ([1, "Food products"], [11, "Meat products"], [12, "Fish products"]):

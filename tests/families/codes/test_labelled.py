@@ -176,6 +176,23 @@ def test_data_of_a_store_is_fetched_and_the_digest_follows_the_bytes(tmp_path):
         fingerprint(config(tmp_path, f"file://{store}/gone.csv"))
 
 
+def test_how_the_texts_are_divided_is_said(tmp_path, caplog):
+    facts, _ = prepared(tmp_path, written(tmp_path / "a.csv", many()))
+    shares = [facts[f"entry_{split}"] for split in ("train", "validation", "test")]
+    said = "{} to train on, {} to choose the best model by, {} to measure by".format(*shares)
+    assert said in caplog.text and "none trains" not in caplog.text
+    (tmp_path / "b").mkdir()
+    only = written(tmp_path / "b" / "a.csv", [f"{row},dev" for row in many()], "text,code,split")
+    prepared(tmp_path / "b", only)
+    assert "0 to train on, 160 to choose the best model by, 0 to measure by: none trains" in caplog.text
+
+
+def test_of_two_columns_of_one_name_it_is_said_which_is_read(tmp_path):
+    rows = [f"{row},no" for row in many()]
+    facts, _ = prepared(tmp_path, written(tmp_path / "a.csv", rows, "text,code,text"))
+    assert "text 'text' (column 1; 1 more has that name), code 'code'" in facts["read_as"][0]
+
+
 def test_nothing_to_validate_on_is_said_before_training(tmp_path):
     with pytest.raises(DataError, match="can be kept for validation"):
         prepared(tmp_path, written(tmp_path / "a.csv", ["bread,001", "beer,002"]))

@@ -89,6 +89,8 @@ def read_classification(
     known = ", ".join(f"{what} {table.columns[place]!r}" for what, place in places.items())
     said = f"{shown}: {table.said}; {known}; tree {by}; {len(codes):,} codes"
     said += _unread(rows, codes, places, table)
+    if untitled := [code for code, row in zip(codes, rows, strict=True) if not row.cells[places["title"]].strip()]:
+        said += f"; {len(untitled):,} codes without a title have their code for one, as {untitled[0]!r}"
     if empty:
         said += f"; {empty} rows without a code are left out"
     return Classification(

@@ -173,10 +173,14 @@ class Encoder(nn.Module):
         Args:
             told: called after each batch with how many texts are through.
         """
-        if self._device.type == "cpu" and not torch.is_grad_enabled():
+        training = torch.is_grad_enabled()
+        if self._device.type == "cpu" and not training:
             token_budget = min(token_budget, BATCH_BYTES * torch.get_num_threads() // self.model.dtype.itemsize)
+        batches = list(budget_batches([len(i) for i in ids], token_budget))
+        if not training:  # the long ones first would make the time that is left look ten times as long
+            batches = [batches[i] for i in np.random.default_rng(0).permutation(len(batches))]
         parts, order = [], []
-        for rows in budget_batches([len(i) for i in ids], token_budget):
+        for rows in batches:
             parts.append(self([ids[r] for r in rows]))
             order.extend(rows)
             told(len(order))

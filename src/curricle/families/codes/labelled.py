@@ -140,7 +140,7 @@ class Labelled:
             table = open_table(source.path, encoding=self.encoding, header=False)
             found = self._columns(table, names, source.shown)
         further = "".join(f", {what} {table.columns[i]!r}" for what, i in found.further.items())
-        self.said.append(f"{source.shown}: {table.said}; text {table.columns[found.text]!r}, code {table.columns[found.label]!r}{further}")  # fmt: skip
+        self.said.append(f"{source.shown}: {table.said}; text {_named(table, found.text)}, code {_named(table, found.label)}{further}")  # fmt: skip
         return found
 
     def _columns(self, table: Table, wanted: Mapping[str, str], shown: str) -> _Columns:
@@ -320,6 +320,13 @@ class Labelled:
     def facts(self) -> dict[str, Any]:
         """What was read and left out, for the manifest."""
         return {"rows": self.rows, "left_out": dict(self.left_out), "read_as": self.said}
+
+
+def _named(table: Table, column: int) -> str:
+    """A column's name, with its number where others have that name too."""
+    name = table.columns[column]
+    others = table.columns.count(name) - 1
+    return f"{name!r}" + (f" (column {column + 1}; {others} more {'have' if others > 1 else 'has'} that name)" if others else "")
 
 
 def _share(cells: Sequence[str], is_code: Callable[[str], bool]) -> float:

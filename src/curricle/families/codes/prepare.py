@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -201,6 +201,7 @@ def _prepare_tables(config: CodesConfig, out_dir: Path) -> dict[str, Any]:
                     yield row_of(LabelledText(wording, code, kind, split))  # type: ignore[arg-type]
 
         write_rows(out_dir / "texts.jsonl", rows())
+        _log.warning("texts: %s", _divided(counts))
         if texts.left_out:
             _log.warning("texts: of %s rows are left out: %s", f"{texts.rows:,}", texts.why())
     codes = [_table_row(known, tree, i, examples, hidden) for i in range(len(tree.codes))]
@@ -218,6 +219,14 @@ def _prepare_tables(config: CodesConfig, out_dir: Path) -> dict[str, Any]:
         **dict(sorted(counts.items())),
         **facts,
     }
+
+
+def _divided(counts: Mapping[str, int]) -> str:
+    """How the labelled texts are divided, for people."""
+    ways = {"train": "to train on", "validation": "to choose the best model by", "test": "to measure by"}
+    said = ", ".join(f"{counts.get(f'entry_{split}', 0):,} {way}" for split, way in ways.items())
+    hidden = f", {counts['entry_cold']:,} of hidden codes" if counts.get("entry_cold") else ""
+    return said + hidden + ("" if counts.get("entry_train") else ": none trains, so that titles and descriptions alone do")
 
 
 def _table_row(

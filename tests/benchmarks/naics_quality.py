@@ -27,7 +27,7 @@ from curricle.config.load import from_tree, read_yaml
 from curricle.families.codes import metrics
 from curricle.families.codes.config import CodesConfig, CodesModel
 from curricle.families.codes.encoder import Encoder, cached_features
-from curricle.families.codes.evaluate import all_metrics, texts_of
+from curricle.families.codes.evaluate import all_metrics, rules, texts_of
 from curricle.families.codes.opinions import leaf_texts
 from curricle.families.codes.prepare import CodeTable, load
 from curricle.families.codes.scorer import Scorer
@@ -41,8 +41,6 @@ RETRIEVAL = ("top1", "mrr", "hit@5", "hit@10", "precision@70")
 """Beside `top1@<level>` of each level."""
 STRUCTURE = ("pearson", "spearman_within", "ndcg@10", "parent@1_nu", "edge_map", "distortion")
 CONFIDENCE = ("ece",)
-ERRORS = (0.01, 0.02, 0.05, 0.1)
-"""Of the automation curve."""
 ROBUST = ("upper_top1", "typos_top1", "abbreviated_top1", "sentence_top1", "foreign_auroc")
 PROBE_STRENGTHS = (10.0, 100.0)
 PROBE_ITERATIONS = 100
@@ -220,11 +218,9 @@ def automation(scorer: Scorer) -> dict[str, float]:
     """Share of the test texts that `assign --max-error` codes without a person, and how many of those codes are wrong."""
     texts, target = texts_of(scorer.table, "test")
     confidence = scorer.scored([t.text for t in texts]).confidence()
-    right, values = confidence.argmax(1) == target, {}
-    for error in ERRORS:
-        sure = confidence.max(1) >= scorer.threshold(error)
-        values[f"coded, --max-error {error:g}"] = float(sure.mean())
-        values[f"wrong of these, --max-error {error:g}"] = float(1 - right[sure].mean()) if sure.any() else 0.0
+    values = {}
+    for error, _, coded, wrong in rules(scorer, confidence.max(1), confidence.argmax(1) == target):
+        values |= {f"coded, --max-error {error:g}": coded, f"wrong of these, --max-error {error:g}": wrong}
     return values
 
 

@@ -43,7 +43,7 @@ CASES = {
     "unknown scheme": (["plan", "paths.store_uri=ftp://x"], "scheme 'ftp' is not one of"),
     "empty stage name": (["plan", "--curricula", "01_stage,,02_stage"], "has an empty name"),
     "no model yet": (["search", "beer"], "holds no trained model that can search"),
-    "an empty text": (["search", "beer", " "], "text 2 of 2 is empty"),
+    "empty texts alone": (["search", "", " "], "there is no text: what is given is empty"),
     "an export of another ending": (
         ["export", "-o", "nowhere/codes.parquet"],
         "ends in .parquet; --format parquet writes that",

@@ -150,6 +150,7 @@ def codes_findings(tops: int = 6, leaves: int = 300) -> dict[str, Any]:
             [round(float(s), 4), (i + 1) / 200, round(float(w) / 2, 4), round(float(w), 4)]
             for i, (s, w) in enumerate(zip(sure, wrong, strict=True))
         ],
+        "rules": [[0.02, 0.9912, 0.31, 0.015], [0.05, 0.8, 0.5, 0.06]],
         "reliability": [[0.1, 0.12, 30], [0.5, 0.4, 60], [0.95, 0.9, 110]],
         "ways": [["all opinions, weighed", 0.8, 0.6], ["linear model on n-grams", 0.7, 0.5]],
         "confusions": [

@@ -67,6 +67,23 @@ def test_the_command_makes_it_beside_the_table_and_replaces_only_its_own(coded):
     assert place_for(output).read_text() == "mine"
 
 
+def test_tables_of_one_name_but_for_the_ending_have_a_report_each(tmp_path):
+    source = put(tmp_path / "in.csv", "text\nab\n")
+    for name, page in (("a&b.csv", "a&b.report.html"), ("a&b.xlsx", "a&b.xlsx.report.html"), ("a&b.csv", "a&b.report.html")):
+        run(source, name, Toy())
+        done = CliRunner().invoke(cli, ["report", "--assigned", str(tmp_path / name)], catch_exceptions=False)
+        assert done.output.strip() == str(tmp_path / page)
+    for name in ("a&b.report.html", "a&b.xlsx.report.html"):
+        assert f"<title>{name.split('.')[0].replace('&', '&amp;')}" in (tmp_path / name).read_text()
+
+
+def test_rows_without_a_text_are_no_texts_of_another_kind(tmp_path):
+    source = put(tmp_path / "in.csv", "id,text\n1,ab\n2,\n3, \n4,what?\n")
+    page = assigned_page(About("out.csv", done=run(source, "out.csv", Toy(), review_below=0.4)))
+    assert "50 % of the rows have no text in that column" in page and "3 rows, 2 of them without a text" in page
+    assert "50 % of the texts have no code" in page
+
+
 def test_a_table_that_assign_did_not_write_is_refused(tmp_path):
     with pytest.raises(DataError, match="was not written by curricle assign: its last columns are a, b"):
         page_of_table(put(tmp_path / "x.csv", "a,b\n1,2\n"))

@@ -92,6 +92,7 @@ def test_a_report_says_the_verdict_first_and_then_what_ran(made):
     wanted = {
         "codes": (
             "How much it codes alone",
+            "What --max-error does",
             "4 of 9",
             "14 of 300 codes have no labelled training text",
             "in upper case",

@@ -88,7 +88,7 @@ def plan_table(plan: ChainPlan, values: bool, expected: Mapping[str, Estimate] |
             "stage": escape(stage.name),
             "start": f"[{STYLE[stage.start]}]{stage.start}[/]",
             "why": escape(stage.reason),
-            "epochs": str(training["trainer"]["max_epochs"]),
+            "epochs": "-" if made and made.records == 0 else str(training["trainer"]["max_epochs"]),
             "records": _count(made.records if made else None),
             "steps": _count(made.steps if made else None),
             "lr": "by encoder" if training["learning_rate"] is None else f"{training['learning_rate']:g}",

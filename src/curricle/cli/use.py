@@ -14,7 +14,7 @@ from curricle.cli.look import Count, console
 from curricle.cli.options import Number
 from curricle.report.assigned import About, assigned_page, check_place, place_for
 from curricle.steps.assign import Listener, Opened, assign_table, rejects_of
-from curricle.steps.assigned import Order
+from curricle.steps.assigned import NO_TEXT, Order, part
 from curricle.steps.evaluate import evaluate_model
 from curricle.steps.promote import pinned_because
 from curricle.steps.promote import promote as pin
@@ -45,16 +45,21 @@ MODEL = click.option(
 @MODEL
 def search(texts: tuple[str, ...], top: int, as_json: bool, explain: bool, store: str, model: str) -> None:
     """Find the likeliest codes of texts, with their probabilities."""
-    if blank := next((i for i, text in enumerate(texts, start=1) if not text.strip()), 0):
-        raise click.UsageError(f"text {blank} of {len(texts)} is empty; an empty text has no code")
+    asked = [text for text in texts if text.strip()]
+    if not asked:
+        raise click.UsageError("there is no text: what is given is empty")
     opened = _open(store, model, "search")
-    hits = opened.search(texts, top)
-    reasons = opened.explain(texts, hits) if explain else [[None] * len(row) for row in hits]
-    for text, row, why in zip(texts, hits, reasons, strict=True):
+    hits = opened.search(asked, top)
+    reasons = opened.explain(asked, hits) if explain else [[None] * len(row) for row in hits]
+    found = zip(hits, reasons, strict=True)
+    for text in texts:
+        row, why = next(found) if text.strip() else ([], [])
         if as_json:
             click.echo(json.dumps({"text": text, "hits": [hit_as_json(*pair) for pair in zip(row, why, strict=True)]}))
             continue
         console.print(text, style="bold", highlight=False, markup=False)
+        if not text.strip():
+            console.print(f"  -       {NO_TEXT}", highlight=False, markup=False)
         for hit, reason in zip(row, why, strict=True):
             for line in (f"  {hit.code or '-':<7} {hit.confidence:6.1%}  {hit.title}", *_lines(hit, reason)):
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -67,7 +72,7 @@ def _lines(hit: Any, reason: Any) -> Iterator[str]:
     yield f"          in {' > '.join(f'{code} {title}' for code, title in hit.path[:-1])}"
     for near in reason.neighbours:
         shared = f" [{', '.join(near.words)}]" if near.words else ""
-        yield f"          {near.share:4.0%}  {near.text}{shared}"
+        yield f"          {part(near.share):>4}  {near.text}{shared}"
     if reason.words:
         yield f"          words: {', '.join(word for word, _ in reason.words)}"
     for other in reason.elsewhere:
@@ -115,7 +120,8 @@ def assign(source: Path, output: Path, rejects: Path | None, page: Path | None, 
             output_encoding=output_encoding, header=header, listener=Listener(lambda said: click.echo(said, err=True), count),
         )  # fmt: skip
     marked = f": {done.coded:,} coded, {done.review:,} for review" if order.has_rule or done.review else ""
-    without = f", {done.without:,} of them without a code" if done.without else ""
+    empty = f" ({done.tally['empty']:,} without a text)" if done.tally.get("empty") else ""
+    without = f", {done.without:,} of them without a code{empty}" if done.without else ""
     click.echo(f"{done.rows:,} rows → {output}{marked}{without}", err=True)
     if not no_report:
         why = f"{opened[0].uri} ({opened[0].reason})"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from markupsafe import escape
 
 from curricle import __version__
 from curricle.errors import OutputError
@@ -16,6 +19,8 @@ from curricle.steps.tally import tally_of
 from curricle.store import layout
 from curricle.store.ours import check_output_file, check_replaced
 
+HEAD = 2000
+"""Characters of a page within which its title stands."""
 HEIGHT, WIDTH = 180.0, 560.0
 
 
@@ -31,8 +36,14 @@ class About:
 
 
 def place_for(output: Path) -> Path:
-    """Where the report of a coded table lies, unless somebody says: beside it."""
-    return output.with_name(f"{output.stem}.report.html")
+    """Where the report of a coded table lies, unless somebody says: beside it, by its name without the ending; with the ending where the report of
+    another table has that place."""
+    place = output.with_name(f"{output.stem}.report.html")
+    with suppress(OSError, UnicodeDecodeError):
+        head = place.read_text(encoding="utf-8")[:HEAD]
+        if OURS in head and f"<title>{escape(output.name)} " not in head:
+            return output.with_name(f"{output.name}.report.html")
+    return place
 
 
 def check_place(report: Path, others: list[Path]) -> None:
@@ -62,6 +73,7 @@ def page_of_table(path: Path) -> str:
 def assigned_page(about: About) -> str:
     """The page."""
     done, tally = about.done, about.done.tally
+    empty = tally.get("empty", 0)
     bins, codes = tally.get("bins", []), tally.get("most", [])
     judged = any(review for _, review in bins) or bool(done.rule)
     facts = {
@@ -84,7 +96,11 @@ def assigned_page(about: About) -> str:
             ("rows", f"{done.rows:,}", ""),
             ("coded without a person", _part(done.coded, done.rows), f"{done.coded:,} rows"),
             ("for review", _part(done.review, done.rows), f"{done.review:,} rows"),
-            ("without a code", _part(done.without, done.rows), f"{done.without:,} rows; they are for review too"),
+            (
+                "without a code",
+                _part(done.without, done.rows),
+                f"{done.without:,} rows{f', {empty:,} of them without a text' if empty else ''}; they are for review too",
+            ),
         ],
         worries=_worries(done, tally, judged),
         bins=_bars(bins),
@@ -132,9 +148,12 @@ def _worries(done: Assigned, tally: dict[str, Any] | Any, judged: bool) -> list[
         said.append(
             f"rows of the input that are none, and were not coded: {done.bad:,} ({'; '.join(done.named)}{' ...' if done.bad > len(done.named) else ''})"
         )
-    if done.rows and done.without > done.rows / 10:
+    empty = tally.get("empty", 0)
+    if empty > done.rows / 10:
+        said.append(f"{_part(empty, done.rows)} of the rows have no text in that column")
+    if done.without - empty > (done.rows - empty) / 10:
         said.append(
-            f"{_part(done.without, done.rows)} of the rows have no code: the texts may be of another kind than those that the model was trained on"
+            f"{_part(done.without - empty, done.rows - empty)} of the texts have no code: they may be of another kind than those that the model was trained on"
         )
     if done.rows and judged and done.coded < done.rows / 5:
         said.append(

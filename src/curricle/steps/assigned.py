@@ -119,12 +119,17 @@ def values_of_nothing(order: Order, version: str) -> Values:
     return ["", NO_TEXT, None, "yes", "", version, *[""] * (len(order.columns) - len(COLUMNS))]
 
 
+def part(share: float) -> str:
+    """A share in per cent, for people: of a small one that it is small, and not that it is none."""
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
 def _explained(hit: Any, reasons: Any) -> list[str]:
     """The values of `EXPLAINED`: the way down the tree; the nearest training texts with their code and share; words; cross-references."""
     if not hit.code or reasons is None:
         return [""] * len(EXPLAINED)
     near = (
-        f"{hit.code} {n.share:.0%} {n.text}" + (f" [{', '.join(n.words)}]" if n.words else "")
+        f"{hit.code} {part(n.share)} {n.text}" + (f" [{', '.join(n.words)}]" if n.words else "")
         for n in reasons.neighbours
     )
     other = (f"excluded from {e.source}: {e.text} (see {e.code} {e.title})" for e in reasons.elsewhere)

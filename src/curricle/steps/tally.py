@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from curricle.errors import DataError
-from curricle.steps.assigned import COLUMNS, Order, Values, added_to
+from curricle.steps.assigned import COLUMNS, NO_TEXT, Order, Values, added_to
 from curricle.tables import open_table
 
 BINS = 20
@@ -25,7 +25,7 @@ class Counts:
 
     def __init__(self, order: Order) -> None:
         self._at = {name: order.columns.index(name) for name in COLUMNS}
-        self.rows = self.coded = self.review = self.without = 0
+        self.rows = self.coded = self.review = self.without = self.empty = 0
         self._bins = [[0, 0] for _ in range(BINS)]
         self._codes: dict[str, list[Any]] = {}
         self._versions: Counter[str] = Counter()
@@ -36,6 +36,7 @@ class Counts:
         for_review = review == "yes"
         self.rows += 1
         self.without += not code
+        self.empty += not code and title == NO_TEXT
         self.review += for_review
         self.coded += bool(code) and not for_review
         self._versions[str(version)] += 1
@@ -52,7 +53,7 @@ class Counts:
 
         Returns:
             ``bins``: rows with a code by confidence, those that nobody looks at and those for review; ``most``: the most frequent codes as [code, title, rows, of them for review,
-            mean confidence]; ``distinct``: how many codes there are; ``versions``: rows by version of the model.
+            mean confidence]; ``distinct``: how many codes there are; ``versions``: rows by version of the model; ``empty``: rows without a text.
         """
         order = sorted(self._codes.items(), key=lambda pair: (-pair[1][1], pair[0]))
         return {
@@ -60,6 +61,7 @@ class Counts:
             "most": [[code, title, n, review, round(total / n, 4)] for code, (title, n, review, total) in order[:MOST]],
             "distinct": len(order),
             "versions": dict(self._versions.most_common(5)),
+            "empty": self.empty,
         }
 
 

@@ -37,6 +37,11 @@ def test_folded_adapters_give_the_same_features_under_the_same_digest(adapted):
 
 
 @torch.no_grad()
+def test_no_text_has_no_features(adapted, tmp_path):
+    assert cached_features(adapted, [], 24, 4096, tmp_path).shape == (0, adapted.width)
+
+
+@torch.no_grad()
 def test_filling_the_cache_leaves_the_adapters_where_they_are(adapted, tmp_path):
     weights = {name: tensor.clone() for name, tensor in adapted.adapter_weights().items()}
     before = features(adapted)

@@ -82,7 +82,7 @@ def test_of_a_text_with_two_codes_the_more_frequent_counts_and_equal_rows_count_
     kept = {t.text.lower(): (t.code, t.weight) for t in table.texts}
     assert kept["craft beer"] == ("002", 2.0) and kept["tie"] == ("011", 1.0)
     assert facts["left_out"] == {"the same text with the same code stands there before": 1, "the same text has another code more often (or first)": 2}  # fmt: skip
-    assert "'Craft Beer' as '001'" in caplog.text
+    assert "'Craft Beer' as '001'" in caplog.text and "a.csv, line 4: 'CRAFT BEER' as '002'" in caplog.text
     weighted = written(tmp_path / "b.csv", ["craft beer,001,9", "craft beer,002,1", *(r + ",1" for r in many())], "text,code,weight")  # fmt: skip
     assert {t.text: t.code for t in prepared(tmp_path, weighted)[1].texts}["craft beer"] == "001"
 
@@ -95,6 +95,22 @@ def test_lost_zeros_and_other_marks_are_mended_and_said(tmp_path, caplog):
     facts, table = prepared(tmp_path, written(tmp_path / "a.csv", rows))
     assert {t.code for t in table.split("train", "entry")} == {"001", "002", "011", "012"} and facts["left_out"] == {}
     assert "codes are written in another way, as '2' for '002'" in caplog.text
+
+
+def test_a_code_that_may_have_lost_a_zero_is_left_out_and_one_above_a_single_code_is_said(tmp_path, caplog):
+    tree = "code,title,parent\n1,Farms,\n2,State,\n0912,Fishing,1\n0913,Hunting,1\n912,Law,2\n9121,Courts,912\n913,Tax,2\n9131,Money,913\n"
+    rows = [f"{word} number {i},{code}" for word, code in (("fish", "0912"), ("hunt", "0913"), ("court", "9121"), ("money", "9131")) for i in range(40)]  # fmt: skip
+    made = config(tmp_path, written(tmp_path / "a.csv", [*rows, "boat,912", "state,2", "treasury,913"]))
+    (tmp_path / "codes.csv").write_text(tree.replace("0913,Hunting,1\n", ""))
+    facts = prepare(made, tmp_path / "out")
+    assert facts["left_out"] == {
+        "the code is not in the classification": 40,
+        "the code may have lost a zero in front, for it is a code with a single one below it, and with the zero another one": 1,
+        "the code has codes below it": 1,
+    }
+    assert "a.csv, line 162: '912'" in caplog.text
+    assert {t.text: t.code for t in load(tmp_path / "out").texts}["treasury"] == "9131"
+    assert "a code with a single one below it is read as that one, '913' as '9131'; texts: 1" in caplog.text
 
 
 def test_a_split_of_its_own_is_respected_and_what_would_leak_is_left_out(tmp_path):

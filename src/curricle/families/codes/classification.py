@@ -251,9 +251,8 @@ def _parents(rows: list[Row], codes: list[str], levels: list[int | None], places
         if any(parents):
             return parents, f"by column {table.columns[places['parent']]!r}"
         return parents, f"of one level (column {table.columns[places['parent']]!r} names no parent)"
-    by_columns = _by_columns(rows, codes, known, places)
-    if by_columns:
-        return by_columns, "by the columns that hold a code's ancestors"
+    if by_columns := _by_columns(rows, codes, known, places, table):
+        return by_columns
     if why := _one_level(codes, levels):
         return [None] * len(codes), f"of one level ({why})"
     found = by_code(codes)
@@ -300,22 +299,46 @@ def _unread(rows: list[Row], codes: list[str], places: Mapping[str, int], table:
     return ""
 
 
+STRAYING = 0.02
+"""Share of codes that may stand in none of the columns of ancestors: slips of the table."""
+
+
 def _by_columns(
-    rows: list[Row], codes: list[str], known: set[str], places: Mapping[str, int]
-) -> list[str | None] | None:
-    """Parents out of columns like `naics2d`, `naics3d` ...: a code stands in the column of its own level, its parent in the one before."""
+    rows: list[Row], codes: list[str], known: set[str], places: Mapping[str, int], table: Table
+) -> tuple[list[str | None], str] | None:
+    """Parents out of columns like `naics2d`, `naics3d` ..., and how they were found: a code stands in the column of its own level, its parent in the one before.
+
+    A code that stands in none of them has the parent that codes alone give, and so has what begins with it. None where there are no such columns.
+    """
     free = [i for i in range(len(rows[0].cells)) if i not in places.values()]
     holding = [i for i in free if any(row.cells[i].strip() == code for row, code in zip(rows, codes, strict=True))]
     if len(holding) < 2:
         return None
     parents: list[str | None] = []
-    for row, code in zip(rows, codes, strict=True):
+    straying: list[int] = []
+    unknown: dict[str, int] = {}
+    for i, (row, code) in enumerate(zip(rows, codes, strict=True)):
         cells = [row.cells[i].strip() for i in holding]
         if code not in cells:
-            return None
-        left = [cell for cell in cells[: cells.index(code)] if cell in known]
+            straying.append(i)
+            cells = []
+        before = cells[: cells.index(code)] if cells else []
+        left = [cell for cell in before if cell in known]
         parents.append(left[-1] if left else None)
-    return parents if any(parents) else None
+        if before and not left and before[-1].casefold() not in NOTHING:
+            unknown[before[-1]] = unknown.get(before[-1], 0) + 1
+    if len(straying) > STRAYING * len(codes) or not any(parents):
+        return None
+    lost = {codes[i] for i in straying}
+    for i, above in enumerate(by_code(codes) if straying else ()):
+        if codes[i] in lost or above in lost:
+            parents[i] = above
+    said = f"by columns {', '.join(repr(table.columns[i]) for i in holding)}"
+    if straying:
+        said += f" ({len(straying)} codes that stand in none of them by prefix, as {codes[straying[0]]!r})"
+    for cell, count in unknown.items():
+        said += f" ({count} codes under {cell!r}, which is no code of this table, have no parent)"
+    return parents, said
 
 
 def _outline(codes: list[str], levels: list[int | None]) -> list[str | None] | None:

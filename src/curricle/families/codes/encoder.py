@@ -173,6 +173,8 @@ class Encoder(nn.Module):
         Args:
             told: called after each batch with how many texts are through.
         """
+        if not ids:
+            return torch.zeros((0, self.width))
         training = torch.is_grad_enabled()
         if self._device.type == "cpu" and not training:
             token_budget = min(token_budget, BATCH_BYTES * torch.get_num_threads() // self.model.dtype.itemsize)

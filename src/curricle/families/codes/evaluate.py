@@ -20,6 +20,8 @@ from curricle.families.reliability import calibration_error
 
 ERROR = 0.05
 """Share of wrong codes that is allowed where the share of texts coded without a person is measured."""
+ERRORS = (0.01, 0.02, 0.05, 0.1)
+"""Of `assign --max-error`, that are looked at together (`rules`)."""
 ROBUST = 1000
 """Test texts that are changed in each way, at most."""
 
@@ -115,6 +117,20 @@ def _figures(
         "error@5": float(1 - right[sure].mean()) if sure.any() else 0.0,
         "texts": float(len(target)),
     }
+
+
+def rules(scorer: Scorer, sure: np.ndarray, right: np.ndarray) -> list[tuple[float, float, float, float]]:
+    """Of each of `ERRORS`: (that share, the threshold that validation texts give for it, share of texts at or above it, share wrong of those).
+
+    Args:
+        sure, right: confidence [n] of the texts' first codes, and whether they are right.
+    """
+    rows = []
+    for error in ERRORS:
+        least = scorer.threshold(error)
+        chosen = sure >= least
+        rows.append((error, least, float(chosen.mean()), float(1 - right[chosen].mean()) if chosen.any() else 0.0))
+    return rows
 
 
 def robustness(scorer: Scorer) -> dict[str, float]:

@@ -13,6 +13,8 @@ from curricle.families.codes.opinions import CHUNK, Memory, Nearness
 
 NEIGHBOURS = 3
 """Training texts that are shown of a code."""
+SMALLEST = 0.005
+"""Share of the nearness from which on a training text is shown beside the nearest one."""
 SHARPNESS = 20.0
 """A training text counts with exp of its similarity times this."""
 ELSEWHERE = 3
@@ -81,6 +83,8 @@ def _reasons(memory: Memory, near: Nearness, row: int, text: str, code: str, hea
     # a title may also be an entry: of texts that are the same the first one counts
     neighbours = []
     for i in [i for i in order if best[memory.texts[i].lower()] == i][:NEIGHBOURS]:
+        if neighbours and heat[i] < SMALLEST:
+            break
         shared = tuple(known_words(text, memory.texts[i]))
         neighbours.append(Neighbour(memory.texts[i], float(similarity[i]), float(heat[i]), shared))
     return Reasons(float(heat[mine].sum()), tuple(neighbours), _speaking(memory, text, leaf), _elsewhere(memory, text, code))  # fmt: skip

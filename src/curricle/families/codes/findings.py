@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from curricle.families.codes.disc import TABLE, disc, shown
-from curricle.families.codes.evaluate import all_metrics, texts_of
+from curricle.families.codes.evaluate import all_metrics, rules, texts_of
 from curricle.families.codes.opinions import CHUNK, OPINIONS
 from curricle.families.codes.prepare import CodeTable, load
 from curricle.families.codes.scorer import CACHE, Scorer
@@ -90,6 +90,11 @@ class _Seen:
         return {
             "texts": len(self.texts),
             "automation": self._automation(),
+            "rules": [
+                [error, _floor(least), round(coded, 4), round(wrong, 4)]
+                for error, least, coded, wrong in rules(self.scorer, self.sure, self.first == self.target)
+                if least <= 1
+            ],
             "reliability": reliability(self.sure, self.first == self.target),
             "ways": [["all opinions, weighed", *self._shares(self.first)]]
             + [[WAYS[name], *self._shares(first)] for name, first in self.ways.items()],

@@ -128,7 +128,8 @@ class Labelled:
 
     def why(self) -> str:
         """What was left out, with the first places."""
-        return "; ".join(f"{count:,} × {reason} ({', '.join(self._named.get(reason, ()))})" for reason, count in self.left_out.most_common())  # fmt: skip
+        named = {reason: f" ({', '.join(places)})" for reason, places in self._named.items() if places}
+        return "; ".join(f"{count:,} × {reason}{named.get(reason, '')}" for reason, count in self.left_out.most_common())
 
     # Columns
 
@@ -202,6 +203,7 @@ class Labelled:
                 self._further(source, found, row, rows)
         self._pad(rows)
         target = self._targets(list(number), source)
+        self._say_moved(list(number), target, raw, source)
         leaf = np.append(target, np.int32(-1))[np.frombuffer(raw, dtype=np.int32) if raw else np.empty(0, dtype=np.int32)]  # fmt: skip
         for _, line, why in bad:
             self._leave(why, found.table, source, line)
@@ -210,12 +212,12 @@ class Labelled:
             for place in np.flatnonzero(leaf < 0).tolist():
                 if raw[place] >= 0:
                     cell = cells[raw[place]]
-                    why = "the code is not in the classification" if target[raw[place]] == -2 else "the code has codes below it"  # fmt: skip
+                    why = _WHY[int(target[raw[place]])]
                     self._leave(why, found.table, source, lines[place], cell)
         rows.leaf.append(leaf.astype(np.int32))
 
     def _targets(self, cells: list[str], source: Source) -> np.ndarray:
-        """The leaf of each distinct cell: -1 for a code above several leaves, -2 for none."""
+        """The leaf of each distinct cell: -1 for a code above several leaves, -2 for none, -3 where a zero in front may be lost."""
         found = [self._leaf(cell) for cell in cells]
         changed = [cell for cell, leaf in zip(cells, found, strict=True) if leaf is not None and cell not in self.tree.index]  # fmt: skip
         widths = {len(self.tree.codes[i]) for i in self.tree.leaves}
@@ -225,11 +227,22 @@ class Labelled:
                 self.tree.codes[i]: int(i) for i in self.tree.leaves
             }  # all zeros in front are lost: 11 is 0011 too
             found = [leaves.get(cell.zfill(*widths), leaf) if cell.isdigit() else leaf for cell, leaf in zip(cells, found, strict=True)]  # fmt: skip
+        else:
+            ends = {self.tree.codes[i] for i in self.tree.leaves}
+            found = [-3 if leaf is not None and leaf >= 0 and _may_lack_a_zero(cell, ends, widths) else leaf for cell, leaf in zip(cells, found, strict=True)]  # fmt: skip
         if changed:
             example = changed[0]
-            meant = self.tree.codes[found[cells.index(example)] or 0]
+            meant = self.tree.codes[max(0, found[cells.index(example)] or 0)]
             self.said.append(f"{source.shown}: {len(changed)} codes are written in another way, as {example!r} for {meant!r}")  # fmt: skip
         return np.array([-2 if leaf is None else leaf for leaf in found], dtype=np.int32)
+
+    def _say_moved(self, cells: list[str], target: np.ndarray, raw: array[int], source: Source) -> None:
+        """Say which codes above a single leaf have become that leaf."""
+        moved = [i for i, cell in enumerate(cells) if target[i] >= 0 and cell in self.tree.index and cell != self.tree.codes[target[i]]]  # fmt: skip
+        if moved:
+            texts = int(np.isin(np.frombuffer(raw, dtype=np.int32), moved).sum())
+            example = f"{cells[moved[0]]!r} as {self.tree.codes[target[moved[0]]]!r}"
+            self.said.append(f"{source.shown}: a code with a single one below it is read as that one, {example}; texts: {texts:,}")  # fmt: skip
 
     def _further(self, source: Source, found: _Columns, row: Row, rows: _Rows) -> None:
         self._pad(rows, but=1)
@@ -270,9 +283,11 @@ class Labelled:
         good = np.flatnonzero(leaf >= 0)
         kept, self.sums, twice = _once(text[good], leaf[good], weight[good])
         kept = good[kept]
-        self._several = set(good[twice[:NAMED]].tolist())
-        self.left_out |= Counter({"the same text with the same code stands there before": len(good) - len(kept) - len(twice)})  # fmt: skip
-        self.left_out |= Counter({"the same text has another code more often (or first)": len(twice)})
+        again = np.setdiff1d(good, np.concatenate([kept, good[twice]]))
+        self._later: dict[int, str] = {}
+        """Rows to be named once the files are read again, and why they are left out."""
+        self._leave_rows(SAME, again)
+        self._leave_rows(OTHER_CODE, good[twice])
         self.left_out = +self.left_out
         self.kept = np.zeros(len(text), dtype=bool)
         self.kept[kept] = True
@@ -287,7 +302,7 @@ class Labelled:
             chosen = divide(unit, leaf[kept], own, titled, self.cold[leaf[kept]], seed)
         else:
             chosen = divide_further(unit, self._known(words[kept]), own, titled | self.cold[leaf[kept]], seed)
-        self.left_out |= +Counter({"for evaluation in its split, and with the words of a training text": int((chosen == DROPPED).sum())})  # fmt: skip
+        self._leave_rows("for evaluation in its split, and with the words of a training text", kept[chosen == DROPPED])
         self.split[kept] = chosen
         self.kept[kept[chosen == DROPPED]] = False
         if self._known is None and not (chosen == VALIDATION).any():
@@ -303,8 +318,8 @@ class Labelled:
         for source, found in self._files:
             for row in found.table.rows():
                 place += 1
-                if place in self._several:
-                    self._leave_named("the same text has another code more often (or first)", source, found, row)
+                if why := self._later.get(place, ""):
+                    self._leave_named(why, source, found, row)
                 if place >= self.rows:
                     raise DataError(f"{source.shown} changed while it was read")
                 if self.kept[place]:
@@ -314,12 +329,33 @@ class Labelled:
                     split = "cold" if self.cold[leaf] else names[self.split[place]]
                     yield Text(text, leaf, split, sums.get(place, 1.0), extra)
 
+    def _leave_rows(self, why: str, rows: np.ndarray) -> None:
+        """Count rows [n] by their places, and name the first of them later."""
+        if len(rows):
+            self.left_out[why] += len(rows)
+            self._later |= dict.fromkeys(np.sort(rows)[:NAMED].tolist(), why)
+
     def _leave_named(self, why: str, source: Source, found: _Columns, row: Row) -> None:
         self._named.setdefault(why, []).append(f"{source.shown}, {found.table.unit} {row.line}: {row.cells[found.text][:60]!r} as {row.cells[found.label]!r}")  # fmt: skip
 
     def facts(self) -> dict[str, Any]:
         """What was read and left out, for the manifest."""
         return {"rows": self.rows, "left_out": dict(self.left_out), "read_as": self.said}
+
+
+SAME = "the same text with the same code stands there before"
+OTHER_CODE = "the same text has another code more often (or first)"
+_WHY = {
+    -1: "the code has codes below it",
+    -2: "the code is not in the classification",
+    -3: "the code may have lost a zero in front, for it is a code with a single one below it, and with the zero another one",
+}
+"""Why a text is left out, by what `_targets` gives for its code."""
+
+
+def _may_lack_a_zero(cell: str, leaves: set[str], widths: set[int]) -> bool:
+    """Whether a code in digits is no leaf, and with zeros in front would be one."""
+    return cell.isdigit() and cell not in leaves and any(cell.zfill(n) in leaves for n in widths if n > len(cell))
 
 
 def _named(table: Table, column: int) -> str:

@@ -10,7 +10,7 @@ from curricle.config.schema import in_store
 from curricle.sections import Part, Section, Seen
 
 WANTED = 0.05
-"""Share of errors that the slider begins at."""
+"""Share of errors whose threshold the slider begins at."""
 CHANGED = {
     "upper": "in upper case",
     "typos": "with a typing error for every ten characters",
@@ -62,7 +62,12 @@ def _automation(found: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
             [p[0], p[1], p[2 + k], round(p[1] * n), round(p[1] * n * p[2 + k]), n - round(p[1] * n)] for p in points
         ]
         groups.append({"name": names[k], "points": rows})
-    allowed = [i for i, row in enumerate(groups[0]["points"]) if row[2] <= WANTED]
+    rules = found.get("rules", [])
+    least = next((rule[1] for rule in rules if rule[0] == WANTED), None)
+    if least is None:
+        allowed = [i for i, row in enumerate(groups[0]["points"]) if row[2] <= WANTED]
+    else:  # where `assign --max-error` begins to ask a person: chosen without the test texts
+        allowed = [i for i, row in enumerate(groups[0]["points"]) if row[0] >= least] or [0]
     columns = [
         ("threshold", "number"),
         ("coded automatically", "share"),
@@ -83,7 +88,7 @@ def _automation(found: Mapping[str, Any], seen: Seen) -> dict[str, Any]:
         "command": f"curricle assign IN.csv --column TEXT -o OUT.csv --review-below {{0}} --model {shlex.quote(seen.name)}{in_store(seen.store_uri)}",
         "from_zero": True,
     }
-    return {"trade": trade, "texts": n}
+    return {"trade": trade, "texts": n, "rules": rules}
 
 
 def _ways(found: Mapping[str, Any]) -> dict[str, Any]:

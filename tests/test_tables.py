@@ -161,7 +161,11 @@ def test_json_lines_that_are_none_are_bad_rows(tmp_path):
 
 def test_json_keeps_long_numbers_and_loses_no_value_of_a_key_that_is_there_twice(tmp_path):
     long = "123456789012345678901234567890"
-    lines = [f'{{"id": {long}, "text": "a \\": b"}}', '{"id": 1, "text": "a", "text": "b"}', '{"id": [9, {"x": 1, "x": 2}]}']
+    lines = [
+        f'{{"id": {long}, "text": "a \\": b"}}',
+        '{"id": 1, "text": "a", "text": "b"}',
+        '{"id": [9, {"x": 1, "x": 2}]}',
+    ]
     lines += [f'{{"id":"{long}","text":"c"}}', f'{{"id":-{long}}}']
     rows = list(open_table(written(tmp_path / "a.jsonl", "\n".join(lines))).rows())
     assert [row.cells[0] for row in rows if not row.problem] == [long, long, f"-{long}"]

@@ -69,7 +69,11 @@ def test_the_command_makes_it_beside_the_table_and_replaces_only_its_own(coded):
 
 def test_tables_of_one_name_but_for_the_ending_have_a_report_each(tmp_path):
     source = put(tmp_path / "in.csv", "text\nab\n")
-    for name, page in (("a&b.csv", "a&b.report.html"), ("a&b.xlsx", "a&b.xlsx.report.html"), ("a&b.csv", "a&b.report.html")):
+    for name, page in (
+        ("a&b.csv", "a&b.report.html"),
+        ("a&b.xlsx", "a&b.xlsx.report.html"),
+        ("a&b.csv", "a&b.report.html"),
+    ):
         run(source, name, Toy())
         done = CliRunner().invoke(cli, ["report", "--assigned", str(tmp_path / name)], catch_exceptions=False)
         assert done.output.strip() == str(tmp_path / page)

@@ -318,7 +318,9 @@ def _check_rejects(place: Path, survey: Survey, listener: Listener) -> None:
     if not place.exists():
         return
     if not survey.bad:
-        listener.say(f"{place} was there before, perhaps of another table, and stays as it is: this command rejects no row")
+        listener.say(
+            f"{place} was there before, perhaps of another table, and stays as it is: this command rejects no row"
+        )
     elif sha256_of(place) != survey.rejects:
         raise OutputError(
             f"{place} is there already and holds other rows than the {survey.bad:,} that are rejected now; move it away, or name another file with --rejects"

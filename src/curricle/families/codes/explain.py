@@ -81,7 +81,7 @@ def _reasons(memory: Memory, near: Nearness, row: int, text: str, code: str, hea
     order = mine[np.argsort(-similarity[mine], kind="stable")]
     best = {memory.texts[i].lower(): i for i in reversed(order)}
     # a title may also be an entry: of texts that are the same the first one counts
-    neighbours = []
+    neighbours: list[Neighbour] = []
     for i in [i for i in order if best[memory.texts[i].lower()] == i][:NEIGHBOURS]:
         if neighbours and heat[i] < SMALLEST:
             break

@@ -129,7 +129,9 @@ class Labelled:
     def why(self) -> str:
         """What was left out, with the first places."""
         named = {reason: f" ({', '.join(places)})" for reason, places in self._named.items() if places}
-        return "; ".join(f"{count:,} × {reason}{named.get(reason, '')}" for reason, count in self.left_out.most_common())
+        return "; ".join(
+            f"{count:,} × {reason}{named.get(reason, '')}" for reason, count in self.left_out.most_common()
+        )
 
     # Columns
 
@@ -362,7 +364,9 @@ def _named(table: Table, column: int) -> str:
     """A column's name, with its number where others have that name too."""
     name = table.columns[column]
     others = table.columns.count(name) - 1
-    return f"{name!r}" + (f" (column {column + 1}; {others} more {'have' if others > 1 else 'has'} that name)" if others else "")
+    return f"{name!r}" + (
+        f" (column {column + 1}; {others} more {'have' if others > 1 else 'has'} that name)" if others else ""
+    )
 
 
 def _share(cells: Sequence[str], is_code: Callable[[str], bool]) -> float:

@@ -226,7 +226,9 @@ def _divided(counts: Mapping[str, int]) -> str:
     ways = {"train": "to train on", "validation": "to choose the best model by", "test": "to measure by"}
     said = ", ".join(f"{counts.get(f'entry_{split}', 0):,} {way}" for split, way in ways.items())
     hidden = f", {counts['entry_cold']:,} of hidden codes" if counts.get("entry_cold") else ""
-    return said + hidden + ("" if counts.get("entry_train") else ": none trains, so that titles and descriptions alone do")
+    return (
+        said + hidden + ("" if counts.get("entry_train") else ": none trains, so that titles and descriptions alone do")
+    )
 
 
 def _table_row(

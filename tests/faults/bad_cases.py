@@ -290,6 +290,7 @@ CODED = {
     "model.max_tokens": ("0",),
     "curriculum.dropout": ("2",),
     "curriculum.word_dropout": ("1",),
+    "curriculum.typos": ("2",),
     "curriculum.anchor_level": ("[-1]",),
     "curriculum.relation_margin": ("[.nan]",),
     "curriculum.n_negatives": ("0", "99999"),

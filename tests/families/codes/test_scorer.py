@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from curricle.cli.use import search
 from curricle.families.codes import scorer as module
-from curricle.families.codes.opinions import OPINIONS
+from curricle.families.codes.opinions import FIRST, OPINIONS, by_rank, by_spread
 from curricle.families.codes.scorer import Scorer, highest
 from curricle.families.codes.weighing import Weights
 from tests.families.codes.test_export import checkpoint
@@ -195,3 +195,18 @@ def test_the_highest_values_come_in_order_and_of_equal_ones_the_first(top):
     values = np.random.default_rng(0).normal(size=(6, 30)).astype(np.float32)
     values[:, [3, 17]] = 9.0
     assert np.array_equal(highest(values, top), np.argsort(-values, axis=1, kind="stable")[:, :top])
+
+
+def test_ranks_and_spreads_say_how_a_code_stands_among_the_others_of_its_text():
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=(20, 50)).astype(np.float32)
+    values[:, 10:20] = 0.0
+    higher = (values[:, None, :] > values[:, :, None]).sum(2)
+    np.testing.assert_allclose(by_rank(values), -np.log(FIRST + higher), rtol=1e-6)
+    mixed = draw.permutation(50)
+    np.testing.assert_array_equal(by_rank(values)[:, mixed], by_rank(values[:, mixed]))
+    spread = by_spread(values)
+    np.testing.assert_allclose(spread, by_spread(3 * values + 2), atol=1e-4)
+    np.testing.assert_allclose(spread.std(1), 1, atol=1e-4)
+    same = np.full((2, 7), 0.3, dtype=np.float32)
+    assert abs(by_spread(same)).max() < 1e-3 and len(np.unique(by_rank(same))) == 1

@@ -163,6 +163,8 @@ class Curriculum:
     """The labelled texts of a `retrieval` stage; `code` is a whole code with all its channels."""
     word_dropout: Share = 0.0
     """Share of a training text's tokens that are left out, drawn anew each time (`live` features of a `retrieval` stage)."""
+    typos: Share = 0.0
+    """Share of the training texts that are read with slips and abbreviations, drawn anew each time (`live` features of a `retrieval` stage)."""
     dropout: Share | None = None
     """Dropout inside the encoder while its features are `live`; null keeps the encoder's own."""
     loss: LossWeights = field(default_factory=LossWeights)
@@ -204,7 +206,7 @@ class CodesTraining(TrainingConfig):
 class CodesConfig(StageConfig):
     """One stage's effective configuration."""
 
-    ADDED: ClassVar = {"training.table_optimizer": "adamw"}
+    ADDED: ClassVar = {"training.table_optimizer": "adamw", "curriculum.typos": 0.0}
     training: CodesTraining = field(default_factory=CodesTraining)
     """Optimisation."""
     data: CodesData = field(default_factory=CodesData)

@@ -30,10 +30,15 @@ OPINIONS = (
     "encoder_described",
     "ngrams_described",
     "linear_above",
+    "encoder_rank",
+    "ngrams_rank",
+    "ngrams_spread",
+    "linear_spread",
 )
 """Log-probability by the distance to the code; similarity of the nearest training text in the encoder's space, in the head's directions and
 by n-grams; decision of the linear model over n-grams; similarity of the code's title or description, by encoder and by n-grams; decision of the linear
-model for the code's ancestor on the second level."""
+model for the code's ancestor on the second level. Then what some of these say of a code beside the other codes of the same text: its rank among them (`by_rank`), or its
+distance from their mean in standard deviations (`by_spread`). A near text means less where all codes have one."""
 JUDGES = 5
 """The first so many are opinions of their own: whether they agree is a sign."""
 SIGNS = ("encoder", "direction", "ngrams", "known", "linear", "distance", "agreement")
@@ -74,6 +79,29 @@ def evenly(owners: np.ndarray, most: int) -> np.ndarray:
     """The number of each drawn text among its own code's."""
     allowed = int(np.searchsorted(np.cumsum(np.bincount(place)), most, side="right"))
     return np.sort(order[place < max(1, allowed)][:most])
+
+
+FIRST = 3.0
+"""What ranks begin at: so much that first and second place, which rounding may exchange, are not far apart."""
+
+
+def by_rank(values: np.ndarray) -> np.ndarray:
+    """``-log(FIRST + r)``, float32 [n, m], where r values of the row are higher; equal values have the same."""
+    order = np.argsort(-values, axis=1)
+    ordered = np.take_along_axis(values, order, 1)
+    place = np.zeros(values.shape, dtype=np.int32)
+    place[:, 1:] = np.where(ordered[:, 1:] != ordered[:, :-1], np.arange(1, values.shape[1], dtype=np.int32), 0)
+    np.maximum.accumulate(place, axis=1, out=place)
+    levels = -np.log(FIRST + np.arange(values.shape[1], dtype=np.float32))
+    found = np.empty(values.shape, dtype=np.float32)
+    np.put_along_axis(found, order, levels[place], 1)
+    return found
+
+
+def by_spread(values: np.ndarray) -> np.ndarray:
+    """Each value's distance from its row's mean in standard deviations of the row, [n, m]."""
+    away = values - values.mean(1, keepdims=True)
+    return away / np.maximum(np.sqrt((away * away).mean(1, keepdims=True)), 1e-3)
 
 
 class Groups:
@@ -278,6 +306,8 @@ class Memory:
         values[4] = self.linear(near.rows)
         values[5], values[6] = found[0][1], found[2][1]
         values[7] = self.above(near.rows)[:, self.kin]
+        values[8], values[9] = by_rank(values[1]), by_rank(values[3])
+        values[10], values[11] = by_spread(values[3]), by_spread(values[4])
         first = values[:JUDGES].argmax(2)
         pairs = [(a, b) for a in range(len(first)) for b in range(a)]
         signs = [*values[1:4].max(2), near.known, values[4].max(1), values[0].max(1)]

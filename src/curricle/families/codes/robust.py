@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from curricle.families.codes.slips import EVERY, slipped
+
 ABBREVIATIONS = {
     "manufacturing": "mfg", "service": "svc", "services": "svcs", "wholesale": "whsle", "wholesalers": "whslrs", "equipment": "equip",
     "building": "bldg", "construction": "constr", "contractor": "contr", "contractors": "contrs", "repair": "rpr", "management": "mgmt",
@@ -35,24 +37,7 @@ def upper(texts: Sequence[str], draw: np.random.Generator) -> list[str]:
 
 def typos(texts: Sequence[str], draw: np.random.Generator) -> list[str]:
     """One slip for every ten characters begun: a letter left out, doubled, or changed for its neighbour."""
-    return [_slipped(text, draw) for text in texts]
-
-
-def _slipped(text: str, draw: np.random.Generator) -> str:
-    letters = list(text)
-    for _ in range(1 + len(text) // 10):
-        places = [i for i, letter in enumerate(letters) if letter.isalpha()]
-        if len(places) < 3:
-            break
-        i = int(draw.choice(places))
-        kind = draw.integers(3)
-        if kind == 0:
-            del letters[i]
-        elif kind == 1:
-            letters.insert(i, letters[i])
-        elif i + 1 < len(letters):
-            letters[i], letters[i + 1] = letters[i + 1], letters[i]
-    return "".join(letters)
+    return [slipped(text, draw, 1 + len(text) // EVERY) for text in texts]
 
 
 def abbreviated(texts: Sequence[str], draw: np.random.Generator) -> list[str]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CACHE = Path(".curricle/work")
-FORMAT = 4
+FORMAT = 5
 """Raised whenever what is kept changes its meaning."""
 NO_CODE = "no code: nonsense, or of something else"
 FOLDS = 5

@@ -24,6 +24,7 @@ from curricle.families.codes.continued import classification_digest
 from curricle.families.codes.encoder import Encoder, cached_features
 from curricle.families.codes.model import CodesHead
 from curricle.families.codes.prepare import CodeTable, load
+from curricle.families.codes.slips import hasty
 from curricle.families.codes.triplets import sample
 from curricle.families.encoders import check_weight_digests, length_bucketed, weight_digests
 from curricle.families.forgetting import changes, score
@@ -317,8 +318,20 @@ class _Task:
             return self.features[torch.from_numpy(rows)]
         unique, back = np.unique(rows, return_inverse=True)
         return self.encoder.encode(
-            [self._thinned(self.tokens[i]) for i in unique], self.config.data_loader.token_budget
+            [self._thinned(tokens) for tokens in self._as_written(unique)], self.config.data_loader.token_budget
         )[torch.from_numpy(back).to(self.device)]
+
+    def _as_written(self, rows: np.ndarray) -> list[list[int]]:
+        """Tokens of distinct texts; in training, a random share of them is read as hasty people would have written it."""
+        tokens, share = [self.tokens[i] for i in rows], self.config.curriculum.typos
+        if not share or not self.model.training:
+            return tokens
+        chosen = [i for i, draw in enumerate(torch.rand(len(rows)).tolist()) if draw < share]
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        changed = [hasty(self.distinct[rows[i]], rng) for i in chosen]
+        for i, read in zip(chosen, self.encoder.tokenize(changed, self.config.model.max_tokens), strict=True):
+            tokens[i] = read
+        return tokens
 
     def _thinned(self, tokens: list[int]) -> list[int]:
         """In training, a text without a random share of its tokens: one that is never seen twice alike is not learned by heart."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-PLAIN = (1.0, 4.0, 4.0, 4.0, 2.0, 0.0, 0.0, 0.0)
+PLAIN = (1.0, 4.0, 4.0, 4.0, 2.0, *(0.0,) * 7)
 """Weights of the opinions to be pulled towards."""
-UNITS = (1.0, 8.0, 8.0, 8.0, 2.0, 8.0, 8.0, 2.0)
-"""What counts as one step of each weight: an opinion is a log-probability, a cosine or a margin."""
+UNITS = (1.0, 8.0, 8.0, 8.0, 2.0, 8.0, 8.0, 2.0, 1.0, 1.0, 1.0, 1.0)
+"""What counts as one step of each weight: an opinion is a log-probability, a cosine, a margin, or a place among the codes."""
 BARE = 4
 """Of the first so many opinions a code without examples has weights; the others say nothing of it, or the same again."""
 PULL, PULL_OF_FEW = 1e-3, 0.1

@@ -184,6 +184,14 @@ def test_formulas_that_nobody_worked_out_are_said(tmp_path):
     assert [row.cells for row in table.rows()] == [["1", "bakery"], ["2", ""], ["3", ""]]
 
 
+def test_sheets_that_are_not_read_are_named(tmp_path):
+    book = openpyxl.Workbook()
+    book.active.append(["text", "code"])
+    book.create_sheet("2023").append(["more", "1"])
+    book.save(tmp_path / "a.xlsx")
+    assert "sheet 'Sheet' (not read: '2023')" in open_table(tmp_path / "a.xlsx").said
+
+
 def test_a_title_above_a_short_table_is_no_header(tmp_path):
     book = openpyxl.Workbook()
     for row in (["Codes of 2022"], ["code", "title"], ["1", "Farming"]):

@@ -555,7 +555,8 @@ def _book(path: Path, header: bool | None) -> Table:
                     row.line, cells, _problem(cells, len(columns)), row.typed + [None] * (len(cells) - len(row.typed))
                 )
 
-    others = f" (of {len(sheets)})" if len(sheets) > 1 else ""
+    unread = [name for name in sheets if name != sheet]
+    others = f" (not read: {', '.join(map(repr, unread))})" if unread else ""
     said = f"sheet {sheet!r}{others}" + (f", header in row {rows[skip].line}" if has_header else ", no header")
     if unknown := _without_value(path, parts[sheet]):
         said += f", {unknown:,} formulas without a value are empty: open it in a spreadsheet program and save it"

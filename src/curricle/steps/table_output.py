@@ -27,6 +27,8 @@ ROWS_OF_A_SHEET, CELL_OF_A_SHEET = 1_048_576, 32_767
 """What Excel takes: rows, and characters of a cell."""
 _OF_A_SHEET = (bool, int, float, date, time, timedelta, type(None))
 BATCH = 4096
+_NOT_WRITTEN = (".json", ".xls", ".ods", ".xlsb", ".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".pdf", ".doc", ".docx")
+"""Endings that say what `assign` does not make; any other unknown one is a CSV."""
 _OF_SUFFIX = {".tsv": "\t", ".tab": "\t", ".psv": "|"}
 _BOM = "\ufeff"
 
@@ -53,7 +55,7 @@ def form_of(output: Path, table: Table, encoding: str = "") -> Form:
         ConfigError: this kind is not written, or there is no such encoding.
     """
     suffix = output.suffix.lower()
-    if suffix in (*BOOKS, ".json", ".xls", ".ods", ".xlsb") and suffix not in KINDS:
+    if suffix in (*BOOKS, *_NOT_WRITTEN) and suffix not in KINDS:
         raise ConfigError(
             f"the output {output}: a file that ends in {suffix} is not written; written are {', '.join(KINDS)}"
         )

@@ -1,5 +1,6 @@
 """Classifications as offices have them: columns are recognised, and the tree is found whatever the codes look like."""
 
+import datetime
 import json
 
 import openpyxl
@@ -191,3 +192,61 @@ def test_the_shared_classifications_have_the_trees_that_they_are_known_for(share
     assert above["91"] is None and above["9111"] == "911" and above["962"] == "96" and above["89"] == "I"
     assert "8 codes under 'J', which is no code of this table, have no parent" in known.said
     assert "5 codes that stand in none of them by prefix, as '962'" in known.said
+
+
+@pytest.mark.parametrize(
+    ("rows", "parents", "said"),
+    [
+        ("1 1.1 1.2 2 2.1 12 12.1", "- 1 1 - 2 - 12", "by prefix"),
+        ("1 1.1.1 10 11 11.1.1 1.1 11.1 1.1.2", "- 1.1 - - 11.1 1 11 1.1", "by prefix"),
+        ("1 1-1 1-2 2 2-1 12 12-1 12-2", "- 1 1 - 2 - 12 12", "by prefix"),
+        ("1. 1.1. 1.2. 10. 10.1.", "- 1. 1. - 10.", "by prefix"),
+        ("1 1.1 1.11 1.12 1.2 10 10.1 10.11 10.13 10.2", "- 1 1.1 1.1 1 - 10 10.1 10.1 10", "by prefix"),
+        ("A B 01 05 011 051", "- - - - 01 05", "which numbers belong to A, B the table does not say"),
+        ("A 01 011 B 05 051", "- A 01 - B 05", "by prefix"),
+        ("I 01 0101 02 II 06 0601 III 15 IV 20", "- I 01 I - II 06 - III - IV", "by prefix"),
+        ("03000000-1 03100000-2 03110000-5 09000000-3 09100000-0", "- 03000000-1 03100000-2 - 09000000-3", "by prefix"),
+        ("a A a1 A1 b1", "- - a A -", "by prefix"),
+        ("A 01 01.4 01.41 B 08 08.1 08.11 C 14 14.2 14.20", "- A 01 01.4 - B 08 08.1 - C 14 14.2", "by prefix"),
+    ],
+)  # fmt: skip
+def test_codes_are_read_as_people_number_them(tmp_path, rows, parents, said):
+    codes = rows.split()
+    known = read(tmp_path / "a.csv", "\n".join(["code,title", *(f"{code},title of {code}" for code in codes)]))
+    assert known.codes == tuple(codes)
+    assert known.parents == tuple(None if parent == "-" else parent for parent in parents.split())
+    assert said in known.said
+
+
+def test_a_column_of_sections_says_which_letter_a_number_belongs_to(tmp_path):
+    text = "code,title,Section\nA,Farms,A\nB,Mines,B\n01,Crops,A\n05,Coal,B\n011,Rice,A\n"
+    known = read(tmp_path / "a.csv", text)
+    assert known.parents == (None, None, "A", "B", "01") and "sections by column 'Section'" in known.said
+
+
+@pytest.mark.parametrize("header", ["Nr,Bezeichnung", "coicop,label", "isic,description", "KldB,Berufsbenennung", "код,наименование", "naics2d,title"])  # fmt: skip
+def test_words_above_numbers_are_a_header_in_any_language(tmp_path, header):
+    known = read(tmp_path / "a.csv", f"{header}\n1,Nahrung\n11,Brot und Kuchen\n12,Reis\n2,Kleidung\n")
+    assert known.codes == ("1", "11", "12", "2") and known.parents == (None, "1", "1", None)
+
+
+def test_of_text_columns_without_a_known_name_the_title_is_the_one_that_differs(tmp_path):
+    known = read(tmp_path / "a.csv", "code,group,item\n111,Cereals of all kinds,Bread\n112,Cereals of all kinds,Rice\n")
+    assert known.titles == {"111": "Bread", "112": "Rice"}
+
+
+def test_dates_of_a_workbook_are_no_codes(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["code", "title"], ["01", "Food"], [datetime.datetime(2024, 1, 1), "Bread"]):
+        book.active.append(row)
+    book.save(tmp_path / "a.xlsx")
+    with pytest.raises(DataError, match="row 3: the code is a date, 2024-01-01; save that column as text"):
+        read_classification(tmp_path / "a.xlsx", {})
+
+
+def test_another_way_of_writing_never_moves_a_mark():
+    known = matcher(["A", "01", "01.42", "14.2", "14.20", "16.10", "01.61", "08.11", "81.10"])
+    assert [known(text) for text in ("1.42", "1.61", "8.11", "0142", "142", "14.2")] == ["01.42", "01.61", "08.11", "01.42", "14.2", "14.2"]  # fmt: skip
+    assert known("8.110") is None and known("1.410") is None
+    checked = matcher(["09111100-1", "09111200-2"])
+    assert {checked(text) for text in ("9111100-1", "9111100", "09111100", "091111001")} == {"09111100-1"}

@@ -192,6 +192,34 @@ def test_data_of_a_store_is_fetched_and_the_digest_follows_the_bytes(tmp_path):
         fingerprint(config(tmp_path, f"file://{store}/gone.csv"))
 
 
+def test_an_unknown_word_in_a_split_column_is_an_error_and_no_reason_to_draw_it_anew(tmp_path):
+    rows = [f"{row},{'train' if i % 3 else 'test'}" for i, row in enumerate(many())]
+    with pytest.raises(DataError, match="a.csv, line 162: the split 'holdout' is none of train, validation, test"):
+        prepared(tmp_path, written(tmp_path / "a.csv", [*rows, "special,001,holdout"], "text,code,split"))
+    facts, _ = prepared(
+        tmp_path, written(tmp_path / "b.csv", [f"{row},{i}" for i, row in enumerate(many())], "text,code,fold")
+    )
+    assert "split" not in facts["read_as"][0]
+
+
+def test_of_several_columns_of_codes_that_of_the_leaves_is_read_and_the_others_are_named(tmp_path):
+    rows = [f"{row},{row.rsplit(',', 1)[1]}" for row in many()]
+    facts, _ = prepared(tmp_path, written(tmp_path / "a.csv", rows, "text,first_code,final_code"))
+    assert "codes stand in 'final_code' too: data.columns.label=NAME takes another one" in facts["read_as"][0]
+    rows = [f"{row.rsplit(',', 1)[0]},{'1' if row.endswith(('011', '012')) else '0'},{row.rsplit(',', 1)[1]}" for row in many()]  # fmt: skip
+    facts, table = prepared(tmp_path, written(tmp_path / "b.csv", rows, "text,code,label"))
+    assert "code 'label'" in facts["read_as"][0] and facts["left_out"] == {}
+    with pytest.raises(DataError, match="Is this the classification.*Read were .*b.csv: .*code 'code'"):
+        prepared(tmp_path, tmp_path / "b.csv", columns={"label": "code"})
+
+
+def test_lost_zeros_beside_kept_ones_are_mended(tmp_path, caplog):
+    rows = [*many(), "cake,2", "roast,11"]
+    facts, table = prepared(tmp_path, written(tmp_path / "a.csv", rows))
+    assert {t.text: t.code for t in table.texts if t.text in ("cake", "roast")} == {"cake": "002", "roast": "011"}
+    assert facts["left_out"] == {} and "2 codes are written in another way, as '2' for '002'" in caplog.text
+
+
 def test_how_the_texts_are_divided_is_said(tmp_path, caplog):
     facts, _ = prepared(tmp_path, written(tmp_path / "a.csv", many()))
     shares = [facts[f"entry_{split}"] for split in ("train", "validation", "test")]

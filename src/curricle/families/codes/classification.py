@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from curricle.errors import ConfigError, DataError
@@ -64,12 +65,17 @@ def read_classification(
         and "code" in places
         and not _word(table.columns[places["code"]], "code")
         and not columns.get("code")
+        and not _heads(table.columns[places["code"]], [row.cells[places["code"]] for row in table.sample])
     ):
         table = open_table(path, encoding=encoding, header=False)
     rows, empty = [], 0
     for row in table.rows():
         if row.problem:
             raise DataError(f"{shown}, {table.unit} {row.line}: {row.problem}")
+        if isinstance(row.typed, list) and isinstance(row.typed[places["code"]], date):
+            raise DataError(
+                f"{shown}, {table.unit} {row.line}: the code is a date, {row.cells[places['code']]}; save that column as text"
+            )
         if row.cells[places["code"]].strip():
             rows.append(row)
         else:
@@ -137,6 +143,16 @@ def known_as(name: str, words: Sequence[str]) -> int:
     return best
 
 
+def _heads(name: str, cells: Sequence[str]) -> bool:
+    """Whether a word stands above a column of codes that are written otherwise: letters above numbers, or a word without a digit above codes with digits."""
+
+    def share(pattern: str) -> float:
+        return sum(bool(re.search(pattern, cell)) for cell in cells) / max(1, len(cells))
+
+    letters, digits = bool(re.search(r"[^\W\d_]", name)), bool(re.search(r"\d", name))
+    return letters and (share(r"[^\W\d_]") < 0.1 or (not digits and len(name) > 1 and share(r"\d") > 0.5))
+
+
 def _word(name: str, what: str) -> bool:
     return known_as(name, NAMES[what]) > 0
 
@@ -191,7 +207,7 @@ def _by_content(table: Table, places: dict[str, int]) -> dict[str, int]:
         guess["code"] = min(single, key=lambda i: length[i])
     rest = [i for i in free if i != guess["code"] and any(re.search(r"[^\W\d_]{2}", v) for v in values[i])]
     if "title" not in guess and rest:
-        guess["title"] = max(rest, key=lambda i: length[i])
+        guess["title"] = max(rest, key=lambda i: (len(set(values[i])) > 0.9 * len(values[i]), length[i]))
     return guess
 
 
@@ -256,11 +272,42 @@ def _parents(rows: list[Row], codes: list[str], levels: list[int | None], places
     if why := _one_level(codes, levels):
         return [None] * len(codes), f"of one level ({why})"
     found = by_code(codes)
+    if sections := _by_section(rows, codes, found, places, table):
+        return sections
     outline = _outline(codes, levels)
     agrees = outline and all(o == f for o, f in zip(outline, found, strict=True) if f is not None)
     if outline and agrees and outline != found:
         return outline, "by level and order of rows"
-    return found, "by prefix of the codes" if any(found) else "of one level (no code is below another)"
+    if not any(found):
+        return found, "of one level (no code is below another)"
+    idle = _idle_sections(codes, found)
+    more = f" (which numbers belong to {', '.join(idle[:5])} the table does not say; a column of parents would: data.columns.parent=NAME)" if idle else ""  # fmt: skip
+    return found, f"by prefix of the codes{more}"
+
+
+def _idle_sections(codes: list[str], parents: list[str | None]) -> list[str]:
+    """Letters on the top with nothing below them, where numbers stand on the top too."""
+    above, roots = set(parents), [code for code, parent in zip(codes, parents, strict=True) if parent is None]
+    letters = [code for code in roots if code.isalpha() and len(code) <= 5 and code not in above]
+    return letters if any(code[0].isdigit() for code in roots) else []
+
+
+def _by_section(
+    rows: list[Row], codes: list[str], parents: list[str | None], places: Mapping[str, int], table: Table
+) -> tuple[list[str | None], str] | None:
+    """Parents by the codes alone, but for the numbers on the top: these by a column that holds the letter of each one's section."""
+    letters = {code for code, parent in zip(codes, by_prefix(codes), strict=True) if parent is None and code.isalpha()}
+    numbers = [i for i, (code, parent) in enumerate(zip(codes, parents, strict=True)) if code[0].isdigit() and (parent is None or parent in letters)]  # fmt: skip
+    if not letters or not numbers:
+        return None
+    for place in (i for i in range(len(table.columns)) if i not in places.values()):
+        cells = [rows[i].cells[place].strip() for i in numbers]
+        if all(cell in letters for cell in cells):
+            made = list(parents)
+            for i, cell in zip(numbers, cells, strict=True):
+                made[i] = cell
+            return made, f"by prefix of the codes, sections by column {table.columns[place]!r}"
+    return None
 
 
 def _circle(codes: list[str], parents: list[str | None]) -> list[str]:
@@ -362,18 +409,26 @@ def by_code(codes: Sequence[str]) -> list[str | None]:
     The parent is the longest code that begins this one, marks such as dots and hyphens aside; where all codes are of one length, zeros at their end count as nothing.
     A range (``31-33``, ``A00-A09``) stands above what lies in it; letters without anything below stand above the numbers that follow them.
     """
-    plain = {code: re.sub(r"[\W_]", "", code).upper() or code for code in codes}
+    return _letters(list(codes), by_prefix(codes))
+
+
+def by_prefix(codes: Sequence[str]) -> list[str | None]:
+    """The same without the letters above numbers."""
+    if numbered := _numbered(codes):
+        return numbered
+    plain = _plain(codes)
     ranges = [(code, *pair) for code in codes if (pair := _range(code))]
     plain |= _without_padding({code: key for code, key in plain.items() if not _range(code)})
+    roman = _roman(codes)
     owner: dict[str, str] = {}
     for code in codes:
-        if not _range(code):
+        if not _range(code) and code not in roman:
             owner.setdefault(plain[code], code)
     parents: list[str | None] = []
     for code in codes:
         key, own = plain[code], _range(code)
         above = None
-        if own is None:
+        if own is None and code not in roman:
             above = next(
                 (owner[key[:n]] for n in range(len(key) - 1, 0, -1) if key[:n] in owner and owner[key[:n]] != code),
                 None,
@@ -387,7 +442,60 @@ def by_code(codes: Sequence[str]) -> list[str | None]:
             ]
             above = min(around, key=lambda r: (-len(r[1]), _between(r[1], r[2])))[0] if around else None
         parents.append(above)
-    return _letters(list(codes), parents)
+    return parents
+
+
+def _plain(codes: Sequence[str]) -> dict[str, str]:
+    """Each code without marks and in one case, unless codes differ in nothing else; without a check digit where all have one (``03111000-2``)."""
+    checked = {code: re.fullmatch(r"(\d{4,})-\d", code) for code in codes}
+    if all(checked.values()) and len({found[1] for found in checked.values() if found}) == len(checked):
+        return {code: found[1] for code, found in checked.items() if found}
+    plain = {code: re.sub(r"[\W_]", "", code) or code for code in codes}
+    upper = {code: key.upper() for code, key in plain.items()}
+    return upper if len(set(upper.values())) == len(set(plain.values())) else plain
+
+
+def _roman(codes: Sequence[str]) -> set[str]:
+    """The codes I, II, III, IV ... where the codes of letters alone are just these."""
+    letters = {code for code in codes if code.isalpha()}
+    ones, tens = ("", "I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"), ("", "X", "XX", "XXX", "XL", "L")
+    numerals = [ten + one for ten in tens for one in ones][1 : len(letters) + 1]
+    return letters if len(letters) > 1 and letters == set(numerals) else set()
+
+
+def _numbered(codes: Sequence[str]) -> list[str | None]:
+    """Parents of codes that are numbered as chapters are (1, 1.1, 1.2, 2, 12, 12.1): 12 is not below 1. Empty where they are not.
+
+    They are where most codes have a mark, and the numbers before the first one have no zeros in front, are codes themselves, and of different length. Numbers behind it are whole numbers too where siblings count on from one to the
+    next, else digits one by one (the 1.11 below 1.1).
+    """
+    parts = {code: tuple(part for part in re.split(r"[\W_]+", code) if part) or (code,) for code in codes}
+    firsts = {found[0] for found in parts.values()}
+    chapters = {found[0] for found in parts.values() if len(found) == 1}
+    plain = all(first.isdigit() and (first[0] != "0" or first == "0") for first in firsts)
+    if not plain or firsts != chapters or len(codes) < 2 * len(chapters) or len({len(first) for first in firsts}) == 1:
+        return []
+    siblings: dict[tuple[str, ...], set[str]] = {}
+    for found in parts.values():
+        if len(found) > 1:
+            siblings.setdefault(found[:-1], set()).add(found[-1])
+    counted = all(
+        names == {str(n) for n in range(first, first + len(names))}
+        for names in siblings.values()
+        if len({len(name) for name in names}) > 1
+        for first in [min((int(name) for name in names if name.isdigit()), default=0)]
+    )
+
+    def keys(found: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """What may stand for a code above this one, the nearest first."""
+        if counted:
+            return [found[:n] for n in range(len(found) - 1, 0, -1)]
+        return [(found[0], *digits) for rest in ["".join(found[1:])] for n in range(len(rest) - 1, -1, -1) for digits in [tuple(rest[:n])]]  # fmt: skip
+
+    owner: dict[tuple[str, ...], str] = {}
+    for code, found in parts.items():
+        owner.setdefault(found if counted else (found[0], *"".join(found[1:])), code)
+    return [next((owner[key] for key in keys(parts[code]) if key in owner and owner[key] != code), None) for code in codes]  # fmt: skip
 
 
 def _without_padding(plain: dict[str, str]) -> dict[str, str]:
@@ -429,17 +537,21 @@ def _between(low: str, high: str) -> str:
 
 
 def _letters(codes: list[str], parents: list[str | None]) -> list[str | None]:
-    above = {parent for parent in parents if parent}
-    sections = {c for c, p in zip(codes, parents, strict=True) if p is None and re.fullmatch(r"[^\W\d_]{1,2}", c)}
-    numbers = [i for i, (c, p) in enumerate(zip(codes, parents, strict=True)) if p is None and re.match(r"\d", c)]
+    """Numbers on the top below the letter that stands before them, where each letter has some: of letters one after the other nobody knows which numbers they mean."""
+    above, roman = {parent for parent in parents if parent}, _roman(codes)
+    sections = {c for c, p in zip(codes, parents, strict=True) if p is None and (re.fullmatch(r"[^\W\d_]{1,2}", c) or c in roman)}  # fmt: skip
+    numbers = {c for c, p in zip(codes, parents, strict=True) if p is None and c[0].isdigit()}
     if not sections or sections & above or not numbers or codes[0] not in sections:
+        return parents
+    order = [code in sections for code in codes if code in sections or code in numbers]
+    if order[-1] or any(here and after for here, after in zip(order, order[1:], strict=False)):
         return parents
     last: str | None = None
     made = list(parents)
     for i, code in enumerate(codes):
         if code in sections:
             last = code
-        elif i in set(numbers):
+        elif code in numbers:
             made[i] = last
     return made
 
@@ -447,24 +559,45 @@ def _letters(codes: list[str], parents: list[str | None]) -> list[str | None]:
 def matcher(codes: Iterable[str]) -> Callable[[str], str | None]:
     """Finds the code that another way of writing means: other marks and case (``11 1011`` for ``11-1011``), a ``.0`` of a number, lost zeros; None for none or several."""
     known = list(codes)
-    exact, loose = set(known), {}
+    exact, loose = set(known), dict[str, str | None]()
+    unchecked = _plain(known)
     for code in known:
-        key = re.sub(r"[\W_]", "", code).upper()
-        loose[key] = None if key in loose else code
+        for key in {_bare(code), unchecked[code].upper()}:
+            loose[key] = None if key in loose else code
     leading = sorted({len(code) for code in known if code[0] == "0" and code.isdigit()})
+    zeros = max((len(code) - len(code.lstrip("0")) for code in known), default=0)
 
     def find(text: str) -> str | None:
         text = text.strip()
         for way in (text, text.removesuffix(".0")):
             if way in exact:
                 return way
-        found = loose.get(re.sub(r"[\W_]", "", text).upper()) or loose.get(
-            re.sub(r"[\W_]", "", text.removesuffix(".0")).upper()
-        )
-        if found:
-            return found
+        if (
+            text[:1].isdigit() and not text.isdigit()
+        ):  # 1.42 for 01.42: before marks are dropped, which would make it 14.2
+            padded = [way for n in range(1, zeros + 1) if (way := "0" * n + text) in exact]
+            if padded:
+                return padded[0] if len(padded) == 1 else None
+        for way in (text, text.removesuffix(".0")):
+            found = loose.get(_bare(way))
+            if found and _same_marks(way, found):
+                return found
         digits = text.removesuffix(".0")
         padded = [digits.zfill(n) for n in leading if digits.isdigit() and n > len(digits) and digits.zfill(n) in exact]
-        return padded[-1] if len(padded) == 1 else None
+        if len(padded) == 1:
+            return padded[0]
+        bare = [loose.get(_bare("0" * n + text)) for n in range(1, zeros + 1)] if text.isdigit() else []
+        bare = [code for code in bare if code and not code.isdigit()]
+        return bare[0] if len(bare) == 1 else None
 
     return find
+
+
+def _bare(code: str) -> str:
+    return re.sub(r"[\W_]", "", code).upper()
+
+
+def _same_marks(text: str, code: str) -> bool:
+    """Whether marks, where both have some, stand at the same places: 1.42 is not 14.2."""
+    one, other = re.split(r"[\W_]+", text), re.split(r"[\W_]+", code)
+    return len(one) == 1 or len(other) == 1 or [len(part) for part in one] == [len(part) for part in other]

@@ -82,6 +82,8 @@ class _Columns:
     text: int
     label: int
     further: dict[str, int]
+    others: list[str]
+    """Further columns that hold codes of the classification."""
 
 
 @dataclass
@@ -122,7 +124,7 @@ class Labelled:
         if not total:
             raise DataError(f"{', '.join(source.shown for source in sources)}: no labelled row below the header")
         if total == lost or lost > LOST * total:
-            raise DataError(f"of {total:,} labelled rows {lost:,} cannot be used: {self.why()}. Is this the classification that they were coded with?")  # fmt: skip
+            raise DataError(f"of {total:,} labelled rows {lost:,} cannot be used: {self.why()}. Is this the classification that they were coded with? Read were {'; '.join(self.said)}")  # fmt: skip
         self.rows = total
         self._settle(rows, leaf, titles, split_seed)
 
@@ -143,24 +145,27 @@ class Labelled:
             table = open_table(source.path, encoding=self.encoding, header=False)
             found = self._columns(table, names, source.shown)
         further = "".join(f", {what} {table.columns[i]!r}" for what, i in found.further.items())
-        self.said.append(f"{source.shown}: {table.said}; text {_named(table, found.text)}, code {_named(table, found.label)}{further}")  # fmt: skip
+        self.said.append(f"{source.shown}: {table.said}; text {_named(table, found.text)}, code {_named(table, found.label)}{further}{_also(found.others)}")  # fmt: skip
         return found
 
     def _columns(self, table: Table, wanted: Mapping[str, str], shown: str) -> _Columns:
         places = named_columns(table, wanted, shown)
         free = [i for i in range(len(table.columns)) if i not in places.values()]
         values = {i: [row.cells[i] for row in table.sample] for i in range(len(table.columns))}
+        others: list[str] = []
         if "label" not in places:
             share = {i: _share(values[i], lambda cell: self._leaf(cell) is not None) for i in free}
+            leaves = {i: _share(values[i], lambda cell: (self._leaf(cell) or 0) >= 0 and self._leaf(cell) is not None) for i in free}  # fmt: skip
             surely = {i: known_as(table.columns[i], LABEL) if table.has_header else 0 for i in free}
-            best = max(free, key=lambda i: (share[i] >= LOST and surely[i] > 0, share[i] >= LOST, surely[i] > 0, share[i], surely[i]), default=None)  # fmt: skip
+            best = max(free, key=lambda i: (share[i] >= LOST and surely[i] > 0, share[i] >= LOST, leaves[i] >= LOST, surely[i] > 0, share[i], surely[i]), default=None)  # fmt: skip
+            others = [table.columns[i] for i in free if i != best and leaves[i] >= LOST and best is not None and share[best] >= LOST]  # fmt: skip
             if best is not None and (share[best] >= LOST or surely[best] > 0):
                 places["label"] = best
         free = [i for i in free if i not in places.values()]
         for what, words in EXACT.items():
             for i in free:
                 named = what not in places and table.has_header and table.columns[i].strip().casefold() in words
-                if named and (what != "split" or all(cell.strip().casefold() in SPLITS for cell in values[i])):
+                if named and (what != "split" or _share(values[i], lambda cell: cell.strip().casefold() in SPLITS) >= LOST):  # fmt: skip
                     places[what] = i
         free = [i for i in free if i not in places.values()]
         if "text" not in places:
@@ -175,7 +180,8 @@ class Labelled:
                 f"{shown} ({table.said}): no column is known as that of {' and '.join({'text': 'texts', 'label': 'codes'}[m] for m in missing)}; its columns: "
                 f"{', '.join(map(repr, table.columns))}. Name it: {', '.join(f'data.columns.{m}=NAME' for m in missing)}"
             )
-        return _Columns(table, places["text"], places["label"], {w: places[w] for w in EXACT if w in places})
+        others = [name for name in others if name != table.columns[places["text"]]]
+        return _Columns(table, places["text"], places["label"], {w: places[w] for w in EXACT if w in places}, others)
 
     # First reading
 
@@ -231,10 +237,12 @@ class Labelled:
             found = [leaves.get(cell.zfill(*widths), leaf) if cell.isdigit() else leaf for cell, leaf in zip(cells, found, strict=True)]  # fmt: skip
         else:
             ends = {self.tree.codes[i] for i in self.tree.leaves}
-            found = [-3 if leaf is not None and leaf >= 0 and _may_lack_a_zero(cell, ends, widths) else leaf for cell, leaf in zip(cells, found, strict=True)]  # fmt: skip
+            found = [-3 if leaf is not None and leaf >= 0 and cell in self.tree.index and _may_lack_a_zero(cell, ends, widths) else leaf for cell, leaf in zip(cells, found, strict=True)]  # fmt: skip
         if changed:
             example = changed[0]
-            meant = self.tree.codes[max(0, found[cells.index(example)] or 0)]
+            meant = self._match(example)
+            if leaf := found[cells.index(example)]:
+                meant = self.tree.codes[leaf] if leaf >= 0 else meant
             self.said.append(f"{source.shown}: {len(changed)} codes are written in another way, as {example!r} for {meant!r}")  # fmt: skip
         return np.array([-2 if leaf is None else leaf for leaf in found], dtype=np.int32)
 
@@ -258,7 +266,7 @@ class Labelled:
             raise DataError(f"{source.shown}, {found.table.unit} {row.line}: the weight {cells['weight']!r} is no number from 0 on") from None  # fmt: skip
         split = cells.get("split", "").casefold()
         if split not in SPLITS:
-            raise DataError(f"{source.shown}, {found.table.unit} {row.line}: the split {cells['split']!r} is none of train, validation, test")  # fmt: skip
+            raise DataError(f"{source.shown}, {found.table.unit} {row.line}: the split {cells['split']!r} is none of train, validation, test; rename the column if it is no split")  # fmt: skip
         rows.weight.append(weight)
         rows.group.append(text_number("group " + cells["group"]) if cells.get("group") else 0)
         rows.split.append({"": -1, "train": TRAIN, "validation": VALIDATION, "test": TEST}[SPLITS[split]])
@@ -358,6 +366,11 @@ _WHY = {
 def _may_lack_a_zero(cell: str, leaves: set[str], widths: set[int]) -> bool:
     """Whether a code in digits is no leaf, and with zeros in front would be one."""
     return cell.isdigit() and cell not in leaves and any(cell.zfill(n) in leaves for n in widths if n > len(cell))
+
+
+def _also(others: Sequence[str]) -> str:
+    """What to do where codes stand in other columns too; empty where they do not."""
+    return f"; codes stand in {', '.join(map(repr, others))} too: data.columns.label=NAME takes another one" if others else ""  # fmt: skip
 
 
 def _named(table: Table, column: int) -> str:

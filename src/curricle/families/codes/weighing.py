@@ -19,7 +19,7 @@ UNITS = (1.0, 8.0, 8.0, 8.0, 2.0, 8.0, 8.0, 2.0, 1.0, 1.0, 1.0, 1.0)
 """What counts as one step of each weight: an opinion is a log-probability, a cosine, a margin, or a place among the codes."""
 BARE = 4
 """Of the first so many opinions a code without examples has weights; the others say nothing of it, or the same again."""
-PULL, PULL_OF_FEW = 1e-3, 0.1
+PULL, PULL_OF_FEW = 3e-4, 0.1
 """Strength of the pull, per squared step, beside a mean loss; of fewer than a hundred texts the second one divided by their number."""
 FOLDS = 10
 PAIRS = 6_000_000

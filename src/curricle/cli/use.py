@@ -19,9 +19,9 @@ from curricle.steps.evaluate import evaluate_model
 from curricle.steps.promote import pinned_because
 from curricle.steps.promote import promote as pin
 from curricle.steps.register import register as register_model
+from curricle.steps.table_output import KINDS
 from curricle.steps.use import Model, hit_as_json, open_model
 from curricle.store.local import write_whole
-from curricle.tables import SUFFIXES
 
 ONE_FILE = ("npz", "parquet")
 """Formats of `export` that are a file, and its ending."""
@@ -150,7 +150,7 @@ def assign(source: Path, output: Path, rejects: Path | None, page: Path | None, 
 def export(kind: str, output: Path, store: str, model: str) -> None:
     """Export the codes' coordinates, or a folder of the model for other programs."""
     ending = output.suffix.lower()
-    if kind in ONE_FILE and ending != f".{kind}" and ending in (*SUFFIXES, *(f".{other}" for other in ONE_FILE)):
+    if kind in ONE_FILE and ending != f".{kind}" and ending in (*KINDS, *(f".{other}" for other in ONE_FILE)):
         also = f"; --format {ending[1:]} writes that" if ending[1:] in ONE_FILE else ""
         raise click.UsageError(f"--format {kind} writes an .{kind} file, and {output} ends in {ending}{also}")
     for line in _open(store, model, "export").export(output, kind):

@@ -296,7 +296,7 @@ def _by_section(
     rows: list[Row], codes: list[str], parents: list[str | None], places: Mapping[str, int], table: Table
 ) -> tuple[list[str | None], str] | None:
     """Parents by the codes alone, but for the numbers on the top: these by a column that holds the letter of each one's section."""
-    letters = {code for code, parent in zip(codes, by_prefix(codes), strict=True) if parent is None and code.isalpha()}
+    letters = {code for code, parent in zip(codes, parents, strict=True) if parent is None and code.isalpha()}
     numbers = [i for i, (code, parent) in enumerate(zip(codes, parents, strict=True)) if code[0].isdigit() and (parent is None or parent in letters)]  # fmt: skip
     if not letters or not numbers:
         return None
@@ -409,10 +409,10 @@ def by_code(codes: Sequence[str]) -> list[str | None]:
     The parent is the longest code that begins this one, marks such as dots and hyphens aside; where all codes are of one length, zeros at their end count as nothing.
     A range (``31-33``, ``A00-A09``) stands above what lies in it; letters without anything below stand above the numbers that follow them.
     """
-    return _letters(list(codes), by_prefix(codes))
+    return _letters(list(codes), _by_prefix(codes))
 
 
-def by_prefix(codes: Sequence[str]) -> list[str | None]:
+def _by_prefix(codes: Sequence[str]) -> list[str | None]:
     """The same without the letters above numbers."""
     if numbered := _numbered(codes):
         return numbered

@@ -110,11 +110,11 @@ def _figures(
     values = metrics.retrieval(logs, target, table.tree)
     first = confidence.argmax(1)
     confidence, right = confidence[np.arange(len(first)), first], first == target
-    sure = confidence >= threshold
+    coded, wrong = _alone(confidence, right, threshold)
     return values | {
         "ece": calibration_error(confidence, right),
-        "automatic@5": float(sure.mean()),
-        "error@5": float(1 - right[sure].mean()) if sure.any() else 0.0,
+        "automatic@5": coded,
+        "error@5": wrong,
         "texts": float(len(target)),
     }
 
@@ -128,9 +128,14 @@ def rules(scorer: Scorer, sure: np.ndarray, right: np.ndarray) -> list[tuple[flo
     rows = []
     for error in ERRORS:
         least = scorer.threshold(error)
-        chosen = sure >= least
-        rows.append((error, least, float(chosen.mean()), float(1 - right[chosen].mean()) if chosen.any() else 0.0))
+        rows.append((error, least, *_alone(sure, right, least)))
     return rows
+
+
+def _alone(confidence: np.ndarray, right: np.ndarray, threshold: float) -> tuple[float, float]:
+    """Of texts by their first codes [n]: the share at or above the threshold, and the share wrong of those."""
+    sure = confidence >= threshold
+    return float(sure.mean()), float(1 - right[sure].mean()) if sure.any() else 0.0
 
 
 def robustness(scorer: Scorer) -> dict[str, float]:

@@ -141,7 +141,7 @@ class Labelled:
         table = open_table(source.path, encoding=self.encoding)
         names = {what: wanted.get(what, "") for what in ("text", "label", *EXACT)}
         found = self._columns(table, names, source.shown)
-        if table.has_header and (headed := self._leaf(table.columns[found.label])) is not None and headed >= 0:
+        if table.has_header and self._is_leaf(table.columns[found.label]):
             table = open_table(source.path, encoding=self.encoding, header=False)
             found = self._columns(table, names, source.shown)
         further = "".join(f", {what} {table.columns[i]!r}" for what, i in found.further.items())
@@ -155,7 +155,7 @@ class Labelled:
         others: list[str] = []
         if "label" not in places:
             share = {i: _share(values[i], lambda cell: self._leaf(cell) is not None) for i in free}
-            leaves = {i: _share(values[i], lambda cell: (self._leaf(cell) or 0) >= 0 and self._leaf(cell) is not None) for i in free}  # fmt: skip
+            leaves = {i: _share(values[i], self._is_leaf) for i in free}
             surely = {i: known_as(table.columns[i], LABEL) if table.has_header else 0 for i in free}
             best = max(free, key=lambda i: (share[i] >= LOST and surely[i] > 0, share[i] >= LOST, leaves[i] >= LOST, surely[i] > 0, share[i], surely[i]), default=None)  # fmt: skip
             others = [table.columns[i] for i in free if i != best and leaves[i] >= LOST and best is not None and share[best] >= LOST]  # fmt: skip
@@ -189,6 +189,11 @@ class Labelled:
         """The leaf that a cell means; -1 for a code above several leaves, None for no code."""
         code = self._match(cell)
         return None if code is None else int(self.tree.sole_leaf[self.tree.index[code]])
+
+    def _is_leaf(self, cell: str) -> bool:
+        """Whether a cell means one leaf."""
+        leaf = self._leaf(cell)
+        return leaf is not None and leaf >= 0
 
     def _read(self, source: Source, found: _Columns, rows: _Rows) -> None:
         raw, number = array("i"), {}  # type: ignore[var-annotated]
@@ -240,9 +245,8 @@ class Labelled:
             found = [-3 if leaf is not None and leaf >= 0 and cell in self.tree.index and _may_lack_a_zero(cell, ends, widths) else leaf for cell, leaf in zip(cells, found, strict=True)]  # fmt: skip
         if changed:
             example = changed[0]
-            meant = self._match(example)
-            if leaf := found[cells.index(example)]:
-                meant = self.tree.codes[leaf] if leaf >= 0 else meant
+            leaf = found[cells.index(example)]
+            meant = self._match(example) if leaf is None or leaf < 0 else self.tree.codes[leaf]
             self.said.append(f"{source.shown}: {len(changed)} codes are written in another way, as {example!r} for {meant!r}")  # fmt: skip
         return np.array([-2 if leaf is None else leaf for leaf in found], dtype=np.int32)
 
@@ -298,7 +302,6 @@ class Labelled:
         """Rows to be named once the files are read again, and why they are left out."""
         self._leave_rows(SAME, again)
         self._leave_rows(OTHER_CODE, good[twice])
-        self.left_out = +self.left_out
         self.kept = np.zeros(len(text), dtype=bool)
         self.kept[kept] = True
         self.leaf = leaf

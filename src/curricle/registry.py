@@ -92,7 +92,7 @@ class FamilyEntry:
     """``check(config, parent_dir) -> None``: raises `ConfigError` for what a configuration asks of its encoder, or of the checkpoint that it starts
     from (None for none), and cannot get. Trains nothing; may import torch. Empty: nothing is known before a stage begins."""
     planned: str = ""
-    """``planned(config, from_scratch) -> None``: raises `ConfigError` for what folders on this machine tell a plan in no time. Imports no torch; empty for
+    """``planned(config, from_scratch) -> None``: raises `ConfigError` or `DataError` for what files on this machine tell a plan in a second or two. Imports no torch; empty for
     nothing."""
     measured: str = ""
     """``measured(facts) -> Collection[str]``: names of the metrics that `evaluate` gives on prepared data, by the facts of `prepare`; none
@@ -163,6 +163,7 @@ FAMILIES: dict[str, FamilyEntry] = {
         sections="curricle.families.codes.report:sections",
         card="curricle.families.codes.card:card",
         projector="curricle.families.codes.projector:write",
+        planned="curricle.families.codes.planned:check_planned",
         measured="curricle.families.codes.metrics:measured",
         counted="curricle.families.codes.config:counted",
         crosswalk="curricle.families.codes.crosswalk:crosswalk",

@@ -46,10 +46,10 @@ def check_folders(config: StageConfig) -> None:
 
 
 def check_planned(config: StageConfig, from_scratch: bool) -> None:
-    """Refuse what a stage asks of folders on this machine and cannot get, as far as the family knows when it is planned.
+    """Refuse what a stage asks of folders and files on this machine and cannot get, as far as the family knows when it is planned.
 
     Raises:
-        ConfigError: names the key.
+        ConfigError, DataError: names the key, or the file.
     """
     entry = family(config.family)
     if entry.planned:

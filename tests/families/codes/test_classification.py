@@ -102,6 +102,15 @@ def test_a_column_of_parents_by_another_name_is_pointed_at(tmp_path):
     assert named.parents == (None, None, "1", "1", "2") and "not read" not in named.said
 
 
+def test_notes_below_the_codes_are_none(tmp_path):
+    below = "\n\nSource: Statistics Office 2016,\n* revised since,\n"
+    known = read(tmp_path / "codes.csv", "code,title\n1,Farming\n11,Crops\n12,Animals" + below)
+    assert known.codes == ("1", "11", "12")
+    assert "notes below the codes are left out, line 6: 'Source: Statistics Office 2016'" in known.said
+    kept = read(tmp_path / "codes.csv", "code,title\n1,Farming\n11,Crops\nNot stated,Not stated\n")
+    assert kept.codes == ("1", "11", "Not stated")
+
+
 def test_codes_without_a_title_are_said(tmp_path):
     known = read(tmp_path / "a.csv", "code,title\nA,Food\nA1,\nA2, \n")
     assert known.titles["A1"] == "A1" and "2 codes without a title have their code for one, as 'A1'" in known.said

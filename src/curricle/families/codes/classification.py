@@ -80,6 +80,7 @@ def read_classification(
             rows.append(row)
         else:
             empty += 1
+    rows, notes = _without_notes(rows, places)
     rows = _once(rows, places, table.unit, shown)
     if not rows:
         raise DataError(f"{shown}: column {table.columns[places['code']]!r} holds no code")
@@ -99,6 +100,8 @@ def read_classification(
         said += f"; {len(untitled):,} codes without a title have their code for one, as {untitled[0]!r}"
     if empty:
         said += f"; {empty} rows without a code are left out"
+    if notes:
+        said += f"; notes below the codes are left out, {table.unit} {notes[0].line}: {_code(notes[0], places)[:60]!r}"
     return Classification(
         codes=tuple(codes),
         parents=tuple(parents),
@@ -213,6 +216,18 @@ def _by_content(table: Table, places: dict[str, int]) -> dict[str, int]:
 
 def _code(row: Row, places: Mapping[str, int]) -> str:
     return row.cells[places["code"]].strip()
+
+
+def _without_notes(rows: list[Row], places: Mapping[str, int]) -> tuple[list[Row], list[Row]]:
+    """(the rows of codes, the last rows, where a note stands in the code's column: words without a title, as no code above them is)."""
+
+    def note(row: Row) -> bool:
+        code = _code(row, places)
+        return len(code.split()) > 1 and bool(re.search(r"[^\W\d_]{2}", code)) and not row.cells[places["title"]].strip()  # fmt: skip
+
+    noted = [note(row) for row in rows]
+    first = noted.index(True) if any(noted) else len(rows)
+    return (rows[:first], rows[first:]) if first and all(noted[first:]) else (rows, [])
 
 
 def _once(rows: list[Row], places: Mapping[str, int], unit: str, shown: str) -> list[Row]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from curricle.errors import DataError
 from curricle.families.codes.classification import Classification, read_classification
-from curricle.families.codes.config import CodesConfig
+from curricle.families.codes.config import CodesConfig, CodesData
 from curricle.families.codes.labelled import Labelled, Source
 from curricle.families.codes.sources import local_folder, local_tables
 from curricle.families.codes.texts import (
@@ -148,12 +148,10 @@ def prepare(config: CodesConfig, out_dir: Path) -> dict[str, Any]:
 
 def _prepare_tables(config: CodesConfig, out_dir: Path) -> dict[str, Any]:
     """The same out of tables: a classification and labelled texts, streamed."""
-    data, seed = config.data, config.data.split_seed
-    columns = asdict(data.columns)
+    data = config.data
     with local_tables(data) as (codes_file, files):
         assert codes_file is not None  # the configuration names one
-        known = read_classification(codes_file[0], columns, encoding=data.encoding, shown=codes_file[1])
-        tree = Tree.of(known.codes, known.parents, known.levels)
+        known, tree, hidden, texts = read_tables(data, codes_file, files)
         sizes = ", ".join(f"{n:,}" for n in np.bincount(tree.depth)[1:])
         named = (
             f" (numbered {', '.join(map(str, tree.levels))})"
@@ -167,19 +165,6 @@ def _prepare_tables(config: CodesConfig, out_dir: Path) -> dict[str, Any]:
             named,
             sizes,
             f"{len(tree.leaves):,}",
-        )
-        above = [(tree.codes[i], tree.codes[tree.parent[i]] if tree.parent[i] >= 0 else "") for i in tree.leaves]
-        hidden = cold_leaves(above, split_seed=seed, count=data.hidden_codes)
-        cold = np.array([code in hidden for code in tree.codes])
-        sources = [Source(path, shown) for path, shown in files]
-        texts = Labelled(
-            sources,
-            tree,
-            columns,
-            encoding=data.encoding,
-            split_seed=seed,
-            titles=list(known.titles.values()),
-            cold=cold,
         )
         for said in texts.said:
             _log.warning("texts: %s", said)
@@ -219,6 +204,26 @@ def _prepare_tables(config: CodesConfig, out_dir: Path) -> dict[str, Any]:
         **dict(sorted(counts.items())),
         **facts,
     }
+
+
+def read_tables(
+    data: CodesData, codes_file: tuple[Path, str], files: Iterable[tuple[Path, str]]
+) -> tuple[Classification, Tree, frozenset[str], Labelled]:
+    """A classification, its tree, its hidden codes, and the labelled texts read once, out of files as `local_tables` gives them.
+
+    Raises:
+        DataError: a file is no table, or nothing can be made of it.
+        ConfigError: a column that is named is not there, none is recognised, or more codes are to be hidden than can be.
+    """
+    columns, seed = asdict(data.columns), data.split_seed
+    known = read_classification(codes_file[0], columns, encoding=data.encoding, shown=codes_file[1])
+    tree = Tree.of(known.codes, known.parents, known.levels)
+    above = [(tree.codes[i], tree.codes[tree.parent[i]] if tree.parent[i] >= 0 else "") for i in tree.leaves]
+    hidden = cold_leaves(above, split_seed=seed, count=data.hidden_codes)
+    cold = np.array([code in hidden for code in tree.codes])
+    sources = [Source(path, shown) for path, shown in files]
+    titles = list(known.titles.values())
+    return known, tree, hidden, Labelled(sources, tree, columns, encoding=data.encoding, split_seed=seed, titles=titles, cold=cold)  # fmt: skip
 
 
 def _divided(counts: Mapping[str, int]) -> str:

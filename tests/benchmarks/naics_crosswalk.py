@@ -162,7 +162,7 @@ def said(folder: Path, data_dir: Path, texts: list[str], scorer: bool) -> tuple[
     if scorer:
         made = Scorer.load(folder, data_dir)
         return made.table, made.scored(texts).logs
-    model = TorchModel(*open_checkpoint(folder, data_dir))
+    model = TorchModel(*open_checkpoint(folder, data_dir), CACHE / "work")
     return model.table, model.distances(model.directions(model.features(texts)))
 
 

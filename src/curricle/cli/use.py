@@ -87,7 +87,7 @@ def _lines(hit: Any, reason: Any) -> Iterator[str]:
 @click.option("--max-error", type=Number(0, 1), metavar="SHARE", help="Mark rows for review so that at most this share of the others is wrong, as on validation texts.")  # fmt: skip
 @click.option("--review-below", type=Number(0, 1), metavar="CONFIDENCE", help="Mark rows for review whose confidence is lower.")  # fmt: skip
 @click.option("--explain", is_flag=True, help="Also columns of what the code rests on.")
-@click.option("--fast", is_flag=True, help="Encode in bfloat16, where the processor is fast in it (AMX): about twice as many rows a second, and confidences that differ by some hundredths from those of search.")  # fmt: skip
+@click.option("--fast", is_flag=True, help="Encode in 16 bits where the processor is fast in them (AMX), else in 8 (needs curricle[onnx]): up to twice as many rows a second, and confidences that differ by some hundredths from those of search.")  # fmt: skip
 @click.option("--prefix", default="", help="What the names of the added columns begin with.")
 @click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="Where rows go that are none; default beside OUTPUT, without its ending: out.rejects.csv.")  # fmt: skip
 @click.option("--report", "page", type=click.Path(dir_okay=False, path_type=Path), help="Where the report goes; default OUTPUT.report.html, the output's name without its ending.")  # fmt: skip

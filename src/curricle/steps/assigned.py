@@ -53,7 +53,7 @@ class Order:
     """Confidence below which a row is for review."""
     explain: bool = False
     fast: bool = False
-    """In numbers of 16 bits, where the processor is fast in them."""
+    """In numbers of 16 bits where the processor is fast in them, else of 8."""
     prefix: str = ""
     """What the added columns' names begin with."""
 

@@ -10,11 +10,12 @@ from curricle.families.codes.opinions import Groups, evenly
 
 
 def test_words_pairs_and_characters_of_any_script_are_counted():
-    assert grams("Dog food!") == [
+    assert set(grams("Dog food!")) == {
         *("=dog", "=food", "=dog food"),
         *(" do", "dog", "og ", " dog", "dog ", " dog "),
         *(" fo", "foo", "ood", "od ", " foo", "food", "ood ", " food", "food "),
-    ]
+    }
+    assert grams("dog dog").count("=dog") == 2
     assert "=bäckerei" in grams("BÄCKEREI") and "=пекарня" in grams("Пекарня") and "=パン屋" in grams("パン屋")
     assert grams("") == [] and grams("?!") == []
     assert len(grams("a" * 10**6)) < 20_000

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from curricle.cli.use import search
+from curricle.families.codes import model_torch
 from curricle.families.codes import scorer as module
 from curricle.families.codes.opinions import FIRST, OPINIONS, by_rank, by_spread
 from curricle.families.codes.scorer import Scorer, highest
@@ -59,6 +60,33 @@ def test_the_arrays_compute_what_torch_computes(place, text):
     directions = whole.directions(features)
     assert np.allclose(light.directions(features), directions, atol=1e-5)
     assert np.allclose(light.distances(directions), whole.distances(directions), atol=1e-3)
+    memory = scorer.memory
+    assert np.allclose(light.cosines(directions, memory.directions), whole.cosines(directions, memory.directions), atol=1e-5)  # fmt: skip
+    rows, _ = memory.ngrams.rows([text, "soybean farming", ""])
+    product = whole.product(rows, memory.linear.weights)
+    assert product.shape == (3, len(scorer.codes)) and product.dtype == np.float32
+    assert np.allclose(light.product(rows, memory.linear.weights), product, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+def test_in_fewer_bits_answers_differ_little(place, monkeypatch, bits):
+    folder, data, cache, _ = place
+    scorer = Scorer.load(folder, data, cache)
+    monkeypatch.setattr(model_torch, "fast_in_bf16", lambda: bits == 16)
+    texts = TEXTS * 10
+    exact, fast = scorer.search(texts, 3), scorer.search_fast(texts, 3)
+    assert not scorer.model.fast
+    first = [[(row[0].code, row[0].confidence) for row in hits] for hits in (exact, fast)]
+    assert [code for code, _ in first[0]] == [code for code, _ in first[1]]
+    shares = [[share for _, share in row] for row in first]
+    assert np.allclose(*shares, atol=0.1) and shares[0] != shares[1], "that is what fewer bits cost"
+    graphs = list(cache.glob("encoder-int8-*"))
+    assert len(graphs) == (bits == 8)
+    if graphs:
+        (graphs[0] / "model.onnx").write_bytes(b"damaged")
+        del scorer.model._in_int8
+        again = scorer.search_fast(texts, 3)
+        assert [hits[0].code for hits in again] == [code for code, _ in first[0]]
 
 
 def test_a_question_imports_neither_torch_nor_transformers(place):

@@ -35,7 +35,7 @@ class Coder:
         return self._scorer.search(list(texts), top)
 
     def assign_fast(self, texts: Sequence[str], top: int) -> list[list[Any]]:
-        """The same with texts encoded in bfloat16, where the processor is fast in it."""
+        """The same with texts encoded in 16 bits where the processor is fast in them, else in 8 (extra `onnx`)."""
         return self._scorer.search_fast(list(texts), top)
 
     def sureness(self, max_error: float) -> tuple[float, float, int]:

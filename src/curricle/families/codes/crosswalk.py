@@ -184,6 +184,7 @@ def _asked(
     if not texts:
         return []
     from curricle.families.codes.model_torch import TorchModel
+    from curricle.families.codes.scorer import CACHE
     from curricle.families.codes.use import open_checkpoint
 
     wanted = sorted({target for t in texts for target in made.targets[t.code]})
@@ -191,7 +192,7 @@ def _asked(
     for carried in followed:
         if carried.text.split == "train" and carried.text.code in known:
             known[carried.text.code].append(carried.text.text)
-    model = TorchModel(*open_checkpoint(checkpoint_dir, data_dir))
+    model = TorchModel(*open_checkpoint(checkpoint_dir, data_dir), CACHE)
     features = {code: _unit(model.features(said)) for code, said in known.items()}
     asked = _unit(model.features([t.text for t in texts]))
     out = []

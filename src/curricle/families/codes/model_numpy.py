@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 LARGEST = 60_000_000
 """Numbers of an encoder that are kept as arrays, at most: reading them must stay quicker than importing torch."""
@@ -78,6 +79,14 @@ class NumpyModel:
         logits -= logits.max(1, keepdims=True)
         logits -= np.log(np.exp(logits).sum(1, keepdims=True))
         return np.asarray(logits, dtype=np.float32)
+
+    def cosines(self, vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """[n, width], [m, width] → [n, m]."""
+        return vectors @ others.T
+
+    def product(self, rows: sparse.csr_matrix, table: sparse.csr_matrix) -> np.ndarray:
+        """[n, F], [F, m] → dense [n, m]."""
+        return (rows @ table).toarray()
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:

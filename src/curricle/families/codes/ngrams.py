@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,8 @@ LONGEST = 4096
 """Characters of a text that are looked at."""
 VOCABULARY = 1 << 18
 """n-grams that are kept at most: those in most texts."""
+WORDS, WORD = 1 << 16, 64
+"""Words whose n-grams are remembered at most, and characters of one at most: most texts are made of a few thousand short ones."""
 CHARACTERS = (3, 4, 5)
 """Lengths of character n-grams. Pairs were left out: they are in every text, and made the index four times slower."""
 NEAR, FAR = 300, 6000
@@ -39,12 +41,16 @@ def words(text: str) -> list[str]:
 def grams(text: str) -> list[str]:
     """Words (``=word``), pairs of words (``=one two``), and the character n-grams of each word with a space before and after it."""
     found = words(text)
-    out = [f"={word}" for word in found]
-    out += [f"={a} {b}" for a, b in zip(found, found[1:], strict=False)]
-    for word in found:
-        padded = f" {word} "
-        out += [padded[i : i + n] for n in CHARACTERS for i in range(len(padded) - n + 1)]
-    return out
+    return [gram for word in found for gram in _of_word(word)] + _pairs(found)
+
+
+def _of_word(word: str) -> list[str]:
+    padded = f" {word} "
+    return [f"={word}", *(padded[i : i + n] for n in CHARACTERS for i in range(len(padded) - n + 1))]
+
+
+def _pairs(found: list[str]) -> list[str]:
+    return [f"={a} {b}" for a, b in zip(found, found[1:], strict=False)]
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class NGrams:
     @classmethod
     def of(cls, texts: Sequence[str]) -> NGrams:
         """Of training texts."""
-        frequency = Counter(gram for text in texts for gram in set(grams(text)))
+        frequency = Counter(gram for text in texts for gram in dict.fromkeys(grams(text)))
         names = [gram for gram, count in frequency.most_common(VOCABULARY) if count >= 2]
         counts = np.array([frequency[gram] for gram in names], dtype=np.float64)
         rarity = np.log((1 + len(texts)) / (1 + counts)) + 1
@@ -71,25 +77,53 @@ class NGrams:
         """n-gram → column."""
         return {name: i for i, name in enumerate(self.names)}
 
+    @cached_property
+    def _of_words(self) -> dict[str, tuple[list[int], list[str]]]:
+        """Of words that were asked for: the columns of their n-grams, and the n-grams that have none."""
+        return {}
+
+    def _columns(self, word: str) -> tuple[list[int], list[str]]:
+        known = self._of_words.get(word)
+        if known is None:
+            found = _of_word(word)
+            places = [self.index.get(gram, -1) for gram in found]
+            known = [place for place in places if place >= 0], [g for g, p in zip(found, places, strict=True) if p < 0]
+            if len(self._of_words) >= WORDS:
+                self._of_words.clear()
+            if len(word) <= WORD:
+                self._of_words[word] = known
+        return known
+
     def rows(self, texts: Sequence[str]) -> tuple[sparse.csr_matrix, np.ndarray]:
         """(rows of length 1 or 0, float32 [n, F]; the share of each text's weight that is known, float32 [n])."""
-        starts, columns, counts = [0], [], []
+        starts = [0]
+        columns: list[int] = []
+        counts: list[int] = []
         strange = np.zeros(len(texts), dtype=np.float32)
-        index = self.index
         for row, text in enumerate(texts):
-            for gram, count in Counter(grams(text)).items():
-                column = index.get(gram)
-                if column is None:
-                    strange[row] += 1
+            found = words(text)
+            held: list[int] = []
+            unknown: set[str] = set()
+            for word in found:
+                known, others = self._columns(word)
+                held += known
+                unknown.update(others)
+            for pair in _pairs(found):
+                place = self.index.get(pair)
+                if place is None:
+                    unknown.add(pair)
                 else:
-                    columns.append(column)
-                    counts.append(count)
+                    held.append(place)
+            counted = Counter(held)
+            columns += counted
+            counts += counted.values()
+            strange[row] = len(unknown)
             starts.append(len(columns))
-        place = np.array(columns, dtype=np.int32)
-        weights = (1 + np.log(np.array(counts, dtype=np.float32))) * self.rarity[place]
-        table = sparse.csr_matrix((weights, place, np.array(starts)), (len(texts), len(self.names)))
-        known = np.asarray(table.sum(1)).ravel()
-        return _normed(table), known / np.maximum(known + strange * self.unknown, 1e-9)
+        places = np.array(columns, dtype=np.int32)
+        weights = (1 + np.log(np.array(counts, dtype=np.float32))) * self.rarity[places]
+        table = sparse.csr_matrix((weights, places, np.array(starts)), (len(texts), len(self.names)))
+        weight = np.asarray(table.sum(1)).ravel()
+        return _normed(table), weight / np.maximum(weight + strange * self.unknown, 1e-9)
 
     def telling(self, rows: sparse.csr_matrix) -> sparse.csr_matrix:
         """Rows of length 1 again, without the character n-grams that are in over `COMMON` of the texts: most of a search's time would go into them."""
@@ -118,9 +152,9 @@ class Linear:
     bias: np.ndarray
     """float32 [codes]."""
 
-    def __call__(self, rows: sparse.csr_matrix) -> np.ndarray:
-        """Decision values [n, codes]."""
-        return (rows @ self.weights).toarray() + self.bias
+    def __call__(self, rows: sparse.csr_matrix, product: Callable[[sparse.csr_matrix, sparse.csr_matrix], np.ndarray] = lambda a, b: (a @ b).toarray()) -> np.ndarray:  # fmt: skip
+        """Decision values [n, codes]. `product` of two sparse matrices is a dense one."""
+        return product(rows, self.weights) + self.bias
 
 
 def train_linear(rows: sparse.csr_matrix, owners: np.ndarray, wanted: np.ndarray) -> Linear:

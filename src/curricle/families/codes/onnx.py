@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,18 @@ from torch import Tensor, nn
 from curricle.cards.card import Way
 from curricle.errors import CheckpointError, DataError
 from curricle.families.codes.card import NEAREST
+from curricle.families.codes.encoder import Encoder
 from curricle.families.codes.model import CodesHead
 from curricle.families.codes.prepare import CodeTable
 from curricle.families.codes.task import CodeSpace
 from curricle.families.encoders import budget_batches
-from curricle.families.graph import Graph, best_times, quantise, size, write_graph
+from curricle.families.graph import Graph, best_times, quantise, require_onnx, size, write_graph
 from curricle.store import layout
+from curricle.store.ours import new_folder
+from curricle.training.pulse import working
 
-OUTPUT = "direction"
-"""What the graph gives: float32 [texts, dim], of length 1."""
+OUTPUT, FEATURE = "direction", "feature"
+"""What a graph gives: float32 [texts, dim] of a whole model, [texts, width] of its encoder; of length 1."""
 LARGEST_DIFFERENCE = 1e-4
 """Of directions, between the model and its graph in float32: what rounding in another order leaves is a hundredth of that."""
 LIBRARY = "onnxruntime"
@@ -84,6 +88,19 @@ class Checked:
         ]
 
 
+class _Feature(nn.Module):
+    """An encoder as a function of two tensors: the normalised mean of its token states."""
+
+    def __init__(self, encoder: Any):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1), dim=-1)
+
+
 class _Direction(nn.Module):
     """Encoder and head as a function of two tensors. The head's products are over vectors, with a bias: they stay in float32 (`graph.quantise`)."""
 
@@ -91,8 +108,8 @@ class _Direction(nn.Module):
         super().__init__()
         first, last = head.residual[0], head.residual[2]
         assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
-        self.encoder, self.first, self.last = (
-            encoder,
+        self.feature, self.first, self.last = (
+            _Feature(encoder),
             first,
             nn.Linear(first.in_features + last.in_features, last.out_features),
         )
@@ -101,9 +118,7 @@ class _Direction(nn.Module):
             self.last.bias.copy_(last.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        feature = nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1), dim=-1)
+        feature = self.feature(input_ids, attention_mask)
         hidden = nn.functional.gelu(self.first(feature))
         return nn.functional.normalize(self.last(torch.cat([feature, hidden], -1)), dim=-1)
 
@@ -168,6 +183,53 @@ def _compare(
         torch.get_num_threads(),
         (sum(p.numel() for p in module.parameters()) * 4, size(folder)),
     )
+
+
+class QuickEncoder:
+    """An encoder's features by its graph in 8 bits, which is made once and kept. A feature depends a little on the texts of its batch, which share a scale.
+
+    Args:
+        encoder: without adapters, or with folded ones.
+        cache: where the graph is kept, under the digest of what it was made from.
+
+    Raises:
+        CheckpointError: the architecture cannot be traced.
+        ModuleNotFoundError: a library of the extra `onnx` is missing.
+    """
+
+    def __init__(self, encoder: Encoder, cache: Path):
+        require_onnx()
+        self.encoder = encoder
+        place = cache / f"encoder-int8-{encoder.digest()[:32]}"
+        if not place.exists():
+            self._make(place)
+        try:
+            self.graph = self._open(place)
+        except CheckpointError:  # what power loss and full disks leave
+            shutil.rmtree(place)
+            self._make(place)
+            self.graph = self._open(place)
+
+    def _open(self, place: Path) -> Graph:
+        return Graph(place / layout.GRAPH, FEATURE, "curricle assign --fast")
+
+    def _make(self, place: Path) -> None:
+        model, name = self.encoder.model, self.encoder.config.encoder
+        with working("writing the encoder in 8 bits"), new_folder(place) as fresh:
+            write_graph(_Feature(model), fresh / layout.GRAPH, output=FEATURE, pad=self._pad, source=name, kind=type(model).__name__)  # fmt: skip
+            quantise(fresh / layout.GRAPH)
+
+    @property
+    def _pad(self) -> int:
+        return self.encoder.tokenizer.pad_token_id or 0
+
+    def encode(self, ids: list[list[int]]) -> Tensor:
+        """Features [n, width] of tokenised texts, float32, in the given order."""
+        if not ids:
+            return torch.zeros((0, self.encoder.width))
+        batches = list(budget_batches([len(tokens) for tokens in ids], BUDGET))
+        found = torch.cat([self.graph(*_padded([ids[row] for row in rows], self._pad)) for rows in batches])
+        return found[torch.argsort(torch.tensor([row for rows in batches for row in rows]))]
 
 
 def _padded(ids: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -173,8 +173,8 @@ class Nearness(NamedTuple):
     """Log-probabilities [n, leaves] by the distance to the codes."""
     direction: np.ndarray
     """Of the texts themselves, [n, dim]."""
-    rows: sparse.csr_matrix
-    """Their n-grams."""
+    decisions: tuple[np.ndarray, np.ndarray]
+    """Of the linear models for codes [n, leaves], and for their ancestors on the second level."""
     known: np.ndarray
     """Share of their n-grams' weight that any remembered text holds, [n]."""
 
@@ -190,6 +190,12 @@ class Asked(Protocol):
 
     def distances(self, directions: np.ndarray) -> np.ndarray:
         """Log-probabilities [n, leaves] of the codes by their distance."""
+
+    def cosines(self, vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Of unit vectors [n, width] with other ones [m, width], which do not change: [n, m]."""
+
+    def product(self, rows: sparse.csr_matrix, table: sparse.csr_matrix) -> np.ndarray:
+        """Of two sparse matrices of float32, [n, F] and [F, m], as a dense one; the second does not change."""
 
 
 class Memory:
@@ -278,8 +284,9 @@ class Memory:
         rows, known = self.ngrams.rows(texts)
         length = np.maximum(np.sqrt(rows.multiply(rows) @ self._telling), 1e-9)
         by_grams = (rows @ self.grams).toarray() / length[:, None]
-        spaces = (features @ self.features.T, direction @ self.directions.T, by_grams)
-        return Nearness(spaces, model.distances(direction), direction, rows, known)
+        spaces = (model.cosines(features, self.features), model.cosines(direction, self.directions), by_grams)
+        decisions = self.linear(rows, model.product), self.above(rows, model.product)
+        return Nearness(spaces, model.distances(direction), direction, decisions, known)
 
     def of(self, texts: list[str]) -> Opinions:
         """The opinions of texts."""
@@ -303,9 +310,9 @@ class Memory:
         values[0] = near.distances
         found = [self.groups.nearest(similarity, len(self.leaves)) for similarity in near.spaces]
         values[1:4] = [every for every, _ in found]
-        values[4] = self.linear(near.rows)
+        values[4] = near.decisions[0]
         values[5], values[6] = found[0][1], found[2][1]
-        values[7] = self.above(near.rows)[:, self.kin]
+        values[7] = near.decisions[1][:, self.kin]
         values[8], values[9] = by_rank(values[1]), by_rank(values[3])
         values[10], values[11] = by_spread(values[3]), by_spread(values[4])
         first = values[:JUDGES].argmax(2)

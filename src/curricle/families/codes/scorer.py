@@ -106,7 +106,7 @@ class Scorer:
     """Scores texts against all leaf codes."""
 
     def __init__(self, folder: Path, data_dir: Path, cache: Path):
-        self.folder, self.data_dir = folder, data_dir
+        self.folder, self.data_dir, self._cache = folder, data_dir, cache
         config_of(folder)
         self.table = load(data_dir)
         self.leaves = self.table.leaves
@@ -148,7 +148,7 @@ class Scorer:
         from curricle.families.codes.use import open_checkpoint
 
         config, _, space = open_checkpoint(self.folder, self.data_dir)
-        return TorchModel(config, self.table, space)
+        return TorchModel(config, self.table, space, self._cache)
 
     def _ask(self, count: int) -> Asked:
         """A few texts are asked of the arrays, until torch has been imported anyway."""
@@ -180,7 +180,7 @@ class Scorer:
         return hits
 
     def search_fast(self, texts: list[str], top: int) -> list[list[Hit]]:
-        """The same with texts encoded in bfloat16, where the processor is fast in it: confidences differ in the second digit."""
+        """The same with texts encoded in 16 bits where the processor is fast in them, else in 8: confidences differ in the second digit."""
         self.model.fast = True
         try:
             return self.search(texts, top)

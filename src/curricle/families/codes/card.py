@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ SETTINGS = (
     "data.hidden_codes",
     "seed",
 )
-EXAMPLE = "we brew craft beer"
+EXAMPLE, ANY = "we brew craft beer", "a text of yours"
+"""What is asked in the examples: of industries, and of any other classification."""
 FEATURES = f"""import torch
 from transformers import AutoModel, AutoTokenizer
 
@@ -176,7 +178,7 @@ def _card(seen: Seen, *, ways: Any, notes: Any, adapted: bool | None = None, lib
             for name, value in sorted(metrics.items())
             if name.startswith(f"{split}/") and any(part in name for part in ("top1", "hit@", "mrr"))
         ],
-        ways=ways,
+        ways=[replace(way, code=way.code.replace(EXAMPLE, ANY)) for way in ways] if tables_given else ways,
         notes=notes,
         intended=["For short texts of the kind that it was trained on, to find or to propose their code, with a person for what it is not sure of: curricle assign --max-error sets from which confidence on."],
         limits=_limits(seen, tables_given),

@@ -21,6 +21,8 @@ BARE = 4
 """Of the first so many opinions a code without examples has weights; the others say nothing of it, or the same again."""
 PULL, PULL_OF_FEW = 3e-4, 0.1
 """Strength of the pull, per squared step, beside a mean loss; of fewer than a hundred texts the second one divided by their number."""
+TO_THE_END = {"maxiter": 300, "ftol": 1e-10, "gtol": 1e-7}
+"""A fit that stopped after 60 steps was .0005 MRR away from where it would have come (NAICS, 12 opinions), to one side or the other with the last digit of an opinion."""
 FOLDS = 10
 PAIRS = 6_000_000
 """Texts times codes that are looked at in one fit, at most; but `FEWEST` texts."""
@@ -134,7 +136,7 @@ def chosen(values: np.ndarray, signs: np.ndarray, target: np.ndarray, weights: W
     from scipy.optimize import minimize
 
     start = np.concatenate([(weights.seen - np.array(PLAIN)) / units, weights.heat])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=TO_THE_END).x
     return replace(weights, seen=np.array(PLAIN) + found[: len(units)] * units, heat=found[len(units) :])
 
 
@@ -197,7 +199,7 @@ def lifted(
     from scipy.optimize import minimize
 
     start = np.append((weights.seen[:BARE] - np.array(PLAIN[:BARE])) / units, 0.0)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 40}).x
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=TO_THE_END).x
     own = np.append(np.array(PLAIN[:BARE]) + found[:BARE] * units, np.zeros(len(PLAIN) - BARE))
     return replace(weights, bare=own, lift=float(found[BARE]))
 

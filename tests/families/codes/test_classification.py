@@ -102,13 +102,33 @@ def test_a_column_of_parents_by_another_name_is_pointed_at(tmp_path):
     assert named.parents == (None, None, "1", "1", "2") and "not read" not in named.said
 
 
-def test_notes_below_the_codes_are_none(tmp_path):
-    below = "\n\nSource: Statistics Office 2016,\n* revised since,\n"
+@pytest.mark.parametrize(
+    ("below", "named"),
+    [
+        ("\n\nSource: Statistics Office 2016,\n* revised since,\nNotes,\n", "3; line 6: 'Source: Statistics Office 2016', 7:"),
+        ("\n,\nSource: Statistics Office 2016\n* revised\n", "2; line 6: 'Source: Statistics Office 2016', 7: '* revised'"),
+        ("\n*revised,\n,\nNotes,\n", "2; line 5: '*revised', 7: 'Notes'"),
+        ("\n\u6ce8\uff1a\u521d\u6b65\u6570\u636e,\n", "1; line 5: "),
+        ("\nthese codes are of 2016,\n", "1; line 5: 'these codes are of 2016'"),
+    ],
+)  # fmt: skip
+def test_notes_below_the_codes_are_none(tmp_path, below, named):
     known = read(tmp_path / "codes.csv", "code,title\n1,Farming\n11,Crops\n12,Animals" + below)
     assert known.codes == ("1", "11", "12")
-    assert "notes below the codes are left out, line 6: 'Source: Statistics Office 2016'" in known.said
-    kept = read(tmp_path / "codes.csv", "code,title\n1,Farming\n11,Crops\nNot stated,Not stated\n")
-    assert kept.codes == ("1", "11", "Not stated")
+    assert f"notes below the codes are left out ({named}" in known.said
+
+
+@pytest.mark.parametrize("last", ["Not stated,Not stated,1", "Not stated,,", "Section D,,", "Unknown or not stated at all,,1", "*,all,"])  # fmt: skip
+def test_a_last_code_is_no_note(tmp_path, last):
+    known = read(tmp_path / "codes.csv", f"code,title,level\n1,Farming,1\n11,Crops,2\n12,Animals,2\n{last}\n")
+    assert known.codes[-1] == last.partition(",")[0] and "notes" not in known.said
+
+
+def test_a_code_below_a_note_makes_it_none(tmp_path):
+    text = "code,title\n1,Farming\nA: of old,\n11,Crops\n12,Animals\n"
+    assert read(tmp_path / "codes.csv", text).codes == ("1", "A: of old", "11", "12")
+    with pytest.raises(DataError, match="line 3: has 1 cells"):
+        read(tmp_path / "codes.csv", text.replace("old,", "old"))
 
 
 def test_codes_without_a_title_are_said(tmp_path):

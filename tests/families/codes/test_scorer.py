@@ -3,16 +3,20 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from curricle.cli.use import search
-from curricle.families.codes import model_torch
+from curricle.errors import CheckpointError
+from curricle.families.codes import model_torch, onnx
 from curricle.families.codes import scorer as module
+from curricle.families.codes.onnx import QuickEncoder
 from curricle.families.codes.opinions import FIRST, OPINIONS, by_rank, by_spread
 from curricle.families.codes.scorer import Scorer, highest
 from curricle.families.codes.weighing import Weights
@@ -80,13 +84,29 @@ def test_in_fewer_bits_answers_differ_little(place, monkeypatch, bits):
     assert [code for code, _ in first[0]] == [code for code, _ in first[1]]
     shares = [[share for _, share in row] for row in first]
     assert np.allclose(*shares, atol=0.1) and shares[0] != shares[1], "that is what fewer bits cost"
-    graphs = list(cache.glob("encoder-int8-*"))
-    assert len(graphs) == (bits == 8)
-    if graphs:
-        (graphs[0] / "model.onnx").write_bytes(b"damaged")
-        del scorer.model._in_int8
-        again = scorer.search_fast(texts, 3)
-        assert [hits[0].code for hits in again] == [code for code, _ in first[0]]
+    assert bool(list(cache.glob("encoder-int8-*"))) == (bits == 8)
+
+
+def test_the_encoder_in_8_bits_is_kept_made_anew_when_damaged_and_taken_from_who_was_quicker(place, tmp_path, monkeypatch):  # fmt: skip
+    folder, data, cache, _ = place
+    encoder = Scorer.load(folder, data, cache).model.space.encoder
+    ids = encoder.tokenize(TEXTS, 24)
+    first = QuickEncoder(encoder, tmp_path).encode(ids)
+    assert first.shape == (2, encoder.width) and QuickEncoder(encoder, tmp_path).encode([]).shape == (0, encoder.width)
+    (kept,) = tmp_path.iterdir()
+    graph = kept / "model.onnx"
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:2000] + b"\0" * 99 + whole[2099:])
+    assert torch.equal(QuickEncoder(encoder, tmp_path).encode(ids), first) and graph.read_bytes() == whole
+    shutil.copytree(kept, tmp_path / "quicker")
+    shutil.rmtree(kept)
+    made = onnx.quantise
+    monkeypatch.setattr(onnx, "quantise", lambda path: (made(path), (tmp_path / "quicker").rename(kept)))
+    assert torch.equal(QuickEncoder(encoder, tmp_path).encode(ids), first)
+    shutil.rmtree(kept)
+    os.mkfifo(kept)
+    with pytest.raises(CheckpointError, match="move it away"):
+        QuickEncoder(encoder, tmp_path)
 
 
 def test_a_question_imports_neither_torch_nor_transformers(place):

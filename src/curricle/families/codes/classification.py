@@ -27,6 +27,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "exclusions": ("exclusions", "excludes", "excluded", "exclusion", "exclude"),
 }  # fmt: skip
 """Words by which a column is known, the surest first."""
+WORDS_OF_NOTE = 5
+"""Of what stands alone in a row: a code without a title is not so long."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,26 @@ def read_classification(
         and not _heads(table.columns[places["code"]], [row.cells[places["code"]] for row in table.sample])
     ):
         table = open_table(path, encoding=encoding, header=False)
-    rows, empty = [], 0
+    rows: list[Row] = []
+    notes: list[Row] = []
+    empty = 0
     for row in table.rows():
-        if row.problem:
-            raise DataError(f"{shown}, {table.unit} {row.line}: {row.problem}")
+        if _is_note(row, places, bool(notes)):
+            notes.append(row)
+            continue
+        if not row.problem and not _code(row, places):
+            empty += 1
+            continue
+        if notes or row.problem:  # a code below a note: that one is none
+            bad = next((note for note in notes if note.problem), row)
+            if bad.problem:
+                raise DataError(f"{shown}, {table.unit} {bad.line}: {bad.problem}")
+            rows, notes = rows + notes, []
         if isinstance(row.typed, list) and isinstance(row.typed[places["code"]], date):
             raise DataError(
                 f"{shown}, {table.unit} {row.line}: the code is a date, {row.cells[places['code']]}; save that column as text"
             )
-        if row.cells[places["code"]].strip():
-            rows.append(row)
-        else:
-            empty += 1
-    rows, notes = _without_notes(rows, places)
+        rows.append(row)
     rows = _once(rows, places, table.unit, shown)
     if not rows:
         raise DataError(f"{shown}: column {table.columns[places['code']]!r} holds no code")
@@ -101,7 +110,8 @@ def read_classification(
     if empty:
         said += f"; {empty} rows without a code are left out"
     if notes:
-        said += f"; notes below the codes are left out, {table.unit} {notes[0].line}: {_code(notes[0], places)[:60]!r}"
+        named = ", ".join(f"{note.line}: {_lone(note, places)[:60]!r}" for note in notes[:3])
+        said += f"; notes below the codes are left out ({len(notes)}; {table.unit} {named}{', ...' * (len(notes) > 3)})"
     return Classification(
         codes=tuple(codes),
         parents=tuple(parents),
@@ -218,16 +228,18 @@ def _code(row: Row, places: Mapping[str, int]) -> str:
     return row.cells[places["code"]].strip()
 
 
-def _without_notes(rows: list[Row], places: Mapping[str, int]) -> tuple[list[Row], list[Row]]:
-    """(the rows of codes, the last rows, where a note stands in the code's column: words without a title, as no code above them is)."""
+def _lone(row: Row, places: Mapping[str, int]) -> str:
+    """What stands in the code's column alone, or in the only cell; empty where more stands in the row."""
+    if row.problem:
+        return row.cells[0].strip() if len(row.cells) == 1 and row.problem.startswith("has 1 ") else ""
+    filled = [cell.strip() for cell in row.cells if cell.strip()]
+    return filled[0] if len(filled) == 1 and filled[0] == _code(row, places) else ""
 
-    def note(row: Row) -> bool:
-        code = _code(row, places)
-        return len(code.split()) > 1 and bool(re.search(r"[^\W\d_]{2}", code)) and not row.cells[places["title"]].strip()  # fmt: skip
 
-    noted = [note(row) for row in rows]
-    first = noted.index(True) if any(noted) else len(rows)
-    return (rows[:first], rows[first:]) if first and all(noted[first:]) else (rows, [])
+def _is_note(row: Row, places: Mapping[str, int], below: bool) -> bool:
+    """Whether a row is a note: alone in its row stands what begins with a mark, has a colon or many words, or anything that is `below` a note."""
+    text = _lone(row, places)
+    return bool(text) and (below or bool(re.search(r"^[*†‡§©]|:(\s|$)|：", text)) or len(text.split()) >= WORDS_OF_NOTE)
 
 
 def _once(rows: list[Row], places: Mapping[str, int], unit: str, shown: str) -> list[Row]:

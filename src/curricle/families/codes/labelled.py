@@ -124,7 +124,8 @@ class Labelled:
         if not total:
             raise DataError(f"{', '.join(source.shown for source in sources)}: no labelled row below the header")
         if total == lost or lost > LOST * total:
-            raise DataError(f"of {total:,} labelled rows {lost:,} cannot be used: {self.why()}. Is this the classification that they were coded with? Read were {'; '.join(self.said)}")  # fmt: skip
+            asked = " Is this the classification that they were coded with?" if any(self.left_out[why] for why in _WHY.values()) else ""  # fmt: skip
+            raise DataError(f"of {total:,} labelled rows {lost:,} cannot be used: {self.why()}.{asked} Read were {'; '.join(self.said)}")  # fmt: skip
         self.rows = total
         self._settle(rows, leaf, titles, split_seed)
 
@@ -321,6 +322,7 @@ class Labelled:
         if self._known is None and not (chosen == VALIDATION).any():
             raise DataError(
                 f"none of {len(kept):,} labelled texts can be kept for validation: no code has two that are not alike, or the split column names none. Give more texts"
+                + (f". Left out are {self.why()}" if self.left_out else "")
             )
 
     def texts(self) -> Iterator[Text]:

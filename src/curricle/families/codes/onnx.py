@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from curricle.cards.card import Way
-from curricle.errors import CheckpointError, DataError
+from curricle.errors import CheckpointError, DataError, OutputError
 from curricle.families.codes.card import NEAREST
 from curricle.families.codes.encoder import Encoder
 from curricle.families.codes.model import CodesHead
@@ -23,6 +25,7 @@ from curricle.families.codes.task import CodeSpace
 from curricle.families.encoders import budget_batches
 from curricle.families.graph import Graph, best_times, quantise, require_onnx, size, write_graph
 from curricle.store import layout
+from curricle.store.local import open_plain
 from curricle.store.ours import new_folder
 from curricle.training.pulse import working
 
@@ -201,23 +204,25 @@ class QuickEncoder:
         require_onnx()
         self.encoder = encoder
         place = cache / f"encoder-int8-{encoder.digest()[:32]}"
-        if not place.exists():
+        if os.path.lexists(place) and not place.is_dir():
+            raise CheckpointError(f"{place} is no folder, and the encoder in 8 bits is kept there; move it away")
+        if not _is_whole(place):
+            if place.is_dir():  # what power loss and full disks leave
+                shutil.rmtree(place)
             self._make(place)
-        try:
-            self.graph = self._open(place)
-        except CheckpointError:  # what power loss and full disks leave
-            shutil.rmtree(place)
-            self._make(place)
-            self.graph = self._open(place)
-
-    def _open(self, place: Path) -> Graph:
-        return Graph(place / layout.GRAPH, FEATURE, "curricle assign --fast")
+        self.graph = Graph(place / layout.GRAPH, FEATURE, "curricle assign --fast")
 
     def _make(self, place: Path) -> None:
         model, name = self.encoder.model, self.encoder.config.encoder
-        with working("writing the encoder in 8 bits"), new_folder(place) as fresh:
-            write_graph(_Feature(model), fresh / layout.GRAPH, output=FEATURE, pad=self._pad, source=name, kind=type(model).__name__)  # fmt: skip
-            quantise(fresh / layout.GRAPH)
+        try:
+            with working("writing the encoder in 8 bits"), new_folder(place) as fresh:
+                graph = fresh / layout.GRAPH
+                write_graph(_Feature(model), graph, output=FEATURE, pad=self._pad, source=name, kind=type(model).__name__)  # fmt: skip
+                quantise(graph)
+                (fresh / _SUM).write_text(_sum(graph), encoding="ascii")
+        except (OutputError, OSError):
+            if not _is_whole(place):  # else another process was quicker
+                raise
 
     @property
     def _pad(self) -> int:
@@ -230,6 +235,23 @@ class QuickEncoder:
         batches = list(budget_batches([len(tokens) for tokens in ids], BUDGET))
         found = torch.cat([self.graph(*_padded([ids[row] for row in rows], self._pad)) for rows in batches])
         return found[torch.argsort(torch.tensor([row for rows in batches for row in rows]))]
+
+
+_SUM = "sha256"
+
+
+def _sum(path: Path) -> str:
+    with open_plain(path) as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether a folder holds a graph, and the one that was written."""
+    try:
+        with open_plain(place / _SUM) as file:
+            return file.read(100) == _sum(place / layout.GRAPH).encode()
+    except OSError:
+        return False
 
 
 def _padded(ids: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from curricle.cli.use import search
 from curricle.errors import CheckpointError
 from curricle.families.codes import model_torch, onnx
 from curricle.families.codes import scorer as module
-from curricle.families.codes.onnx import QuickEncoder
+from curricle.families.codes.onnx import in_8_bits
 from curricle.families.codes.opinions import FIRST, OPINIONS, by_rank, by_spread
 from curricle.families.codes.scorer import Scorer, highest
 from curricle.families.codes.weighing import Weights
@@ -91,23 +91,23 @@ def test_the_encoder_in_8_bits_is_made_anew_when_damaged_and_taken_from_who_was_
     folder, data, cache, _ = place
     encoder = Scorer.load(folder, data, cache).model.space.encoder
     ids = encoder.tokenize(TEXTS, 24)
-    first = QuickEncoder(encoder, cache)
-    assert first.encode(ids).shape == (2, encoder.width) and first.encode([]).shape == (0, encoder.width)
+    first = in_8_bits(encoder, cache)
+    assert first.encode(ids, 4096).shape == (2, encoder.width) and first.encode([], 4096).shape == (0, encoder.width)
     (made,) = cache.glob("encoder-int8-*")
     whole = (made / "model.onnx").read_bytes()
     monkeypatch.setattr(onnx, "write_graph", lambda model, path, **_: path.write_bytes(whole))
     monkeypatch.setattr(onnx, "quantise", lambda path: None)
     kept = shutil.copytree(made, tmp_path / made.name)
     (kept / "model.onnx").write_bytes(whole[:2000] + b"\0" * 99 + whole[2099:])
-    assert torch.equal(QuickEncoder(encoder, tmp_path).encode(ids), first.encode(ids))
+    assert torch.equal(in_8_bits(encoder, tmp_path).encode(ids, 4096), first.encode(ids, 4096))
     assert (kept / "model.onnx").read_bytes() == whole
     kept.rename(tmp_path / "quicker")
     monkeypatch.setattr(onnx, "quantise", lambda path: (tmp_path / "quicker").rename(kept))
-    assert torch.equal(QuickEncoder(encoder, tmp_path).encode(ids), first.encode(ids))
+    assert torch.equal(in_8_bits(encoder, tmp_path).encode(ids, 4096), first.encode(ids, 4096))
     shutil.rmtree(kept)
     os.mkfifo(kept)
     with pytest.raises(CheckpointError, match="move it away"):
-        QuickEncoder(encoder, tmp_path)
+        in_8_bits(encoder, tmp_path)
 
 
 def test_a_question_imports_neither_torch_nor_transformers(place):

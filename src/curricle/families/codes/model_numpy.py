@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from curricle.families.codes.ngrams import product
+
 LARGEST = 60_000_000
 """Numbers of an encoder that are kept as arrays, at most: reading them must stay quicker than importing torch."""
 
@@ -86,7 +88,7 @@ class NumpyModel:
 
     def product(self, rows: sparse.csr_matrix, table: sparse.csr_matrix) -> np.ndarray:
         """[n, F], [F, m] → dense [n, m]."""
-        return (rows @ table).toarray()
+        return product(rows, table)
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,10 @@ from scipy import sparse
 from curricle.families.codes.config import CodesConfig
 from curricle.families.codes.encoder import Encoder, cached_features
 from curricle.families.codes.model_numpy import LARGEST
+from curricle.families.codes.ngrams import product
 from curricle.families.codes.prepare import CodeTable
 from curricle.families.codes.task import CHANNELS, CodeSpace, distinct_texts
 from curricle.training.precision import fast_in_bf16, resolve_precision
-
-if TYPE_CHECKING:
-    from curricle.families.codes.onnx import QuickEncoder
 
 
 class TorchModel:
@@ -36,7 +34,7 @@ class TorchModel:
         self.fast = False
         """Whether texts are encoded in 16 bits where the processor is fast in them, else in 8."""
         self.leaves = torch.from_numpy(table.leaves)
-        self._forms: dict[tuple[str, int], tuple[Any, torch.Tensor]] = {}
+        self._forms: dict[int, tuple[Any, torch.Tensor]] = {}
 
     @cached_property
     def _precision(self) -> Any:
@@ -48,17 +46,17 @@ class TorchModel:
             return self.space.encoder.for_inference()
 
     @cached_property
-    def _in_int8(self) -> QuickEncoder:
-        from curricle.families.codes.onnx import QuickEncoder
+    def _in_int8(self) -> Encoder:
+        from curricle.families.codes.onnx import in_8_bits
 
-        return QuickEncoder(self.space.encoder, self._cache)
+        return in_8_bits(self.space.encoder, self._cache)
 
     def features(self, texts: list[str]) -> np.ndarray:
         """Of texts [n, width]. In float32, so that a text has the same ones alone and among others, but for `fast`."""
-        tokens = self.space.encoder.tokenize(texts, self.config.model.max_tokens)
-        if self.fast and not fast_in_bf16():
-            return self._in_int8.encode(tokens).numpy()
-        encoder = self._in_bf16 if self.fast else self.space.encoder
+        encoder = self.space.encoder
+        if self.fast:
+            encoder = self._in_bf16 if fast_in_bf16() else self._in_int8
+        tokens = encoder.tokenize(texts, self.config.model.max_tokens)
         with torch.inference_mode():
             return encoder.encode(tokens, self.config.data_loader.token_budget).numpy()
 
@@ -87,22 +85,22 @@ class TorchModel:
         """[n, width], [m, width] → [n, m]; in bfloat16 where `fast` has it."""
         if not (self.fast and fast_in_bf16()):
             return vectors @ others.T
-        half = self._kept("half", others, lambda: torch.from_numpy(others).bfloat16())
+        half = self._kept(others, lambda: torch.from_numpy(others).bfloat16())
         return (torch.from_numpy(vectors).bfloat16() @ half.T).float().numpy()
 
     @torch.inference_mode()
     def product(self, rows: sparse.csr_matrix, table: sparse.csr_matrix) -> np.ndarray:
         """[n, F], [F, m] → dense [n, m]: by MKL in half of the time that scipy's sparse product and its dense form take, with the same sums."""
         if not torch.backends.mkl.is_available():
-            return (rows @ table).toarray()
-        right = self._kept("sparse", table, lambda: _sparse(table))
+            return product(rows, table)
+        right = self._kept(table, lambda: _sparse(table))
         return torch.addmm(torch.zeros(rows.shape[0], table.shape[1]), _sparse(rows), right).numpy()
 
-    def _kept(self, form: str, of: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def _kept(self, of: Any, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What is made once of an array that stays; the array is kept beside it, so that its number is no other one's."""
-        if (form, id(of)) not in self._forms:
-            self._forms[form, id(of)] = of, make()
-        return self._forms[form, id(of)][1]
+        if id(of) not in self._forms:
+            self._forms[id(of)] = of, make()
+        return self._forms[id(of)][1]
 
     def known(self, texts: list[str], cache: Path) -> tuple[np.ndarray, np.ndarray]:
         """(features of training texts [n, width], where their texts alone put the codes [N, dim]); the features are kept in `cache`."""

@@ -143,6 +143,11 @@ def _normed(rows: sparse.csr_matrix) -> sparse.csr_matrix:
     return rows
 
 
+def product(rows: sparse.csr_matrix, table: sparse.csr_matrix) -> np.ndarray:
+    """Of two sparse matrices, [n, F] and [F, m], as a dense one."""
+    return (rows @ table).toarray()
+
+
 @dataclass(frozen=True)
 class Linear:
     """One linear decision a code, over n-grams."""
@@ -152,7 +157,7 @@ class Linear:
     bias: np.ndarray
     """float32 [codes]."""
 
-    def __call__(self, rows: sparse.csr_matrix, product: Callable[[sparse.csr_matrix, sparse.csr_matrix], np.ndarray] = lambda a, b: (a @ b).toarray()) -> np.ndarray:  # fmt: skip
+    def __call__(self, rows: sparse.csr_matrix, product: Callable[[sparse.csr_matrix, sparse.csr_matrix], np.ndarray] = product) -> np.ndarray:  # fmt: skip
         """Decision values [n, codes]. `product` of two sparse matrices is a dense one."""
         return product(rows, self.weights) + self.bias
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -26,11 +26,12 @@ from curricle.families.encoders import budget_batches
 from curricle.families.graph import Graph, best_times, quantise, require_onnx, size, write_graph
 from curricle.store import layout
 from curricle.store.local import open_plain
+from curricle.store.manifest import sha256_of
 from curricle.store.ours import new_folder
 from curricle.training.pulse import working
 
-OUTPUT, FEATURE = "direction", "feature"
-"""What a graph gives: float32 [texts, dim] of a whole model, [texts, width] of its encoder; of length 1."""
+OUTPUT, STATES = "direction", "states"
+"""What a graph gives: float32 [texts, dim] of a whole model, of length 1; [texts, tokens, width] of its encoder."""
 LARGEST_DIFFERENCE = 1e-4
 """Of directions, between the model and its graph in float32: what rounding in another order leaves is a hundredth of that."""
 LIBRARY = "onnxruntime"
@@ -91,17 +92,15 @@ class Checked:
         ]
 
 
-class _Feature(nn.Module):
-    """An encoder as a function of two tensors: the normalised mean of its token states."""
+class _States(nn.Module):
+    """An encoder's token states as a function of two tensors."""
 
     def __init__(self, encoder: Any):
         super().__init__()
         self.encoder = encoder
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1), dim=-1)
+        return self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 
 class _Direction(nn.Module):
@@ -111,8 +110,8 @@ class _Direction(nn.Module):
         super().__init__()
         first, last = head.residual[0], head.residual[2]
         assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
-        self.feature, self.first, self.last = (
-            _Feature(encoder),
+        self.encoder, self.first, self.last = (
+            encoder,
             first,
             nn.Linear(first.in_features + last.in_features, last.out_features),
         )
@@ -121,7 +120,9 @@ class _Direction(nn.Module):
             self.last.bias.copy_(last.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        feature = self.feature(input_ids, attention_mask)
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        feature = nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1), dim=-1)
         hidden = nn.functional.gelu(self.first(feature))
         return nn.functional.normalize(self.last(torch.cat([feature, hidden], -1)), dim=-1)
 
@@ -188,8 +189,8 @@ def _compare(
     )
 
 
-class QuickEncoder:
-    """An encoder's features by its graph in 8 bits, which is made once and kept. A feature depends a little on the texts of its batch, which share a scale.
+def in_8_bits(encoder: Encoder, cache: Path) -> Encoder:
+    """An encoder whose token states come of its graph in 8 bits, which is made once and kept. A feature depends a little on the texts of its batch, which share a scale.
 
     Args:
         encoder: without adapters, or with folded ones.
@@ -199,57 +200,40 @@ class QuickEncoder:
         CheckpointError: the architecture cannot be traced.
         ModuleNotFoundError: a library of the extra `onnx` is missing.
     """
+    require_onnx()
+    place = cache / f"encoder-int8-{STATES}-{encoder.digest()[:32]}"
+    if os.path.lexists(place) and not place.is_dir():
+        raise CheckpointError(f"{place} is no folder, and the encoder in 8 bits is kept there; move it away")
+    if not _is_whole(place):
+        if place.is_dir():  # what power loss and full disks leave
+            shutil.rmtree(place)
+        _keep(encoder, place)
+    quick = copy.copy(encoder)
+    quick.states = Graph(place / layout.GRAPH, STATES, "curricle assign --fast").forward
+    return quick
 
-    def __init__(self, encoder: Encoder, cache: Path):
-        require_onnx()
-        self.encoder = encoder
-        place = cache / f"encoder-int8-{encoder.digest()[:32]}"
-        if os.path.lexists(place) and not place.is_dir():
-            raise CheckpointError(f"{place} is no folder, and the encoder in 8 bits is kept there; move it away")
-        if not _is_whole(place):
-            if place.is_dir():  # what power loss and full disks leave
-                shutil.rmtree(place)
-            self._make(place)
-        self.graph = Graph(place / layout.GRAPH, FEATURE, "curricle assign --fast")
 
-    def _make(self, place: Path) -> None:
-        model, name = self.encoder.model, self.encoder.config.encoder
-        try:
-            with working("writing the encoder in 8 bits"), new_folder(place) as fresh:
-                graph = fresh / layout.GRAPH
-                write_graph(_Feature(model), graph, output=FEATURE, pad=self._pad, source=name, kind=type(model).__name__)  # fmt: skip
-                quantise(graph)
-                (fresh / _SUM).write_text(_sum(graph), encoding="ascii")
-        except (OutputError, OSError):
-            if not _is_whole(place):  # else another process was quicker
-                raise
-
-    @property
-    def _pad(self) -> int:
-        return self.encoder.tokenizer.pad_token_id or 0
-
-    def encode(self, ids: list[list[int]]) -> Tensor:
-        """Features [n, width] of tokenised texts, float32, in the given order."""
-        if not ids:
-            return torch.zeros((0, self.encoder.width))
-        batches = list(budget_batches([len(tokens) for tokens in ids], BUDGET))
-        found = torch.cat([self.graph(*_padded([ids[row] for row in rows], self._pad)) for rows in batches])
-        return found[torch.argsort(torch.tensor([row for rows in batches for row in rows]))]
+def _keep(encoder: Encoder, place: Path) -> None:
+    model, pad = encoder.model, encoder.tokenizer.pad_token_id or 0
+    try:
+        with working("writing the encoder in 8 bits"), new_folder(place) as fresh:
+            graph = fresh / layout.GRAPH
+            write_graph(_States(model), graph, output=STATES, pad=pad, source=encoder.config.encoder, kind=type(model).__name__)  # fmt: skip
+            quantise(graph)
+            (fresh / _SUM).write_text(sha256_of(graph), encoding="ascii")
+    except (OutputError, OSError):
+        if not _is_whole(place):  # else another process was quicker
+            raise
 
 
 _SUM = "sha256"
-
-
-def _sum(path: Path) -> str:
-    with open_plain(path) as file:
-        return hashlib.sha256(file.read()).hexdigest()
 
 
 def _is_whole(place: Path) -> bool:
     """Whether a folder holds a graph, and the one that was written."""
     try:
         with open_plain(place / _SUM) as file:
-            return file.read(100) == _sum(place / layout.GRAPH).encode()
+            return file.read(100) == sha256_of(place / layout.GRAPH).encode()
     except OSError:
         return False
 

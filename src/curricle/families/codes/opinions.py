@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from scipy import sparse
 
-from curricle.families.codes.ngrams import Linear, NGrams, train_linear
+from curricle.families.codes.ngrams import Linear, NGrams, product, train_linear
 from curricle.families.codes.prepare import CodeTable
 from curricle.families.codes.texts import LabelledText
 
@@ -283,7 +283,7 @@ class Memory:
         direction = model.directions(features)
         rows, known = self.ngrams.rows(texts)
         length = np.maximum(np.sqrt(rows.multiply(rows) @ self._telling), 1e-9)
-        by_grams = (rows @ self.grams).toarray() / length[:, None]
+        by_grams = product(rows, self.grams) / length[:, None]
         spaces = (model.cosines(features, self.features), model.cosines(direction, self.directions), by_grams)
         decisions = self.linear(rows, model.product), self.above(rows, model.product)
         return Nearness(spaces, model.distances(direction), direction, decisions, known)
